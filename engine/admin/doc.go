@@ -1,0 +1,6 @@
+// Package admin is what an operator sees of a running process over HTTP:
+// metrics in Prometheus' text format, health and readiness.
+//
+// It knows nothing of the router: it is given functions that return numbers
+// and verdicts.
+package admin
