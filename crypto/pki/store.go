@@ -1,0 +1,123 @@
+package pki
+
+import (
+	"crypto/x509"
+	"fmt"
+	"maps"
+	"math/big"
+	"slices"
+	"time"
+)
+
+// Store is a trust store: domains, their roots, the authorities below them
+// that are known, and one revocation list per issuer. A Store is never
+// changed; what updates it returns a new one.
+type Store struct {
+	domains map[string]*domainTrust
+	alarms  []Alarm // found while loading
+}
+
+// domainTrust is what the store knows of one domain.
+type domainTrust struct {
+	roots         []*x509.Certificate
+	rootFiles     []string // same order
+	intermediates []*x509.Certificate
+	lists         map[issuerID]*revocationList
+}
+
+// issuerID is the key that signs: its SubjectPublicKeyInfo. Lists are kept
+// per key, since both Go and OpenSSL know only lists signed by the
+// certificate's own issuer.
+type issuerID string
+
+func issuerIDOf(c *x509.Certificate) issuerID { return issuerID(c.RawSubjectPublicKeyInfo) }
+
+// revocationList is a CRL whose signature was checked.
+type revocationList struct {
+	file       string
+	der        []byte
+	number     *big.Int
+	nextUpdate time.Time
+	serials    map[string]struct{} // of what is revoked, big-endian bytes
+}
+
+// NewStore returns a store of one domain: its roots and any lists of theirs,
+// DER-encoded CRLs. A node, which trusts only its own root, uses it.
+func NewStore(domain string, roots []*x509.Certificate, crls ...[]byte) (*Store, error) {
+	b := newStoreBuilder()
+	if err := b.addDomain(domain); err != nil {
+		return nil, err
+	}
+	for i, root := range roots {
+		if err := b.addCA(domain, fmt.Sprintf("root %d", i+1), root); err != nil {
+			return nil, err
+		}
+	}
+	for i, crl := range crls {
+		if err := b.addList(domain, fmt.Sprintf("revocation list %d", i+1), crl); err != nil {
+			return nil, err
+		}
+	}
+	return b.finish(nil)
+}
+
+// Domains returns the names of the domains, sorted.
+func (s *Store) Domains() []string { return slices.Sorted(maps.Keys(s.domains)) }
+
+// Roots returns the roots of the domain; nil when the store does not have it.
+// The slice is borrowed.
+func (s *Store) Roots(domain string) []*x509.Certificate {
+	if d := s.domains[domain]; d != nil {
+		return d.roots
+	}
+	return nil
+}
+
+// CRLs returns the revocation lists of the domain, DER, in no order of
+// meaning. The slices in it are borrowed.
+func (s *Store) CRLs(domain string) [][]byte {
+	d := s.domains[domain]
+	if d == nil {
+		return nil
+	}
+	var all [][]byte
+	for _, id := range slices.Sorted(maps.Keys(d.lists)) {
+		all = append(all, d.lists[id].der)
+	}
+	return all
+}
+
+// WithCRL returns a store in which the DER-encoded list has taken the place of
+// its issuer's previous one. When it is not newer than that (by CRL number,
+// RFC 5280 section 5.2.3), the result is s itself and no error. It fails when
+// the domain is unknown, or none of its known authorities signed the list.
+func (s *Store) WithCRL(domain string, der []byte) (*Store, error) {
+	d := s.domains[domain]
+	if d == nil {
+		return nil, &Error{Reason: ReasonUnknownDomain, Domain: domain, What: "no domain " + quoted(domain) + " in the trust store"}
+	}
+	id, list, err := d.parseList("received", der)
+	if err != nil {
+		return nil, err
+	}
+	if have := d.lists[id]; have != nil && have.number.Cmp(list.number) >= 0 {
+		return s, nil
+	}
+	next := *d
+	next.lists = maps.Clone(d.lists)
+	next.lists[id] = list
+	out := &Store{domains: maps.Clone(s.domains), alarms: s.alarms}
+	out.domains[domain] = &next
+	return out, nil
+}
+
+// revoked reports whether the certificate is on its issuer's list; known is
+// false when there is no such list.
+func (d *domainTrust) revoked(c, issuer *x509.Certificate) (revoked, known bool) {
+	list := d.lists[issuerIDOf(issuer)]
+	if list == nil {
+		return false, false
+	}
+	_, revoked = list.serials[string(c.SerialNumber.Bytes())]
+	return revoked, true
+}
