@@ -1,0 +1,128 @@
+package verify
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"causeway/codec"
+	"causeway/crypto/sign"
+	"causeway/engine/buf"
+)
+
+// RingSize is how many frames of one connection can wait for a verdict. Whoever
+// reads the connection stops reading when its Ring is full, so the bound holds
+// per connection, and the pool's queue is bounded by the sum of the rings.
+const RingSize = 128
+
+const ringMask = RingSize - 1
+
+var _ [0]struct{} = [RingSize & ringMask]struct{}{} // RingSize is a power of two
+
+// Verdict is what is known about a frame's signature.
+type Verdict uint32
+
+const (
+	Pending Verdict = iota
+	Good
+	Bad
+)
+
+// slot holds one frame between Push and Pop. The home loop writes frame and key
+// before the job is submitted; a worker then writes verdict, once.
+type slot struct {
+	frame   *buf.Buffer
+	key     *sign.Key
+	verdict atomic.Uint32
+}
+
+type slots [RingSize]slot
+
+// rings lends slot arrays: a Ring has one only while frames wait in it, so an
+// idle connection holds none.
+var rings = sync.Pool{New: func() any { return new(slots) }}
+
+// Ring keeps the frames of one connection in order. All methods are for its
+// home loop. The zero Ring is not ready: use Pool.NewRing.
+type Ring struct {
+	pool   *Pool
+	notify func()
+
+	slots      *slots // nil when empty
+	head, tail uint32 // free-running; tail-head frames wait
+	bytes      int
+}
+
+// NewRing returns an empty Ring. notify is called by workers, from their
+// goroutines, after slots of this ring have got verdicts; it must be quick.
+func (p *Pool) NewRing(notify func()) Ring { return Ring{pool: p, notify: notify} }
+
+// Len returns how many frames wait, with or without a verdict.
+func (r *Ring) Len() int { return int(r.tail - r.head) }
+
+// Full tells whether Push would panic.
+func (r *Ring) Full() bool { return r.Len() == RingSize }
+
+// Bytes returns the size of the frames that wait.
+func (r *Ring) Bytes() int { return r.bytes }
+
+// Push takes frame, one whole frame, and has it checked under key; a nil key
+// means that nothing is to be checked: Good. The job waits in batch until
+// Pool.Submit. With a pool of no workers the check is done here. It panics when
+// the ring is full.
+func (r *Ring) Push(frame *buf.Buffer, key *sign.Key, batch *Batch) {
+	if r.Full() {
+		panic("verify: Ring.Push: ring is full")
+	}
+	if r.slots == nil {
+		r.slots = rings.Get().(*slots)
+	}
+	s := &r.slots[r.tail&ringMask]
+	r.tail++
+	r.bytes += len(frame.B)
+	s.frame, s.key = frame, key
+	switch {
+	case key == nil:
+		s.verdict.Store(uint32(Good))
+	case r.pool.workers == 0:
+		s.verdict.Store(uint32(check(s)))
+	default:
+		s.verdict.Store(uint32(Pending))
+		batch.jobs = append(batch.jobs, job{s, r})
+	}
+}
+
+// Head returns the oldest frame, borrowed, and its verdict; Pending and nil
+// when no frame waits.
+func (r *Ring) Head() (*buf.Buffer, Verdict) {
+	if r.head == r.tail {
+		return nil, Pending
+	}
+	s := &r.slots[r.head&ringMask]
+	return s.frame, Verdict(s.verdict.Load())
+}
+
+// Pop removes the oldest frame, which must have its verdict, and gives it to
+// the caller.
+func (r *Ring) Pop() *buf.Buffer {
+	s := &r.slots[r.head&ringMask]
+	if r.head == r.tail || Verdict(s.verdict.Load()) == Pending {
+		panic("verify: Ring.Pop: no frame with a verdict")
+	}
+	frame := s.frame
+	s.frame, s.key = nil, nil
+	r.head++
+	r.bytes -= len(frame.B)
+	if r.head == r.tail {
+		rings.Put(r.slots)
+		r.slots = nil
+	}
+	return frame
+}
+
+func check(s *slot) Verdict {
+	f := codec.Raw(s.frame.B)
+	if s.key.Verify(f.Signed(), f.Signature()) {
+		return Good
+	}
+	return Bad
+}
