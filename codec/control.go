@@ -1,0 +1,92 @@
+package codec
+
+import (
+	"time"
+	"unicode/utf8"
+)
+
+// Types of link-control messages: the value of key 0 (PROTOCOL.md section 5).
+const (
+	typeHello              = 1
+	typeKeepAlive          = 2
+	typeGoodbye            = 3
+	typeCertificateRequest = 4
+	typeCertificates       = 5
+	typeNameRequest        = 6
+	typeNames              = 7
+)
+
+// Control is a link-control message: *Hello, *KeepAlive, *Goodbye,
+// *CertificateRequest, *Certificates, *NameRequest or *Names.
+type Control interface {
+	controlType() uint64
+	// wire returns the struct to encode; ErrControlValue when a value is out
+	// of its bounds.
+	wire() (any, error)
+}
+
+// AppendControl appends a message's body. It fails with ErrControlValue or
+// ErrControlLength and then gives back dst as it was.
+func AppendControl(dst []byte, m Control) ([]byte, error) {
+	wire, err := m.wire()
+	if err != nil {
+		return dst, err
+	}
+	return appendBody(dst, wire)
+}
+
+// DecodeControl decodes a body of category 2. The message owns its memory.
+// Errors are the sentinels ErrControl….
+func DecodeControl(body []byte) (Control, error) {
+	w, err := walk(body)
+	if err != nil {
+		return nil, err
+	}
+	if !w.hasType {
+		return nil, ErrControlType
+	}
+	switch w.typ {
+	case typeHello:
+		return done(decodeHello(&w))
+	case typeKeepAlive:
+		return done(decodeKeepAlive(&w))
+	case typeGoodbye:
+		return done(decodeGoodbye(&w))
+	case typeCertificateRequest:
+		return done(decodeCertificateRequest(&w))
+	case typeCertificates:
+		return done(decodeCertificates(&w))
+	case typeNameRequest:
+		return done(decodeNameRequest(&w))
+	case typeNames:
+		return done(decodeNames(&w))
+	}
+	return nil, ErrControlType
+}
+
+// done makes sure that an error comes with a nil Control, and not with an
+// interface that holds a nil pointer.
+func done[M Control](m M, err error) (Control, error) {
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// isText reports whether s is UTF-8 of at most limit bytes.
+func isText(s string, limit int) bool { return len(s) <= limit && utf8.ValidString(s) }
+
+// durationMax is the longest time.Duration of whole milliseconds.
+const durationMax = (1<<63 - 1) / time.Millisecond * time.Millisecond
+
+// milliseconds returns d in whole milliseconds, the rest cut off; d must not
+// be negative.
+func milliseconds(d time.Duration) uint64 { return uint64(d / time.Millisecond) }
+
+// duration returns ms milliseconds, and durationMax when they are more.
+func duration(ms uint64) time.Duration {
+	if ms > uint64(durationMax/time.Millisecond) {
+		return durationMax
+	}
+	return time.Duration(ms) * time.Millisecond
+}
