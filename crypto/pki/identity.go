@@ -165,7 +165,7 @@ func (id *Identity) loadGrants(fsys fs.FS) error {
 
 // check reads the chain's leaf by the leaf's rules, and compares its key.
 func (id *Identity) check(file string, chain []*x509.Certificate, role Role) (*Peer, error) {
-	peer, err := peerOf(chain[0])
+	peer, err := peerOf(chain[0], "")
 	if err == nil {
 		err = peer.RequireRole(role)
 	}

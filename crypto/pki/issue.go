@@ -251,7 +251,7 @@ func (a *Authority) selfCheck(leaf []byte, now time.Time) error {
 // or another's of the same domain; the caller has made sure that it was not
 // revoked.
 func (a *Authority) Renew(old *x509.Certificate, pub crypto.PublicKey, now time.Time, validity time.Duration, random io.Reader) ([]byte, error) {
-	peer, err := peerOf(old)
+	peer, err := peerOf(old, "")
 	if err != nil {
 		return nil, err
 	}

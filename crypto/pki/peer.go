@@ -53,8 +53,9 @@ func SameKey(a, b crypto.PublicKey) bool {
 }
 
 // peerOf checks all rules that the leaf must keep by itself and reads the
-// Peer out of it; NotBefore and NotAfter are the leaf's, Chain is empty.
-func peerOf(leaf *x509.Certificate) (*Peer, error) {
+// Peer out of it; NotBefore and NotAfter are the leaf's, Chain is empty. With
+// a domain in want, it must be of that domain.
+func peerOf(leaf *x509.Certificate, want string) (*Peer, error) {
 	names, err := altNamesOf(leaf)
 	if err != nil {
 		return nil, refuse(ReasonMalformed, leaf, "", err)
@@ -68,6 +69,9 @@ func peerOf(leaf *x509.Certificate) (*Peer, error) {
 	domain, name, role, err := ParseURI(names.uris[0])
 	if err != nil {
 		return nil, refuse(ReasonBadURI, leaf, "its URI "+quoted(names.uris[0]), err)
+	}
+	if want != "" && domain != want {
+		return nil, refuse(ReasonBadURI, leaf, "its URI names the domain "+domain+" and its chain ends in the root of "+want, nil)
 	}
 	address, err := checkAddress(leaf, names.ips, domain, role)
 	if err != nil {

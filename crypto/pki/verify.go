@@ -100,12 +100,9 @@ func (s *Store) verify(chain []*x509.Certificate, domain string, now time.Time) 
 			return nil, err
 		}
 	}
-	p, err := peerOf(leaf)
+	p, err := peerOf(leaf, domain)
 	if err != nil {
 		return nil, err
-	}
-	if p.Domain != domain {
-		return nil, refuse(ReasonBadURI, leaf, "its URI names the domain "+p.Domain+" and its chain ends in the root of "+domain, nil)
 	}
 	if err := checkPath(path, now); err != nil {
 		return nil, err
