@@ -1,0 +1,161 @@
+package codec
+
+import (
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// Generators of messages within their bounds, as decoding returns them: lists
+// that may be empty are not nil.
+
+func texts(limit int) *rapid.Generator[string] { return rapid.StringN(0, -1, limit) }
+
+func certKeys() *rapid.Generator[CertKey] {
+	return rapid.Custom(func(t *rapid.T) (k CertKey) {
+		filled(k.Address[:], t, "address")
+		filled(k.CertID[:], t, "certificate ID")
+		return k
+	})
+}
+
+func chains(least int) *rapid.Generator[[][]byte] {
+	return rapid.SliceOfN(rapid.SliceOfN(rapid.Byte(), 0, 300), least, ChainMax)
+}
+
+func durations(low, high time.Duration) *rapid.Generator[time.Duration] {
+	return rapid.Map(rapid.Int64Range(low.Milliseconds(), high.Milliseconds()), func(ms int64) time.Duration {
+		return time.Duration(ms) * time.Millisecond
+	})
+}
+
+func hellos() *rapid.Generator[Control] {
+	return rapid.Custom(func(t *rapid.T) Control {
+		return &Hello{
+			Version:   rapid.Uint64().Draw(t, "version"),
+			Role:      rapid.SampledFrom([]Role{RoleNode, RoleRouter}).Draw(t, "role"),
+			Kind:      texts(HelloKindMax).Draw(t, "kind"),
+			NodeCost:  rapid.Uint16().Draw(t, "cost"),
+			Software:  texts(HelloSoftwareMax).Draw(t, "software"),
+			KeepAlive: durations(KeepAliveMin, KeepAliveMax).Draw(t, "keep-alive"),
+			DeadAfter: durations(DeadAfterMin, DeadAfterMax).Draw(t, "dead after"),
+			BodyMax:   rapid.Uint32Range(0, BodyMaxLimit).Draw(t, "body max"),
+		}
+	})
+}
+
+func keepAlives() *rapid.Generator[Control] {
+	return rapid.Custom(func(t *rapid.T) Control {
+		return &KeepAlive{Received: rapid.Uint64().Draw(t, "received"), Answer: rapid.Bool().Draw(t, "answer")}
+	})
+}
+
+func goodbyes() *rapid.Generator[Control] {
+	return rapid.Custom(func(t *rapid.T) Control {
+		return &Goodbye{
+			Reason:   rapid.SampledFrom(GoodbyeReasons()).Draw(t, "reason"),
+			Text:     texts(GoodbyeTextMax).Draw(t, "text"),
+			Routers:  rapid.SliceOfN(texts(GoodbyeRouterMax), 0, GoodbyeRoutersMax).Draw(t, "routers"),
+			ReadFor:  durations(0, durationMax).Draw(t, "read for"),
+			Received: rapid.Uint64().Draw(t, "received"),
+		}
+	})
+}
+
+func certificateRequests() *rapid.Generator[Control] {
+	return rapid.Custom(func(t *rapid.T) Control {
+		return &CertificateRequest{
+			Number: rapid.Uint64().Draw(t, "number"),
+			Wanted: rapid.SliceOfN(certKeys(), 1, CertificatesWantedMax).Draw(t, "wanted"),
+		}
+	})
+}
+
+func certificateEntries() *rapid.Generator[CertificateEntry] {
+	return rapid.Custom(func(t *rapid.T) CertificateEntry {
+		return CertificateEntry{CertKey: certKeys().Draw(t, "key"), Chain: chains(0).Draw(t, "chain")}
+	})
+}
+
+func certificateAnswers() *rapid.Generator[Control] {
+	return rapid.Custom(func(t *rapid.T) Control {
+		parts := rapid.Uint8Range(1, CertificatesPartsMax).Draw(t, "parts")
+		return &Certificates{
+			Number:  rapid.Uint64().Draw(t, "number"),
+			Part:    rapid.Uint8Range(0, parts-1).Draw(t, "part"),
+			Parts:   parts,
+			Entries: rapid.SliceOfN(certificateEntries(), 0, CertificatesEntriesMax).Draw(t, "entries"),
+		}
+	})
+}
+
+func nameRequests() *rapid.Generator[Control] {
+	return rapid.Custom(func(t *rapid.T) Control {
+		r := &NameRequest{Number: rapid.Uint64().Draw(t, "number"), Max: rapid.Uint16Range(1, NamesMax).Draw(t, "max")}
+		if rapid.Bool().Draw(t, "list") {
+			r.After = texts(NameMax).Draw(t, "after")
+		} else {
+			r.Name = texts(NameMax).Draw(t, "name")
+		}
+		return r
+	})
+}
+
+func nameEntries() *rapid.Generator[NameEntry] {
+	return rapid.Custom(func(t *rapid.T) NameEntry {
+		return NameEntry{Chain: chains(1).Draw(t, "chain"), Kind: texts(HelloKindMax).Draw(t, "kind")}
+	})
+}
+
+func nameAnswers() *rapid.Generator[Control] {
+	return rapid.Custom(func(t *rapid.T) Control {
+		return &Names{
+			Number:  rapid.Uint64().Draw(t, "number"),
+			Entries: rapid.SliceOfN(nameEntries(), 0, 40).Draw(t, "entries"),
+			Next:    texts(NameMax).Draw(t, "next"),
+		}
+	})
+}
+
+func controls() *rapid.Generator[Control] {
+	return rapid.OneOf(hellos(), keepAlives(), goodbyes(), certificateRequests(), certificateAnswers(), nameRequests(), nameAnswers())
+}
+
+func notices() *rapid.Generator[*Notice] {
+	return rapid.Custom(func(t *rapid.T) *Notice {
+		n := &Notice{
+			Reason:    rapid.SampledFrom(NoticeReasons()).Draw(t, "reason"),
+			Recipient: addresses().Draw(t, "recipient"),
+			Frames:    make([]NoticeFrame, rapid.IntRange(0, 40).Draw(t, "frames")),
+			More:      rapid.Uint64().Draw(t, "more"),
+		}
+		for i := range n.Frames {
+			filled(n.Frames[i].Digest[:], t, "digest")
+			n.Frames[i].SendTime = rapid.Uint64().Draw(t, "send time")
+		}
+		if len(n.Frames) == 0 && n.More == 0 {
+			n.More = 1
+		}
+		if n.More > 0 {
+			n.First, n.Last = rapid.Uint64().Draw(t, "first"), rapid.Uint64().Draw(t, "last")
+		}
+		return n
+	})
+}
+
+func echoes() *rapid.Generator[*Echo] {
+	return rapid.Custom(func(t *rapid.T) *Echo {
+		e := &Echo{Type: rapid.SampledFrom([]EchoType{EchoRequest, EchoReply, EchoReceiptRequest, EchoReceipt}).Draw(t, "type")}
+		filled(e.ID[:], t, "identifier")
+		switch e.Type {
+		case EchoRequest, EchoReply:
+			e.Payload = rapid.SliceOfN(rapid.Byte(), 0, EchoPayloadMax).Draw(t, "payload")
+			return e
+		case EchoReceipt:
+			e.Seen = rapid.Bool().Draw(t, "seen")
+		}
+		filled(e.Digest[:], t, "digest")
+		e.SendTime = rapid.Uint64().Draw(t, "send time")
+		return e
+	})
+}
