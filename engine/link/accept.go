@@ -1,0 +1,187 @@
+package link
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// An accept that fails for want of descriptors is tried again after a pause
+// that doubles.
+const (
+	acceptPauseMin = 5 * time.Millisecond
+	acceptPauseMax = time.Second
+)
+
+// Listener accepts connections for an Engine.
+type Listener struct {
+	engine *Engine
+	tcp    *net.TCPListener
+	tls    *tls.Config
+
+	once  sync.Once
+	quit  chan struct{} // closed: accept no more
+	ended chan struct{} // closed: the goroutine has ended
+}
+
+// Listen accepts connections on addr (host:port) and does their handshakes as a
+// server with tc. The error wraps the system's (EADDRINUSE and so on).
+func (e *Engine) Listen(addr string, tc *tls.Config) (*Listener, error) {
+	if tc == nil {
+		return nil, errors.New("link: Listen without a TLS configuration")
+	}
+	lc := net.ListenConfig{Control: e.setReceiveBuffer}
+	ln, err := lc.Listen(context.Background(), "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("link: %w", err)
+	}
+	a := &Listener{
+		engine: e, tcp: ln.(*net.TCPListener), tls: tc,
+		quit: make(chan struct{}), ended: make(chan struct{}),
+	}
+	e.mu.Lock()
+	if e.closing {
+		e.mu.Unlock()
+		ln.Close()
+		return nil, ErrEngineClosed
+	}
+	e.listeners[a] = struct{}{}
+	e.mu.Unlock()
+	e.live.Store(true)
+	go a.run()
+	return a, nil
+}
+
+// Addr returns the address that is listened on.
+func (a *Listener) Addr() net.Addr { return a.tcp.Addr() }
+
+// Close stops accepting and waits until that has stopped. Handshakes under way
+// and connections go on.
+func (a *Listener) Close() error {
+	var err error
+	a.once.Do(func() {
+		close(a.quit)
+		err = a.tcp.Close()
+		a.engine.mu.Lock()
+		delete(a.engine.listeners, a)
+		a.engine.mu.Unlock()
+	})
+	<-a.ended
+	return err
+}
+
+// run accepts until Close. At most HandshakesMax handshakes of all listeners
+// run at a time; one accepted connection per listener waits, the others stay in
+// the kernel.
+func (a *Listener) run() {
+	defer close(a.ended)
+	e := a.engine
+	var pause time.Duration
+	for {
+		conn, err := a.tcp.AcceptTCP()
+		if err != nil {
+			if !a.failed(err, &pause) {
+				return
+			}
+			continue
+		}
+		if pause > 0 {
+			pause = 0
+			e.cfg.Logger.Info("accepting connections again", "listen", a.Addr().String())
+		}
+		e.accepted.Add(1)
+		select {
+		case e.slots <- struct{}{}:
+		case <-a.quit:
+			conn.Close()
+			return
+		}
+		e.working.Add(1) // Close waits for the listeners first, then for these
+		go func() {
+			defer e.working.Done()
+			defer func() { <-e.slots }()
+			ctx, cancel := context.WithTimeout(e.ctx, e.cfg.HandshakeTimeout)
+			defer cancel()
+			_ = e.establish(ctx, e.newConn(conn, false, nil), conn, a.tls)
+		}()
+	}
+}
+
+// failed handles an error of accept; false when the listener is closed. One
+// message per episode, whatever its length.
+func (a *Listener) failed(err error, pause *time.Duration) bool {
+	select {
+	case <-a.quit:
+		return false
+	default:
+	}
+	reason := "other"
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+		reason = "descriptors"
+	}
+	a.engine.count(a.engine.acceptErrors, reason)
+	if *pause == 0 {
+		a.engine.cfg.Logger.Warn("cannot accept connections; trying again", "listen", a.Addr().String(), "error", err)
+	}
+	*pause = min(max(2**pause, acceptPauseMin), acceptPauseMax)
+	timer := time.NewTimer(*pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-a.quit:
+		return false
+	}
+}
+
+// setReceiveBuffer bounds what the kernel keeps for a connection that is not
+// read. It must be set before the connection: TCP's window scale depends on it.
+func (e *Engine) setReceiveBuffer(_, _ string, raw syscall.RawConn) error {
+	var err error
+	if ctlErr := raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, e.cfg.ReceiveBuffer)
+	}); ctlErr != nil {
+		return ctlErr
+	}
+	return err
+}
+
+// Dial connects to addr, does the handshake as a client with tc, and enrolls
+// the connection; tag comes back as Conn.Tag. A handshake that fails is also
+// reported to Handler.HandshakeFailed. With TLS 1.3 the server may refuse a
+// client's certificate after Dial has returned: that closes the connection.
+func (e *Engine) Dial(ctx context.Context, addr string, tc *tls.Config, tag any) error {
+	if tc == nil {
+		return errors.New("link: Dial without a TLS configuration")
+	}
+	e.mu.Lock()
+	if e.closing {
+		e.mu.Unlock()
+		return ErrEngineClosed
+	}
+	e.working.Add(1)
+	e.mu.Unlock()
+	defer e.working.Done()
+	e.live.Store(true)
+
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.HandshakeTimeout)
+	defer cancel()
+	defer context.AfterFunc(e.ctx, cancel)()
+	dialer := net.Dialer{Control: e.setReceiveBuffer}
+	conn, err := dialer.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return fmt.Errorf("link: %w", err)
+	}
+	tcp := conn.(*net.TCPConn)
+	if err := e.establish(ctx, e.newConn(tcp, true, tag), tcp, tc); err != nil {
+		return fmt.Errorf("link: dial %s: %w", addr, err)
+	}
+	return nil
+}

@@ -1,0 +1,127 @@
+package link
+
+import (
+	"sync"
+
+	"causeway/engine/buf"
+)
+
+// parcel is what one loop sends to another: a frame, or (b == nil) the end of
+// a wait.
+type parcel struct {
+	to  Ref
+	b   *buf.Buffer
+	seq uint32 // of the wait that ended
+}
+
+// parcelsKeptMax bounds the memory that an inbox or outbox keeps after a burst,
+// in parcels (24 bytes each).
+const parcelsKeptMax = 1 << 16
+
+// inbox is what other goroutines give to a loop. Loops splice into it once per
+// turn. Bound: frames in it are part of their destinations' backlogs.
+type inbox struct {
+	mu      sync.Mutex
+	closed  bool // the loop has ended; guarded by mu, like all below
+	parcels []parcel
+	posts   []func()
+}
+
+// put appends parcels, which it copies; false when the loop has ended.
+func (in *inbox) put(p ...parcel) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.closed {
+		return false
+	}
+	in.parcels = append(in.parcels, p...)
+	return true
+}
+
+func (in *inbox) post(fn func()) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.closed {
+		return false
+	}
+	in.posts = append(in.posts, fn)
+	return true
+}
+
+// takeOnLoop swaps the content with the (empty) slices given.
+func (in *inbox) takeOnLoop(parcels []parcel, posts []func()) ([]parcel, []func()) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	parcels, in.parcels = in.parcels, parcels[:0]
+	posts, in.posts = in.posts, posts[:0]
+	return parcels, posts
+}
+
+// close lets nothing more in.
+func (in *inbox) close() {
+	in.mu.Lock()
+	in.closed = true
+	in.mu.Unlock()
+}
+
+// emptied returns s with length 0 and without references, or nil when its
+// capacity is more than a quiet loop should keep.
+func emptied[T any](s []T) []T {
+	clear(s)
+	if cap(s) > parcelsKeptMax {
+		return nil
+	}
+	return s[:0]
+}
+
+// takeInbox handles what others sent since the last turn: frames first, then
+// functions.
+func (l *Loop) takeInbox() {
+	l.parcels, l.posts = l.inbox.takeOnLoop(l.parcels, l.posts)
+	for _, p := range l.parcels {
+		if p.b == nil {
+			l.endWait(p.to, p.seq)
+		} else {
+			l.deliver(p.to, p.b)
+		}
+	}
+	l.parcels = emptied(l.parcels)
+	for _, fn := range l.posts {
+		fn()
+	}
+	l.posts = emptied(l.posts)
+}
+
+// deliver ends the journey of a frame from another goroutine. It is in its
+// slot's backlog already.
+func (l *Loop) deliver(to Ref, b *buf.Buffer) {
+	if c := l.Conn(to); c != nil && c.accepts() {
+		c.enqueue(b)
+		return
+	}
+	if s := l.slots.get(to.slot()); s != nil {
+		l.release(s, len(b.B))
+	}
+	l.dead = append(l.dead, parcel{to: to, b: b})
+}
+
+// spliceOutboxes hands over what this loop has for others.
+func (l *Loop) spliceOutboxes() {
+	for i, parcels := range l.outbox {
+		if len(parcels) == 0 {
+			continue
+		}
+		dst := l.engine.loops[i]
+		if dst.inbox.put(parcels...) {
+			dst.wake()
+		} else { // that loop has ended: what was for it is undeliverable
+			for _, p := range parcels {
+				if p.b != nil {
+					l.uncharge(p.to, len(p.b.B))
+					l.dead = append(l.dead, p)
+				}
+			}
+		}
+		l.outbox[i] = emptied(parcels)
+	}
+}

@@ -1,0 +1,132 @@
+package link
+
+import "causeway/engine/buf"
+
+// segmentLen is how many items a queue's segment holds: an idle connection has
+// no segment, one with a single frame waiting has one of 512 bytes.
+const segmentLen = 32
+
+// segmentsKeptMax bounds a loop's spare segments of one kind.
+const segmentsKeptMax = 1 << 12
+
+// segment is a piece of a queue.
+type segment[T any] struct {
+	items [segmentLen]T
+	next  *segment[T]
+}
+
+// segments are a loop's spare ones.
+type segments[T any] struct {
+	first *segment[T]
+	n     int
+}
+
+func (s *segments[T]) get() *segment[T] {
+	g := s.first
+	if g == nil {
+		return new(segment[T])
+	}
+	s.first, g.next = g.next, nil
+	s.n--
+	return g
+}
+
+func (s *segments[T]) put(g *segment[T]) {
+	if s.n >= segmentsKeptMax {
+		return
+	}
+	g.next = s.first
+	s.first = g
+	s.n++
+}
+
+// fifo is a queue that allocates nothing once the loop has spare segments, and
+// holds no memory while it is empty. Its users bound it.
+type fifo[T any] struct {
+	head, tail *segment[T]
+	read       int // index in head of the first item
+	write      int // index in tail of the first free place
+}
+
+func (f *fifo[T]) empty() bool { return f.head == nil }
+
+// push appends an item and returns its place.
+func (f *fifo[T]) push(spare *segments[T], item T) {
+	switch {
+	case f.head == nil:
+		g := spare.get()
+		f.head, f.tail, f.read, f.write = g, g, 0, 0
+	case f.write == segmentLen:
+		g := spare.get()
+		f.tail.next, f.tail, f.write = g, g, 0
+	}
+	f.tail.items[f.write] = item
+	f.write++
+}
+
+// front returns the first item's place; the queue must not be empty.
+func (f *fifo[T]) front() *T { return &f.head.items[f.read] }
+
+// pop removes the first item.
+func (f *fifo[T]) pop(spare *segments[T]) (item T) {
+	var zero T
+	g := f.head
+	item, g.items[f.read] = g.items[f.read], zero
+	f.read++
+	switch {
+	case g == f.tail && f.read == f.write:
+		*f = fifo[T]{}
+		spare.put(g)
+	case f.read == segmentLen:
+		f.head, f.read = g.next, 0
+		spare.put(g)
+	}
+	return item
+}
+
+// queued is a frame that waits for its connection.
+type queued struct {
+	b  *buf.Buffer
+	at int64 // when it was queued, Engine.elapsed
+}
+
+// mark is one TLS record on its way to the kernel.
+type mark struct {
+	end    uint64 // of its last byte in the connection's ciphertext
+	at     int64  // when its oldest frame was queued
+	bytes  int32  // of frames in it
+	frames int32  // whose last byte is in it
+}
+
+// enqueue takes b, which is in c's slot's backlog already.
+func (c *Conn) enqueue(b *buf.Buffer) {
+	l := c.loop
+	c.queue.push(&l.spareQueued, queued{b, l.elapsed()})
+	if c.oldest.Load() == 0 {
+		c.oldest.Store(l.elapsed())
+	}
+	c.markDirty()
+}
+
+// markDirty lets the next flush look at c.
+func (c *Conn) markDirty() {
+	if !c.dirty {
+		c.dirty = true
+		c.loop.dirty = append(c.loop.dirty, c)
+		c.loop.arm()
+	}
+}
+
+// noteOldest recomputes when the oldest frame was queued.
+func (c *Conn) noteOldest() {
+	var at int64
+	switch {
+	case !c.marks.empty():
+		at = c.marks.front().at
+	case !c.queue.empty():
+		at = c.queue.front().at
+	}
+	if c.oldest.Load() != at {
+		c.oldest.Store(at)
+	}
+}

@@ -1,0 +1,109 @@
+package link
+
+import "causeway/engine/buf"
+
+// Send takes b and queues it for the connection `to`, on whatever loop that is.
+// Frames from one loop to one destination keep their order. A frame for a
+// connection that is gone comes back through Handler.Undeliverable.
+func (l *Loop) Send(to Ref, b *buf.Buffer) {
+	if to.Loop() == l.index {
+		if c := l.Conn(to); c != nil && c.accepts() {
+			c.slot.backlog.Add(int64(len(b.B)))
+			c.enqueue(b)
+			return
+		}
+		l.dead = append(l.dead, parcel{to: to, b: b})
+		l.arm()
+		return
+	}
+	s := l.engine.slotOf(to)
+	if s == nil {
+		l.dead = append(l.dead, parcel{to: to, b: b})
+		l.arm()
+		return
+	}
+	s.backlog.Add(int64(len(b.B)))
+	l.outbox[to.Loop()] = append(l.outbox[to.Loop()], parcel{to: to, b: b})
+	l.arm()
+}
+
+// Send is Loop.Send for goroutines that are no loops; it takes a lock. After
+// Close it ends b, which is counted as undeliverable but not reported.
+func (e *Engine) Send(to Ref, b *buf.Buffer) {
+	s := e.slotOf(to)
+	if s == nil { // a Ref that never was
+		l := e.loops[0]
+		if l.Post(func() { l.dead = append(l.dead, parcel{to: to, b: b}) }) {
+			return
+		}
+		l.stat.undeliverable.Add(1)
+		buf.Put(b)
+		return
+	}
+	l := e.loops[to.Loop()]
+	s.backlog.Add(int64(len(b.B)))
+	if l.inbox.put(parcel{to: to, b: b}) {
+		l.wake()
+		return
+	}
+	s.backlog.Add(-int64(len(b.B)))
+	l.stat.undeliverable.Add(1)
+	buf.Put(b)
+}
+
+// Backlog returns how many bytes of frames wait for the connection `to`: given
+// to Send on any loop, and not yet handed to the kernel; 0 when it is gone. Any
+// goroutine, without a lock.
+func (l *Loop) Backlog(to Ref) int {
+	if s := l.engine.liveSlot(to); s != nil {
+		return int(s.backlog.Load())
+	}
+	return 0
+}
+
+// Full tells whether to's backlog has reached Config.QueueHigh. Any goroutine.
+func (l *Loop) Full(to Ref) bool { return l.Backlog(to) >= l.engine.cfg.QueueHigh }
+
+// uncharge takes n bytes out of the backlog of a slot on another loop that has
+// ended, where nobody waits any more.
+func (l *Loop) uncharge(to Ref, n int) {
+	if s := l.engine.slotOf(to); s != nil {
+		s.backlog.Add(-int64(n))
+	}
+}
+
+// release takes n bytes out of the backlog of a slot of this loop, and ends the
+// waits for it when it is low. A waiter registers, then looks at the backlog;
+// here the backlog changes, then waiters are looked for: one of both sees the
+// other.
+func (l *Loop) release(s *slot, n int) {
+	left := s.backlog.Add(-int64(n))
+	if left < 0 {
+		panic("link: a slot's backlog is negative")
+	}
+	if left <= int64(l.engine.cfg.QueueLow) && s.waiting.Load() {
+		l.endWaits(s)
+	}
+}
+
+// endWaits tells all who wait for s that they may go on.
+func (l *Loop) endWaits(s *slot) {
+	for _, w := range s.take() {
+		if home := w.ref.Loop(); home == l.index {
+			l.resumes = append(l.resumes, w)
+		} else {
+			l.outbox[home] = append(l.outbox[home], parcel{to: w.ref, seq: w.seq})
+		}
+	}
+	l.arm()
+}
+
+// undeliverable gives b back to the handler; it takes b.
+func (l *Loop) undeliverable(to Ref, b *buf.Buffer) {
+	l.stat.undeliverable.Add(1)
+	if l.ended {
+		buf.Put(b)
+		return
+	}
+	l.engine.handler.Undeliverable(l, to, b)
+}

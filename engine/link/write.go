@@ -1,0 +1,247 @@
+package link
+
+import (
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"causeway/engine/buf"
+)
+
+const (
+	recordMax = 16 << 10 // bytes of plaintext in one TLS record (RFC 8446 section 5.1)
+	chunkSize = 32 << 10 // bytes
+
+	// sealedMax: nothing more is sealed while this much ciphertext waits, in
+	// bytes. Frames that are not sealed can still be given back.
+	sealedMax = 128 << 10
+
+	// flushMax is what one connection may write in one turn, in bytes.
+	flushMax = 256 << 10
+
+	// answersMax bounds ciphertext that crypto/tls makes by itself (answers to
+	// key updates) for a peer that does not read, in bytes beyond sealedMax.
+	answersMax = 64 << 10
+
+	chunksKeptMax = 256 // spare chunks per loop: 8 MiB
+
+	// partsMax is how many parts one writev can have: all that is sealed at a
+	// time, and two more for chunks that begin or end in the middle.
+	partsMax = (sealedMax+recordMax+answersMax)/chunkSize + 2
+)
+
+// chunk holds ciphertext on its way to the kernel.
+type chunk struct {
+	next *chunk
+	n    int // bytes in b
+	b    [chunkSize]byte
+}
+
+func (l *Loop) getChunk() *chunk {
+	if k := l.spareChunks; k != nil {
+		l.spareChunks, k.next, k.n = k.next, nil, 0
+		l.spareChunksN--
+		return k
+	}
+	return new(chunk)
+}
+
+func (l *Loop) putChunk(k *chunk) {
+	if l.spareChunksN < chunksKeptMax {
+		k.next = l.spareChunks
+		l.spareChunks = k
+		l.spareChunksN++
+	}
+}
+
+// ciphertext is what a connection has sealed and the kernel has not taken.
+type ciphertext struct {
+	first, last *chunk
+	skip        int    // bytes of first that the kernel has taken
+	waiting     int    // bytes in all
+	end         uint64 // bytes appended since the connection began
+}
+
+// write appends p, which is borrowed.
+func (o *ciphertext) write(l *Loop, p []byte) {
+	o.waiting += len(p)
+	o.end += uint64(len(p))
+	for len(p) > 0 {
+		if o.last == nil || o.last.n == chunkSize {
+			k := l.getChunk()
+			if o.last == nil {
+				o.first, o.skip = k, 0
+			} else {
+				o.last.next = k
+			}
+			o.last = k
+		}
+		n := copy(o.last.b[o.last.n:], p)
+		o.last.n += n
+		p = p[n:]
+	}
+}
+
+// parts fills iov with what waits, from the beginning, and returns how many.
+func (o *ciphertext) parts(iov *[partsMax]unix.Iovec) (n, bytes int) {
+	skip := o.skip
+	for k := o.first; k != nil && n < partsMax; k = k.next {
+		iov[n].Base = &k.b[skip]
+		iov[n].SetLen(k.n - skip)
+		bytes += k.n - skip
+		n++
+		skip = 0
+	}
+	return n, bytes
+}
+
+// taken removes n bytes from the beginning.
+func (o *ciphertext) taken(l *Loop, n int) {
+	o.waiting -= n
+	for n > 0 {
+		k := o.first
+		have := k.n - o.skip
+		if n < have {
+			o.skip += n
+			return
+		}
+		n -= have
+		o.first, o.skip = k.next, 0
+		if k.next == nil {
+			o.last = nil
+		}
+		l.putChunk(k)
+	}
+}
+
+// flush seals and writes what c has queued, as far as the kernel takes it and
+// c's share of a turn goes.
+func (c *Conn) flush() {
+	if c.noWrite || c.fd < 0 || c.phase > phaseShut {
+		return
+	}
+	for budget := flushMax; ; {
+		c.seal()
+		if c.phase > phaseShut || c.blocked {
+			break
+		}
+		if c.out.waiting == 0 {
+			c.settle()
+			if !c.finishStep() {
+				break
+			}
+			continue
+		}
+		if budget <= 0 {
+			c.markDirty()
+			break
+		}
+		n := c.writeOut()
+		if n < 0 {
+			break
+		}
+		budget -= n
+	}
+	c.noteOldest()
+}
+
+// seal makes records of queued frames while little ciphertext waits.
+func (c *Conn) seal() {
+	for c.phase <= phaseFlushing && !c.queue.empty() && c.out.waiting < sealedMax {
+		c.sealRecord()
+	}
+}
+
+// sealRecord makes one TLS record of as many frames as fit, or of a piece of
+// one.
+func (c *Conn) sealRecord() {
+	l := c.loop
+	m := mark{at: c.queue.front().at}
+	var err error
+	if rest := c.queue.front().b.B[c.sealed:]; len(rest) >= recordMax {
+		// A piece of a large frame goes without the copy. Its buffer ends only
+		// after it has been sealed.
+		_, err = c.tls.Write(rest[:recordMax])
+		m.bytes = recordMax
+		c.sealedPiece(recordMax, &m)
+	} else {
+		n := 0
+		for n < recordMax && !c.queue.empty() {
+			k := copy(l.record[n:], c.queue.front().b.B[c.sealed:])
+			n += k
+			c.sealedPiece(k, &m)
+		}
+		m.bytes = int32(n)
+		_, err = c.tls.Write(l.record[:n])
+	}
+	m.end = c.out.end
+	c.marks.push(&l.spareMarks, m)
+	l.stat.records.Add(1)
+	if err != nil {
+		c.die(err)
+	}
+}
+
+// sealedPiece notes that n more bytes of the first frame are in record m; the
+// whole frame leaves the queue.
+func (c *Conn) sealedPiece(n int, m *mark) {
+	c.sealed += n
+	if c.sealed == len(c.queue.front().b.B) {
+		buf.Put(c.queue.pop(&c.loop.spareQueued).b)
+		c.sealed = 0
+		m.frames++
+	}
+}
+
+// writeOut makes one writev. It returns how many bytes the kernel took; < 0
+// when it takes no more for now, or the connection is at its end.
+func (c *Conn) writeOut() int {
+	l := c.loop
+	parts, _ := c.out.parts(&l.iov)
+	got, _, errno := unix.Syscall(unix.SYS_WRITEV, uintptr(c.fd), uintptr(unsafe.Pointer(&l.iov[0])), uintptr(parts))
+	l.stat.writes.Add(1)
+	switch {
+	case errno == unix.EINTR:
+		return 0
+	case errno == unix.EAGAIN:
+		c.blocked = true
+		if c.watched {
+			return -1
+		}
+		if err := l.port.watch(c.fd, int32(c.Ref().slot()), c.Ref().generation()); err != nil {
+			c.die(err)
+			return -1
+		}
+		c.watched = true
+		return -1
+	case errno != 0:
+		c.noWrite = true
+		c.die(os.NewSyscallError("writev", errno))
+		return -1
+	}
+	n := int(got)
+	c.bytesOut.Add(uint64(n))
+	l.stat.bytesOut.Add(uint64(n))
+	c.out.taken(l, n)
+	c.settle()
+	return n
+}
+
+// settle accounts for the records that the kernel has taken whole.
+func (c *Conn) settle() {
+	sent := c.out.end - uint64(c.out.waiting)
+	frames, bytes := 0, 0
+	for !c.marks.empty() && c.marks.front().end <= sent {
+		m := c.marks.pop(&c.loop.spareMarks)
+		frames += int(m.frames)
+		bytes += int(m.bytes)
+	}
+	if frames > 0 {
+		c.framesOut.Add(uint64(frames))
+		c.loop.stat.framesWritten.Add(uint64(frames))
+	}
+	if bytes > 0 {
+		c.loop.release(c.slot, bytes)
+	}
+}
