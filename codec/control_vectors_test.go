@@ -242,6 +242,37 @@ func TestBadControlVectorsAreRefused(t *testing.T) {
 	}
 }
 
+func TestExamplesOfTheProtocolAreVectors(t *testing.T) {
+	text, err := os.ReadFile("PROTOCOL.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{}
+	for _, c := range loadFrameVectors(t).Cases {
+		known[hex.EncodeToString(c.Wire)] = true
+	}
+	for _, v := range loadControlVectors(t).Good {
+		known[v.Body] = true
+	}
+	_, section, _ := strings.Cut(string(text), "## 13 ")
+	blocks := strings.Split(section, "```")
+	if len(blocks) != 7 {
+		t.Fatalf("section 13 has %d blocks, want 3", len(blocks)/2)
+	}
+	for i := 1; i < len(blocks); i += 2 {
+		var example strings.Builder
+		for line := range strings.Lines(blocks[i]) {
+			line, _, _ = strings.Cut(line, "#")
+			for field := range strings.FieldsSeq(line) {
+				example.WriteString(field)
+			}
+		}
+		if !known[example.String()] {
+			t.Errorf("example %d is no vector: %s", i/2+1, example.String())
+		}
+	}
+}
+
 // toJSON writes a decoded CBOR value as the vectors do.
 func toJSON(v any) any {
 	switch v := v.(type) {
