@@ -1,0 +1,260 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"slices"
+	"time"
+
+	"causeway/codec"
+	"causeway/crypto/pki"
+)
+
+// Defaults of Config, where PROTOCOL.md does not name one.
+const (
+	SendQueueDefault             = 4 << 20  // bytes
+	ReceiveQueueDefault          = 64 << 20 // bytes
+	ReceiveQueuePerSenderDefault = 4 << 20  // bytes
+	SkewMaxDefault               = 5 * time.Minute
+	DialTimeoutDefault           = 10 * time.Second
+	HelloTimeoutDefault          = 5 * time.Second
+	AnswerTimeoutDefault         = 10 * time.Second
+	CloseTimeoutDefault          = 5 * time.Second
+	BackoffMinDefault            = 200 * time.Millisecond
+	BackoffMaxDefault            = 30 * time.Second
+	SoftwareDefault              = "causeway/0.1.0"
+
+	routersMax = 64 // in Config.Routers
+)
+
+// Config says who the node is, where its routers are, and how it behaves. Only
+// Identity and Routers have no default. Connect checks it once, and copies it.
+type Config struct {
+	// Identity is what the node is, from pki.LoadIdentity. It trusts its own
+	// root certificates and no others.
+	Identity *pki.Identity
+	// Trust adds revocation lists: a store that has the identity's domain.
+	// Nil: the identity's roots alone.
+	Trust *pki.Store
+	// Routers are URLs, dbw://host:port, tried in this order.
+	Routers []string
+	// Wait lets Connect go on trying until its context ends. Otherwise it
+	// gives up when it has tried each router once.
+	Wait bool
+
+	// Plain allows sending bodies that routers can read; Send fails without.
+	Plain bool
+	// AcceptPlain allows receiving such bodies; they are refused without.
+	AcceptPlain bool
+	// AcceptOld accepts plain messages that were sent before Connect. A node
+	// that has just started can't know whether it had them already.
+	AcceptOld bool
+
+	// Kind is free text for operators, of at most 32 bytes: "server", "hub".
+	Kind string
+	// Software is name/semantic version, of at most 64 bytes.
+	Software string
+	// LockFile, if set, is locked while the node runs, so that two processes of
+	// this machine don't use one identity.
+	LockFile string
+
+	// BodyMax is the largest body taken, in bytes: 1 MiB; at most 16 MiB.
+	BodyMax int
+	// SendQueue bounds what Send has accepted and is not yet written, in
+	// bytes: 4 MiB.
+	SendQueue int
+	// ReceiveQueue and ReceiveQueuePerSender bound what waits for Receive, in
+	// bytes, each message charged its body + 256: 64 MiB and 4 MiB.
+	ReceiveQueue          int
+	ReceiveQueuePerSender int
+
+	SkewMax       time.Duration // between clocks: 5 minutes
+	KeepAlive     time.Duration // something is sent at least so often: 10 s
+	DeadAfter     time.Duration // a connection without a byte for so long is dead: 25 s
+	DialTimeout   time.Duration // for TCP and TLS: 10 s
+	HelloTimeout  time.Duration // for the router's hello: 5 s
+	AnswerTimeout time.Duration // for a router's answer to a lookup: 10 s
+	CloseTimeout  time.Duration // for Close to get rid of what waits: 5 s
+	BackoffMin    time.Duration // between rounds over Routers, doubled each time: 200 ms
+	BackoffMax    time.Duration // up to: 30 s
+
+	// OnNotice is called with every believed notice about messages sent by
+	// Send, one at a time. It may be slow (notices beyond 256 are then left
+	// out) and must not call Close.
+	OnNotice func(*NoticeError)
+
+	Logger *slog.Logger     // of connections coming and going: discarded
+	Now    func() time.Time // for send times and validity: time.Now
+	Rand   io.Reader        // crypto/rand.Reader; used by one goroutine at a time
+	// Dial makes the connection below TLS: a net.Dialer's.
+	Dial func(ctx context.Context, address string) (net.Conn, error)
+}
+
+// prepare checks c and sets the defaults. The error is a *ConfigError or tells
+// what is wrong with the identity's certificate.
+func (c *Config) prepare() error {
+	c.setDefaults()
+	if err := c.checkIdentity(); err != nil {
+		return err
+	}
+	if err := c.checkRouters(); err != nil {
+		return err
+	}
+	if err := c.checkSizes(); err != nil {
+		return err
+	}
+	return c.checkTimes()
+}
+
+func (c *Config) setDefaults() {
+	c.Software = or(c.Software, SoftwareDefault)
+	c.BodyMax = or(c.BodyMax, codec.BodyMaxDefault)
+	c.SendQueue = or(c.SendQueue, SendQueueDefault)
+	c.ReceiveQueue = or(c.ReceiveQueue, ReceiveQueueDefault)
+	c.ReceiveQueuePerSender = or(c.ReceiveQueuePerSender, ReceiveQueuePerSenderDefault)
+	c.SkewMax = or(c.SkewMax, SkewMaxDefault)
+	c.KeepAlive = or(c.KeepAlive, codec.KeepAliveDefault)
+	c.DeadAfter = or(c.DeadAfter, codec.DeadAfterDefault)
+	c.DialTimeout = or(c.DialTimeout, DialTimeoutDefault)
+	c.HelloTimeout = or(c.HelloTimeout, HelloTimeoutDefault)
+	c.AnswerTimeout = or(c.AnswerTimeout, AnswerTimeoutDefault)
+	c.CloseTimeout = or(c.CloseTimeout, CloseTimeoutDefault)
+	c.BackoffMin = or(c.BackoffMin, BackoffMinDefault)
+	c.BackoffMax = or(c.BackoffMax, BackoffMaxDefault)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Rand == nil {
+		c.Rand = rand.Reader
+	}
+	if c.Dial == nil {
+		c.Dial = func(ctx context.Context, address string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "tcp", address)
+		}
+	}
+}
+
+func or[T comparable](v, unset T) T {
+	var zero T
+	if v == zero {
+		return unset
+	}
+	return v
+}
+
+func (c *Config) checkIdentity() error {
+	id := c.Identity
+	switch {
+	case id == nil:
+		return &ConfigError{"Identity", "is missing", "load one by pki.LoadIdentity (--identity DIR; causeway pki request makes one)"}
+	case id.Peer == nil:
+		return &ConfigError{"Identity", "has no node certificate (node.crt)",
+			"use a node's identity; a router's grants can't be used to connect as a node"}
+	}
+	if c.Trust == nil {
+		store, err := id.Store()
+		if err != nil {
+			return &ConfigError{"Identity", err.Error(), "copy root.crt from the domain's authority"}
+		}
+		c.Trust = store
+	}
+	if !slices.Contains(c.Trust.Domains(), id.Peer.Domain) {
+		return &ConfigError{"Trust", "does not have the identity's domain " + id.Peer.Domain,
+			"leave it nil, or add the domain: causeway pki trust"}
+	}
+	if _, err := c.Trust.VerifyDER(id.Peer.Chain, id.Peer.Domain, c.Now()); err != nil {
+		return fmt.Errorf("this node's own certificate: %w", err)
+	}
+	return nil
+}
+
+func (c *Config) checkRouters() error {
+	const remedy = "give at least one, dbw://host:port (--connect)"
+	if len(c.Routers) == 0 {
+		return &ConfigError{"Routers", "is empty", remedy}
+	}
+	if len(c.Routers) > routersMax {
+		return &ConfigError{"Routers", fmt.Sprintf("has %d entries", len(c.Routers)), fmt.Sprintf("give at most %d", routersMax)}
+	}
+	c.Routers = slices.Clone(c.Routers)
+	for i, url := range c.Routers {
+		if _, err := dialAddress(url); err != nil {
+			return &ConfigError{"Routers", fmt.Sprintf("entry %d", i+1), err.Error()}
+		}
+	}
+	return nil
+}
+
+// dialAddress returns the host:port of a URL to connect to.
+func dialAddress(url string) (string, error) {
+	host, port, err := codec.ParseURL(url)
+	if err != nil {
+		return "", err
+	}
+	if port == "0" {
+		return "", fmt.Errorf("URL %q has port 0, which nobody can connect to: %w", url, codec.ErrURL)
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+func (c *Config) checkSizes() error {
+	sizes := []struct {
+		field         string
+		v, least, max int
+	}{
+		{"BodyMax", c.BodyMax, 1, codec.BodyMaxLimit},
+		{"SendQueue", c.SendQueue, 1, 1 << 40},
+		{"ReceiveQueue", c.ReceiveQueue, 1, 1 << 40},
+		{"ReceiveQueuePerSender", c.ReceiveQueuePerSender, min(c.BodyMax, codec.BodyMaxDefault) + messageOverhead, c.ReceiveQueue},
+	}
+	for _, s := range sizes {
+		if s.v < s.least || s.v > s.max {
+			return &ConfigError{s.field, fmt.Sprintf("is %d", s.v), fmt.Sprintf("give bytes from %d to %d", s.least, s.max)}
+		}
+	}
+	texts := []struct {
+		field, v string
+		max      int
+	}{
+		{"Kind", c.Kind, codec.HelloKindMax},
+		{"Software", c.Software, codec.HelloSoftwareMax},
+	}
+	for _, t := range texts {
+		if len(t.v) > t.max {
+			return &ConfigError{t.field, fmt.Sprintf("has %d bytes", len(t.v)), fmt.Sprintf("give at most %d", t.max)}
+		}
+	}
+	return nil
+}
+
+func (c *Config) checkTimes() error {
+	const long = 365 * 24 * time.Hour
+	times := []struct {
+		field         string
+		v, least, max time.Duration
+	}{
+		{"SkewMax", c.SkewMax, time.Millisecond, 24 * time.Hour},
+		{"KeepAlive", c.KeepAlive, codec.KeepAliveMin, codec.KeepAliveMax},
+		{"DeadAfter", c.DeadAfter, codec.DeadAfterMin, codec.DeadAfterMax},
+		{"DialTimeout", c.DialTimeout, time.Millisecond, long},
+		{"HelloTimeout", c.HelloTimeout, time.Millisecond, long},
+		{"AnswerTimeout", c.AnswerTimeout, time.Millisecond, long},
+		{"CloseTimeout", c.CloseTimeout, time.Millisecond, long},
+		{"BackoffMin", c.BackoffMin, time.Millisecond, c.BackoffMax},
+		{"BackoffMax", c.BackoffMax, time.Millisecond, long},
+	}
+	for _, t := range times {
+		if t.v < t.least || t.v > t.max {
+			return &ConfigError{t.field, fmt.Sprintf("is %v", t.v), fmt.Sprintf("give a duration from %v to %v", t.least, t.max)}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,105 @@
+package node
+
+import (
+	"errors"
+
+	"causeway/codec"
+)
+
+// read is the connection's reader. It never waits for the application.
+func (c *conn) read() {
+	for {
+		raw, err := c.reader.next()
+		if err == nil {
+			err = c.handle(raw)
+		}
+		if err == nil {
+			continue
+		}
+		err = c.died(err)
+		var protocol *ProtocolError
+		if errors.As(err, &protocol) {
+			c.n.counters.protocolErrors.Add(1)
+			c.n.out.detach(c, err)
+			reason, _ := goodbyeFor(err)
+			c.sayGoodbye(reason, err.Error())
+		}
+		c.kill(err)
+		return
+	}
+}
+
+// handle takes one frame, borrowed. An error ends the connection.
+func (c *conn) handle(raw codec.Raw) error {
+	if raw.Category() != codec.CategoryControl {
+		c.received.Add(1)
+		c.n.receive(c, raw)
+		return nil
+	}
+	m, err := c.link.control(raw)
+	if err != nil {
+		return err
+	}
+	switch m := m.(type) {
+	case *codec.KeepAlive:
+		return c.keepAlive(m)
+	case *codec.Goodbye:
+		return c.hearGoodbye(m)
+	case *codec.Certificates:
+		return c.n.certificates(c, m)
+	case *codec.Names:
+		c.n.names.answer(c, m)
+		return nil
+	}
+	return &ProtocolError{What: "a node was sent a second hello, or a request for routers"}
+}
+
+func (c *conn) keepAlive(m *codec.KeepAlive) error {
+	if err := c.confirm(m.Received); err != nil {
+		return err
+	}
+	if m.Answer {
+		c.n.out.mu.Lock()
+		c.answerDue = true // many at once cost one answer
+		c.wakeWriter()
+		c.n.out.mu.Unlock()
+	}
+	return nil
+}
+
+// confirm applies the router's count (PROTOCOL.md section 5.2).
+func (c *conn) confirm(received uint64) error {
+	c.n.out.mu.Lock()
+	defer c.n.out.mu.Unlock()
+	done, ok := c.pend.confirm(received)
+	if !ok {
+		return &ProtocolError{What: "it confirmed frames that were never written, or took a confirmation back"}
+	}
+	for i, s := range done {
+		if s != nil {
+			s.resolveLocked(sentConfirmed, nil)
+			done[i] = nil
+		}
+	}
+	c.n.counters.confirmed.Add(uint64(len(done)))
+	c.wakeWriter()
+	signal(c.progress)
+	return nil
+}
+
+// hearGoodbye ends the connection, or lets the node look for another router
+// while this one still reads (PROTOCOL.md section 5.3).
+func (c *conn) hearGoodbye(m *codec.Goodbye) error {
+	if err := c.confirm(m.Received); err != nil {
+		return err
+	}
+	c.n.out.mu.Lock()
+	first := !c.heard && c.bye == nil
+	c.heard = true
+	c.n.out.mu.Unlock()
+	if !first || m.ReadFor == 0 || m.Reason == codec.GoodbyeReplaced {
+		return &GoodbyeError{Reason: m.Reason, Text: m.Text, Others: m.Routers}
+	}
+	c.draining <- m
+	return nil
+}

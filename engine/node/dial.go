@@ -1,0 +1,140 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"time"
+
+	"causeway/codec"
+	"causeway/crypto/pki"
+	"causeway/crypto/sign"
+)
+
+// alpn must be negotiated, PROTOCOL.md section 4.
+const alpn = "dbw/1"
+
+// dial makes one connection to a router: TCP, TLS, hellos. Until ctx ends each
+// step has its own time. The connection's goroutines are not started.
+func (n *Node) dial(ctx context.Context, url string) (*conn, error) {
+	address, err := dialAddress(url)
+	if err != nil {
+		return nil, err
+	}
+	dialCtx, cancel := context.WithTimeout(ctx, n.cfg.DialTimeout)
+	defer cancel()
+	raw, err := n.cfg.Dial(dialCtx, address)
+	if err != nil {
+		return nil, &UnreachableError{Address: address, Err: err}
+	}
+	c, err := n.greet(dialCtx, ctx, raw, url)
+	if err != nil {
+		raw.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// greet makes a connection of a raw one. On error the caller closes that.
+func (n *Node) greet(dialCtx, ctx context.Context, raw net.Conn, url string) (*conn, error) {
+	x := explainer{self: n.cfg.Identity.Peer, now: n.cfg.Now(), wait: n.cfg.DialTimeout}
+	var router *pki.Peer
+	t := tls.Client(raw, n.tlsConfig(&router))
+	if err := t.HandshakeContext(dialCtx); err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, x.handshake(err)
+	}
+	key, err := sign.NewKey(router.Public)
+	if err != nil {
+		return nil, &RouterCertificateError{Domain: router.Domain, Err: err}
+	}
+	c := newConn(n, url, raw, t, &link{self: n.address, router: router, key: key})
+
+	stop := context.AfterFunc(ctx, func() { raw.Close() }) // ends what waits below
+	defer stop()
+	x.wait = n.cfg.HelloTimeout
+	if err := c.exchangeHellos(); err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, x.beforeHello(err)
+	}
+	if !stop() {
+		return nil, ctx.Err()
+	}
+	return c, nil
+}
+
+// tlsConfig returns the client's side of PROTOCOL.md section 4. The verified
+// router is put into *router.
+func (n *Node) tlsConfig(router **pki.Peer) *tls.Config {
+	id := n.cfg.Identity
+	own := id.TLSCertificate("")
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		MaxVersion: tls.VersionTLS13,
+		NextProtos: []string{alpn},
+		ServerName: id.Peer.Domain,
+		Time:       n.cfg.Now,
+		// Frames are written in batches, so full records are right from the start.
+		DynamicRecordSizingDisabled: true,
+		SessionTicketsDisabled:      true, // they would outlive revocation
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return &own, nil
+		},
+		// The rules for a grant are stricter than those for a TLS server, and
+		// revocation is among them: VerifyConnection checks the whole chain.
+		InsecureSkipVerify: true,
+		VerifyConnection: func(s tls.ConnectionState) error {
+			peer, err := n.cfg.Trust.Verify(s.PeerCertificates, id.Peer.Domain, n.cfg.Now())
+			if err != nil {
+				return err
+			}
+			if err := peer.RequireRole(pki.RoleRouter); err != nil {
+				return err
+			}
+			if s.NegotiatedProtocol != alpn {
+				return &RefusedError{What: "the other end has not agreed to speak " + alpn, Remedy: "check the address: another service listens there"}
+			}
+			*router = peer
+			return nil
+		},
+	}
+}
+
+// exchangeHellos sends this node's hello and checks the router's.
+func (c *conn) exchangeHellos() error {
+	n := c.n
+	if err := c.tls.SetDeadline(time.Now().Add(n.cfg.HelloTimeout)); err != nil {
+		return err
+	}
+	hello, err := c.sealControl(&codec.Hello{
+		Version: codec.ProtocolVersion, Role: codec.RoleNode, Kind: n.cfg.Kind, Software: n.cfg.Software,
+		KeepAlive: n.cfg.KeepAlive, DeadAfter: n.cfg.DeadAfter, BodyMax: uint32(n.cfg.BodyMax),
+	})
+	if err != nil {
+		return err
+	}
+	_, writeErr := c.tls.Write(hello)
+	raw, err := c.reader.next() // also when writing failed: an alert says more
+	if err != nil {
+		return errors.Join(err, writeErr)
+	}
+	c.hello, err = c.link.hello(raw, n.cfg.Now(), n.cfg.SkewMax)
+	if err == nil {
+		return c.tls.SetDeadline(time.Time{})
+	}
+	if reason, ok := goodbyeFor(err); ok {
+		var protocol *ProtocolError
+		if errors.As(err, &protocol) {
+			n.counters.protocolErrors.Add(1)
+		}
+		if goodbye, sealErr := c.sealControl(c.goodbye(reason, err.Error())); sealErr == nil {
+			_, _ = c.tls.Write(goodbye)
+		}
+	}
+	return err
+}

@@ -1,0 +1,246 @@
+package node
+
+import (
+	"context"
+	"io"
+	"sync"
+	"time"
+
+	"causeway/codec"
+	"causeway/crypto/sign"
+)
+
+// Node is one member of a domain, connected to one of its routers or on the way
+// back to one. Its methods may be called by any goroutine.
+type Node struct {
+	cfg     Config // prepared
+	address codec.Address
+	certID  codec.CertID
+	signer  *sign.Signer
+	rand    io.Reader // cfg.Rand for many goroutines
+	started uint64    // send time scale
+	lock    *lock
+
+	ctx        context.Context // ends when Close is called or the node has ended
+	cancel     context.CancelFunc
+	goroutines sync.WaitGroup
+	counters   counters
+
+	out     *outgoing
+	in      *receiving
+	inbox   *deliveries
+	answers *answers
+	echoes  *echoes
+	names   *names
+	notices chan *NoticeError // for callBack; nil without Config.OnNotice
+
+	// Of the run goroutine; readable when done is closed.
+	backoff     backoff
+	err         error // what ended the node
+	closeCause  error // what ended the last connection when Close was called
+	unsent      int
+	unconfirmed int // of messages since Connect
+
+	// Guarded by in.mu.
+	hinted [dropReasons]time.Time // when a drop was last logged
+
+	done      chan struct{} // closed when the node has ended
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// Connect connects the node to the first of Config.Routers that accepts it, and
+// keeps it connected until Close. ctx is for connecting only. Errors are
+// *ConfigError, *LockError, *ExpiredError, *ConnectError with what each router
+// said, or one of pki about the node's own certificate.
+func Connect(ctx context.Context, cfg Config) (*Node, error) {
+	if err := cfg.prepare(); err != nil {
+		return nil, err
+	}
+	n, err := newNode(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.LockFile != "" {
+		if n.lock, err = takeLock(cfg.LockFile); err != nil {
+			return nil, err
+		}
+	}
+	var c *conn
+	if cfg.Wait {
+		c, err = n.connect(ctx, nil)
+	} else {
+		c, err = n.round(ctx, cfg.Routers)
+	}
+	if err != nil {
+		n.cancel()
+		n.lock.release()
+		return nil, err
+	}
+	n.use(c)
+	n.goroutines.Go(func() { n.run(c) })
+	n.goroutines.Go(n.answer)
+	if n.notices != nil {
+		n.goroutines.Go(n.callBack)
+	}
+	return n, nil
+}
+
+func newNode(cfg Config) (*Node, error) {
+	signer, err := sign.NewSigner(cfg.Identity.Key)
+	if err != nil {
+		return nil, &ConfigError{"Identity", err.Error(), "make a new one: causeway pki request"}
+	}
+	n := &Node{
+		cfg:     cfg,
+		address: cfg.Identity.Peer.Address,
+		certID:  cfg.Identity.Peer.CertID,
+		signer:  signer,
+		rand:    &sharedReader{r: cfg.Rand},
+		started: uint64(cfg.Now().UnixNano()),
+		out:     newOutgoing(cfg.SendQueue, cfg.Now),
+		in:      newReceiving(),
+		inbox:   newDeliveries(cfg.ReceiveQueuePerSender, cfg.ReceiveQueue),
+		answers: newAnswers(),
+		echoes:  &echoes{waiting: make(map[[codec.EchoIDSize]byte]*echoWait)},
+		names:   newNames(),
+		backoff: backoff{min: cfg.BackoffMin, max: cfg.BackoffMax},
+		done:    make(chan struct{}),
+	}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	if cfg.OnNotice != nil {
+		n.notices = make(chan *NoticeError, callbacksMax)
+	}
+	return n, nil
+}
+
+// sharedReader lets many goroutines read from one reader.
+type sharedReader struct {
+	mu sync.Mutex
+	r  io.Reader
+}
+
+func (s *sharedReader) Read(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.r.Read(b)
+}
+
+// Close sends what Send has accepted, waits until the router has confirmed it,
+// says goodbye and ends the node; all that for Config.CloseTimeout at most, and
+// not at all while no router is connected. It returns *CloseError when something
+// was not sent or not confirmed (since Connect), and what ended the node if it
+// had ended before. Later calls return the same.
+func (n *Node) Close() error {
+	n.closeOnce.Do(func() {
+		n.cancel()
+		n.goroutines.Wait()
+		n.lock.release()
+		switch {
+		case n.err != ErrClosed:
+			n.closeErr = n.err
+		case n.unsent+n.unconfirmed > 0:
+			n.closeErr = &CloseError{Unsent: n.unsent, Unconfirmed: n.unconfirmed, Err: n.closeCause}
+		}
+	})
+	return n.closeErr
+}
+
+// Done is closed when the node has ended: by Close, or for good.
+func (n *Node) Done() <-chan struct{} { return n.done }
+
+// Err returns what ended the node: ErrClosed, ErrReplaced (test with
+// errors.Is), *ExpiredError; nil while it has not ended.
+func (n *Node) Err() error {
+	select {
+	case <-n.done:
+		return n.err
+	default:
+		return nil
+	}
+}
+
+// Address returns the node's address.
+func (n *Node) Address() codec.Address { return n.address }
+
+// Domain returns the name of the node's domain.
+func (n *Node) Domain() string { return n.cfg.Identity.Peer.Domain }
+
+// Name returns the node's name in its domain.
+func (n *Node) Name() string { return n.cfg.Identity.Peer.Name }
+
+// Router is the router a node is connected to.
+type Router struct {
+	URL      string        `json:"url"`
+	Name     string        `json:"name"`
+	Address  codec.Address `json:"address"`
+	Kind     string        `json:"kind"`
+	Software string        `json:"software"`
+	BodyMax  int           `json:"bodyMax"` // bytes
+}
+
+// Router returns the router the node is connected to; ok is false while it is
+// connected to none.
+func (n *Node) Router() (r Router, ok bool) {
+	c, _ := n.out.current()
+	if c == nil {
+		return Router{}, false
+	}
+	return Router{
+		URL: c.url, Name: c.link.router.Name, Address: c.link.router.Address,
+		Kind: c.hello.Kind, Software: c.hello.Software, BodyMax: int(c.hello.BodyMax),
+	}, true
+}
+
+// Send signs a message and queues it, and blocks while the queue is full or no
+// router is connected. The body is borrowed until return. Category is 0 or one
+// from 64 on. Messages to one recipient arrive in the order in which Send was
+// called. Errors: ErrPlainNotAllowed, *CategoryError, *BodySizeError,
+// *NotConnectedError or *WaitError when ctx ends, and what ended the node.
+func (n *Node) Send(ctx context.Context, to codec.Address, category codec.Category, body []byte) (*Sent, error) {
+	if !n.cfg.Plain {
+		return nil, ErrPlainNotAllowed
+	}
+	if category != codec.CategoryData && category < codec.CategoryApplication {
+		return nil, &CategoryError{category}
+	}
+	if to.IsZero() {
+		return nil, errNoRecipient
+	}
+	return n.send(ctx, to, category, body, false)
+}
+
+// send queues a frame; internal: it is not the application's.
+func (n *Node) send(ctx context.Context, to codec.Address, category codec.Category, body []byte, internal bool) (*Sent, error) {
+	limit, router := codec.BodyMaxLimit, false
+	if c, _ := n.out.current(); c != nil {
+		limit, router = int(c.hello.BodyMax), true
+	}
+	if len(body) > limit {
+		return nil, &BodySizeError{Size: len(body), Max: limit, Router: router}
+	}
+	slot, err := n.out.reserve(ctx, len(body))
+	if err != nil {
+		return nil, err
+	}
+	s := &Sent{To: to, Category: category, SendTime: slot.sendTime, node: n, internal: internal, queuedAt: time.Now()}
+	frame, err := n.seal(to, category, slot.sendTime, body)
+	if err != nil {
+		n.out.void(slot)
+		return nil, err
+	}
+	s.Digest = codec.Raw(frame).Digest()
+	n.out.publish(slot, frame, s)
+	return s, nil
+}
+
+// waitError turns the end of ctx into an error that says what was missing, and
+// whether there is a connection at all.
+func (n *Node) waitError(ctx context.Context, what string, last error) error {
+	n.out.mu.Lock()
+	defer n.out.mu.Unlock()
+	if n.out.writer == nil && n.out.ended == nil {
+		return &NotConnectedError{Last: n.out.last, Err: ctx.Err()}
+	}
+	return waitError(ctx, what, last)
+}

@@ -1,0 +1,346 @@
+package node
+
+import (
+	"container/list"
+	"context"
+	"sync"
+	"time"
+
+	"causeway/codec"
+)
+
+// The way of a message out:
+//
+//	1. reserve   under the lock: room in bytes, a slot in the queue, a send time
+//	2. sign      in the caller's goroutine, without the lock
+//	3. publish   the slot is ready
+//	4. take      the writer takes ready slots from the front, never past one
+//	             that is not ready
+//
+// A slot and its send time are given out together, so the order in the queue is
+// that of send times, which recipients rely on (PROTOCOL.md section 9 rule 5),
+// while many goroutines sign at once. Signing under the lock would be simpler
+// and would limit a node to one core; the price of slots is that a signer that
+// takes long holds up those behind it, and they would have waited for the lock
+// otherwise.
+
+// answerBytesMax bounds replies to echoes and notices in the queue, in bytes.
+// They are counted apart from what Send queued: neither crowds the other out.
+const answerBytesMax = 256 << 10
+
+// frameOverhead is charged for each queued frame besides its body, in bytes.
+const frameOverhead = codec.HeaderSize + codec.SignatureLengthSize + 64
+
+type slotState uint8
+
+const (
+	slotReserved slotState = iota // being signed
+	slotReady
+	slotVoid // signing failed, or nobody wants it any more
+)
+
+type slot struct {
+	state    slotState
+	answer   bool // charged to answerBytes
+	charge   int
+	sendTime uint64
+	frame    []byte // when ready; the whole frame
+	sent     *Sent  // nil for answers
+}
+
+type waiter struct {
+	charge  int
+	granted chan struct{} // closed when slot or err is set
+	slot    *slot
+	err     error
+}
+
+// outgoing is the queue between all that send and the connection's writer.
+//
+// Bound: max bytes for Send, answerBytesMax for answers. When full: Send waits,
+// first come first served; answers are dropped by their maker.
+type outgoing struct {
+	max int
+	now func() time.Time
+
+	mu          sync.Mutex
+	slots       []*slot // from head on
+	head        int
+	bytes       int // charged by Send
+	answerBytes int
+	waiters     list.List // of *waiter
+	lastTime    uint64    // the last send time given out
+	recent      recent
+
+	writer    *conn         // whose writer drains the queue; nil: not connected
+	connected chan struct{} // closed while writer is set
+	last      error         // why the last connection or attempt ended
+	ended     error         // reserve fails with it
+	discarded bool          // nobody takes what becomes ready from now on
+}
+
+func newOutgoing(max int, now func() time.Time) *outgoing {
+	return &outgoing{max: max, now: now, connected: make(chan struct{}), recent: newRecent(recentMax)}
+}
+
+// stampLocked returns a send time that was never used before.
+func (o *outgoing) stampLocked() uint64 {
+	o.lastTime = max(o.lastTime+1, uint64(o.now().UnixNano()))
+	return o.lastTime
+}
+
+func (o *outgoing) stamp() uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.stampLocked()
+}
+
+// roomLocked reports whether Send may queue so much now. One message may always
+// be queued, however large.
+func (o *outgoing) roomLocked(charge int) bool {
+	return o.writer != nil && (o.bytes == 0 || o.bytes+charge <= o.max)
+}
+
+func (o *outgoing) pushLocked(s *slot) {
+	s.sendTime = o.stampLocked()
+	if s.answer {
+		o.answerBytes += s.charge
+	} else {
+		o.bytes += s.charge
+	}
+	if o.head > 0 && len(o.slots) == cap(o.slots) {
+		n := copy(o.slots, o.slots[o.head:])
+		clear(o.slots[n:])
+		o.slots, o.head = o.slots[:n], 0
+	}
+	o.slots = append(o.slots, s)
+}
+
+func (o *outgoing) popLocked() *slot {
+	s := o.slots[o.head]
+	o.slots[o.head] = nil
+	o.head++
+	if s.answer {
+		o.answerBytes -= s.charge
+	} else {
+		o.bytes -= s.charge
+	}
+	return s
+}
+
+// reserve waits for room and for a connection. It fails with
+// *NotConnectedError or *WaitError when ctx ends, and with what ended the node.
+func (o *outgoing) reserve(ctx context.Context, bodySize int) (*slot, error) {
+	charge := bodySize + frameOverhead
+	o.mu.Lock()
+	if o.ended != nil {
+		defer o.mu.Unlock()
+		return nil, o.ended
+	}
+	if o.waiters.Len() == 0 && o.roomLocked(charge) {
+		s := &slot{charge: charge}
+		o.pushLocked(s)
+		o.mu.Unlock()
+		return s, nil
+	}
+	w := &waiter{charge: charge, granted: make(chan struct{})}
+	place := o.waiters.PushBack(w)
+	o.mu.Unlock()
+
+	select {
+	case <-w.granted:
+		return w.slot, w.err
+	case <-ctx.Done():
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	select {
+	case <-w.granted: // at the same moment: take it, the order is kept
+		return w.slot, w.err
+	default:
+	}
+	o.waiters.Remove(place)
+	o.grantLocked() // a smaller one behind it may fit
+	if o.writer == nil {
+		return nil, &NotConnectedError{Last: o.last, Err: ctx.Err()}
+	}
+	return nil, waitError(ctx, "room in the queue of unsent messages", nil)
+}
+
+// reserveAnswer returns nil when there is no room or no connection.
+func (o *outgoing) reserveAnswer(bodySize int) *slot {
+	charge := bodySize + frameOverhead
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.ended != nil || o.writer == nil || o.answerBytes+charge > answerBytesMax {
+		return nil
+	}
+	s := &slot{charge: charge, answer: true}
+	o.pushLocked(s)
+	return s
+}
+
+func (o *outgoing) grantLocked() {
+	for e := o.waiters.Front(); e != nil; e = o.waiters.Front() {
+		w := e.Value.(*waiter)
+		if !o.roomLocked(w.charge) {
+			return
+		}
+		o.waiters.Remove(e)
+		w.slot = &slot{charge: w.charge}
+		o.pushLocked(w.slot)
+		close(w.granted)
+	}
+}
+
+// publish makes a reserved slot ready with its frame (taken); sent is nil for
+// answers.
+func (o *outgoing) publish(s *slot, frame []byte, sent *Sent) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s.frame, s.sent = frame, sent
+	if sent != nil {
+		if o.discarded {
+			sent.resolveLocked(sentFailed, &UnsentError{o.ended})
+			s.sent = nil
+		}
+		o.recent.add(sent)
+	}
+	o.readyLocked(s, slotReady)
+}
+
+// void gives a reserved slot back.
+func (o *outgoing) void(s *slot) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.readyLocked(s, slotVoid)
+}
+
+func (o *outgoing) readyLocked(s *slot, state slotState) {
+	s.state = state
+	if o.writer != nil {
+		o.writer.wakeWriter()
+	}
+}
+
+// takeLocked appends to batch the frames to write next: at least one, if any is
+// ready, and not more than budget bytes otherwise.
+func (o *outgoing) takeLocked(c *conn, batch []*slot, budget int) []*slot {
+	size := 0
+	for o.head < len(o.slots) && !c.pend.full() {
+		s := o.slots[o.head]
+		if s.state == slotReserved || len(batch) > 0 && size+len(s.frame) > budget {
+			break
+		}
+		o.popLocked()
+		if s.state == slotVoid || !o.acceptableLocked(s, c) {
+			continue
+		}
+		size += len(s.frame)
+		batch = append(batch, s)
+		c.pend.wrote(s.sent)
+		if s.sent != nil {
+			s.sent.conn = c
+		}
+	}
+	o.grantLocked()
+	return batch
+}
+
+// acceptableLocked fails the frame's Sent when the router takes no such large
+// body; it may be another router than at the time of Send.
+func (o *outgoing) acceptableLocked(s *slot, c *conn) bool {
+	size := len(codec.Raw(s.frame).Body())
+	if size <= int(c.hello.BodyMax) {
+		return true
+	}
+	if s.sent != nil {
+		s.sent.resolveLocked(sentFailed, &BodySizeError{Size: size, Max: int(c.hello.BodyMax), Router: true})
+	}
+	return false
+}
+
+// attach makes c's writer the one that drains the queue.
+func (o *outgoing) attach(c *conn) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.writer == nil {
+		close(o.connected)
+	}
+	o.writer = c
+	o.grantLocked()
+	c.wakeWriter()
+}
+
+// detach stops c's writer from draining the queue; because of err.
+func (o *outgoing) detach(c *conn, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.writer == c {
+		o.writer = nil
+		o.connected = make(chan struct{})
+		o.last = err
+	}
+}
+
+func (o *outgoing) failedAttempt(err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.last = err
+}
+
+// abandon fails all that was written to c and not confirmed, because of err.
+func (o *outgoing) abandon(c *conn, err error) (unconfirmed int) {
+	o.detach(c, err)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	rest := c.pend.rest()
+	for _, s := range rest {
+		if s != nil {
+			s.resolveLocked(sentFailed, &UnconfirmedError{err})
+			unconfirmed++
+		}
+	}
+	c.n.counters.unconfirmed.Add(uint64(len(rest)))
+	return unconfirmed
+}
+
+// refuse makes reserve fail with err from now on; what is queued stays.
+func (o *outgoing) refuse(err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.ended == nil {
+		o.ended = err
+	}
+	for e := o.waiters.Front(); e != nil; e = o.waiters.Front() {
+		w := o.waiters.Remove(e).(*waiter)
+		w.err = o.ended
+		close(w.granted)
+	}
+}
+
+// discard fails all that is still queued, after refuse.
+func (o *outgoing) discard() (unsent int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.discarded = true
+	for o.head < len(o.slots) {
+		s := o.popLocked()
+		if s.sent != nil {
+			s.sent.resolveLocked(sentFailed, &UnsentError{o.ended})
+			unsent++
+		}
+	}
+	return unsent
+}
+
+// emptyLocked reports whether nothing is queued.
+func (o *outgoing) emptyLocked() bool { return o.head == len(o.slots) }
+
+// current returns the connection in use, or nil and a channel that is closed
+// when there is one.
+func (o *outgoing) current() (*conn, <-chan struct{}) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.writer, o.connected
+}

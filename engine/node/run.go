@@ -1,0 +1,182 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"causeway/codec"
+)
+
+const (
+	backoffStable = 10 * time.Second // a connection that lasted so long resets the backoff
+	drainDialMax  = 2 * time.Second  // to find another router while one drains (PROTOCOL.md section 5.3)
+)
+
+// round tries each URL once. Its error is *ConnectError, or ctx's.
+func (n *Node) round(ctx context.Context, urls []string) (*conn, error) {
+	var failed ConnectError
+	for _, url := range urls {
+		c, err := n.dial(ctx, url)
+		if err == nil {
+			n.counters.connections.Add(1)
+			n.cfg.Logger.Info("connected", "router", url, "name", c.link.router.Name, "address", codec.Address(c.link.router.Address).String())
+			return c, nil
+		}
+		failed.Attempts = append(failed.Attempts, Attempt{url, err})
+		if ctx.Err() != nil {
+			return nil, &failed
+		}
+		n.counters.connectFailed.Add(1)
+		n.out.failedAttempt(&failed)
+		n.cfg.Logger.Warn("router not usable", "router", url, "error", err)
+	}
+	return nil, &failed
+}
+
+// connect goes round the list until one router has accepted the node, ctx ends,
+// or no further attempt can help. Named routers are tried first, once.
+func (n *Node) connect(ctx context.Context, first []string) (*conn, error) {
+	for urls := append(first, n.cfg.Routers...); ; urls = n.cfg.Routers {
+		if end := n.cfg.Identity.Peer.NotAfter; n.cfg.Now().After(end) {
+			return nil, &ExpiredError{NotAfter: end, Now: n.cfg.Now()}
+		}
+		c, err := n.round(ctx, urls)
+		if err == nil || isFinal(err) {
+			return c, err
+		}
+		pause := time.NewTimer(n.backoff.next(n.rand))
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return nil, err
+		}
+	}
+}
+
+// isFinal reports whether no further attempt can help.
+func isFinal(err error) bool {
+	var expired *ExpiredError
+	return errors.Is(err, ErrReplaced) || errors.As(err, &expired)
+}
+
+// use makes c the connection that messages go out by.
+func (n *Node) use(c *conn) {
+	n.in.learn(c.link.router)
+	n.out.attach(c)
+	c.start()
+	n.askCertificates(c)
+}
+
+// run is the goroutine that owns the node's life. c is its first connection, in
+// use.
+func (n *Node) run(c *conn) {
+	for {
+		next, err := n.attend(c)
+		if next == nil && err == nil {
+			next, err = n.connect(n.ctx, nil)
+		}
+		if next == nil {
+			if n.ctx.Err() != nil {
+				err = ErrClosed
+			}
+			n.end(err)
+			return
+		}
+		c = next // also when Close came meanwhile: what is queued goes out by it
+		n.use(c)
+	}
+}
+
+// attend waits for the end of c. It returns the connection to go on with, or an
+// error that ends the node, or neither: connect again.
+func (n *Node) attend(c *conn) (*conn, error) {
+	select {
+	case <-c.ended:
+	case goodbye := <-c.draining:
+		return n.moveOn(c, goodbye)
+	case <-n.ctx.Done():
+		n.out.refuse(ErrClosed)
+		c.finish(n.cfg.CloseTimeout)
+	}
+	err := c.cause()
+	n.unconfirmed += n.out.abandon(c, err)
+	if n.ctx.Err() != nil {
+		n.closeCause = err
+		return nil, ErrClosed
+	}
+	n.cfg.Logger.Warn("connection lost", "router", c.url, "error", err)
+	if time.Since(c.since) >= backoffStable {
+		n.backoff.reset()
+	}
+	if isFinal(err) {
+		return nil, err
+	}
+	var goodbye *GoodbyeError
+	if errors.As(err, &goodbye) && goodbye.Reason == codec.GoodbyeDraining {
+		if next, err := n.round(n.ctx, n.others(c, goodbye.Others)); err == nil {
+			return next, nil
+		}
+	}
+	n.pauseOnce()
+	return nil, nil
+}
+
+// pauseOnce waits a first backoff, so that nodes which lost a router together
+// don't come back together.
+func (n *Node) pauseOnce() {
+	t := time.NewTimer(n.backoff.next(n.rand))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-n.ctx.Done():
+	}
+}
+
+// moveOn answers a router that drains: first the next connection, then goodbye
+// to the old one. If there is no other router, the old one is left all the same.
+func (n *Node) moveOn(c *conn, goodbye *codec.Goodbye) (*conn, error) {
+	n.cfg.Logger.Info("router drains", "router", c.url, "reason", goodbye.Reason.String(), "text", goodbye.Text)
+	cause := &GoodbyeError{Reason: goodbye.Reason, Text: goodbye.Text, Others: goodbye.Routers}
+	ctx, cancel := context.WithTimeout(n.ctx, min(drainDialMax, goodbye.ReadFor))
+	defer cancel()
+	next, err := n.round(ctx, n.others(c, goodbye.Routers))
+	n.out.detach(c, cause)
+	retire := func() {
+		c.finish(min(goodbye.ReadFor, drainGoodbyeMax))
+		n.out.abandon(c, cause)
+	}
+	if err == nil {
+		n.goroutines.Go(retire)
+		return next, nil
+	}
+	retire()
+	return nil, nil
+}
+
+// others returns the routers to use instead of c's: those it named, if they
+// are URLs, then the configured ones.
+func (n *Node) others(c *conn, named []string) []string {
+	var urls []string
+	for _, url := range slices.Concat(named, n.cfg.Routers) {
+		if _, err := dialAddress(url); err == nil && url != c.url && !slices.Contains(urls, url) {
+			urls = append(urls, url)
+		}
+	}
+	return urls
+}
+
+// end fails all that waits. The node stays ended.
+func (n *Node) end(err error) {
+	n.out.refuse(err)
+	n.unsent = n.out.discard()
+	n.inbox.end(err)
+	n.err = err
+	close(n.done)
+	n.cancel()
+	if !errors.Is(err, ErrClosed) {
+		n.cfg.Logger.Error("node ended", "error", err)
+	}
+}

@@ -1,0 +1,196 @@
+package node
+
+import (
+	"context"
+	"time"
+
+	"causeway/codec"
+)
+
+type sentState uint8
+
+const (
+	sentOpen      sentState = iota
+	sentConfirmed           // the router has counted it
+	sentFailed              // err says why
+)
+
+// Sent is a message that Send has accepted.
+type Sent struct {
+	To       codec.Address
+	Category codec.Category
+	SendTime uint64 // nanoseconds since the Unix epoch
+	Digest   codec.Digest
+
+	node     *Node
+	internal bool      // an echo: not the application's message
+	queuedAt time.Time // for round trips
+
+	// Guarded by node.out.mu.
+	state   sentState
+	err     error
+	notice  *NoticeError
+	wanted  bool          // somebody waits for the confirmation
+	conn    *conn         // that it was written to
+	index   uint64        // in conn's count
+	changed chan struct{} // closed at the next change; nil when nobody waits
+}
+
+func (s *Sent) resolveLocked(state sentState, err error) {
+	if s.state != sentOpen {
+		return
+	}
+	s.state, s.err = state, err
+	s.broadcastLocked()
+}
+
+func (s *Sent) noticedLocked(e *NoticeError) {
+	if s.notice == nil {
+		s.notice = e
+		s.broadcastLocked()
+	}
+}
+
+func (s *Sent) broadcastLocked() {
+	if s.changed != nil {
+		close(s.changed)
+		s.changed = nil
+	}
+}
+
+func (s *Sent) changedLocked() <-chan struct{} {
+	if s.changed == nil {
+		s.changed = make(chan struct{})
+	}
+	return s.changed
+}
+
+// Confirmed waits until the router has counted the message: from then on it is
+// the network's to deliver it, or to say why not. It returns nil, a
+// *NoticeError when a notice came (a later call may return one after an earlier
+// returned nil), *UnconfirmedError when the connection ended first,
+// *UnsentError when the node did, or *WaitError when ctx ended.
+func (s *Sent) Confirmed(ctx context.Context) error {
+	for {
+		done, changed, err := s.outcome()
+		if done {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return s.node.waitError(ctx, "confirmation by the router", nil)
+		}
+	}
+}
+
+func (s *Sent) outcome() (done bool, changed <-chan struct{}, err error) {
+	o := s.node.out
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case s.notice != nil:
+		return true, nil, s.notice
+	case s.state != sentOpen:
+		return true, nil, s.err
+	}
+	if !s.wanted {
+		s.wanted = true
+		if s.conn != nil {
+			s.conn.pend.want = max(s.conn.pend.want, s.index)
+			s.conn.wakeWriter()
+		}
+	}
+	return false, s.changedLocked(), nil
+}
+
+// seenAskEvery is how often Seen asks.
+const seenAskEvery = time.Second
+
+// Seen waits until the recipient says that it has the message: verified, and
+// given to its application or waiting for it. It asks each second until ctx
+// ends, then returns *WaitError or *NotConnectedError. A notice that the
+// message was not delivered ends it too, with that *NoticeError.
+func (s *Sent) Seen(ctx context.Context) error {
+	n := s.node
+	id, receipts, err := n.echoes.open(n, s.To)
+	if err != nil {
+		return err
+	}
+	defer n.echoes.close(id)
+	body, err := codec.AppendEcho(nil, &codec.Echo{Type: codec.EchoReceiptRequest, ID: id, Digest: s.Digest, SendTime: s.SendTime})
+	if err != nil {
+		return err
+	}
+	tick := time.NewTicker(seenAskEvery)
+	defer tick.Stop()
+	var last error
+	for {
+		request, err := n.send(ctx, s.To, codec.CategoryEcho, body, true)
+		if err != nil {
+			return err
+		}
+		seen, err := s.awaitReceipt(ctx, receipts, tick.C)
+		if seen || err != nil {
+			return err
+		}
+		if e := request.noticed(); e != nil {
+			last = e
+		} else if e := s.noticed(); e != nil {
+			last = e
+		}
+		if ctx.Err() != nil {
+			return n.waitError(ctx, "receipt from the recipient", last)
+		}
+	}
+}
+
+// awaitReceipt waits for a receipt that says seen, until the next tick or the
+// end of ctx.
+func (s *Sent) awaitReceipt(ctx context.Context, receipts <-chan *codec.Echo, tick <-chan time.Time) (seen bool, err error) {
+	for {
+		changed, err := s.lost()
+		if err != nil {
+			return false, err
+		}
+		select {
+		case e := <-receipts:
+			if e.Type == codec.EchoReceipt && e.Digest == s.Digest && e.Seen {
+				return true, nil
+			}
+		case <-changed:
+		case <-tick:
+			return false, nil
+		case <-ctx.Done():
+			return false, nil
+		case <-s.node.done:
+			return false, s.node.Err()
+		}
+	}
+}
+
+// lost returns an error when it is certain that the recipient won't get the
+// message: no UnconfirmedError, and no notice that says perhaps.
+func (s *Sent) lost() (<-chan struct{}, error) {
+	s.node.out.mu.Lock()
+	defer s.node.out.mu.Unlock()
+	if s.notice != nil && s.notice.Reason != codec.NoticeUnconfirmed {
+		return nil, s.notice
+	}
+	if s.state == sentFailed {
+		switch s.err.(type) {
+		case *UnsentError, *BodySizeError:
+			return nil, s.err
+		}
+	}
+	return s.changedLocked(), nil
+}
+
+func (s *Sent) noticed() error {
+	s.node.out.mu.Lock()
+	defer s.node.out.mu.Unlock()
+	if s.notice == nil {
+		return nil
+	}
+	return s.notice
+}

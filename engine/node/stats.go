@@ -1,0 +1,99 @@
+package node
+
+import "sync/atomic"
+
+// dropReason says why a received frame was not delivered; its label is the key
+// in Stats.Dropped.
+type dropReason uint8
+
+const (
+	dropForeignRecipient   dropReason = iota // not for this node
+	dropCategory                             // flag or category not allowed, or of no use here
+	dropLate                                 // send time outside the skew, or below the floor of section 9 rule 5
+	dropUnknownCertificate                   // the router does not have it, or it does not verify
+	dropCertificateTime                      // not valid at the send time
+	dropWaiting                              // too many wait for a certificate
+	dropBadSignature
+	dropBeforeStart // sent before this node started
+	dropDuplicate
+	dropPlain         // plain, and Config.AcceptPlain is not set
+	dropSealed        // sealed, and there are no sessions
+	dropQueueFull     // Receive was not called often enough
+	dropForgedNotice  // from neither a router nor the recipient
+	dropMalformedBody // of a notice or an echo
+	dropAnswer        // an echo that could not be answered: too many at once
+	dropReasons       // how many
+)
+
+var dropLabels = [dropReasons]string{
+	"foreign-recipient", "category", "late", "unknown-certificate", "certificate-time", "waiting",
+	"bad-signature", "before-start", "duplicate", "plain", "sealed", "queue-full", "forged-notice", "malformed-body", "answer",
+}
+
+// Stats is a snapshot of a node's counters since Connect, and of what waits.
+type Stats struct {
+	Connections    uint64 // routers that accepted this node
+	ConnectFailed  uint64 // attempts that did not get so far
+	ProtocolErrors uint64 // connections closed for what the router sent
+
+	FramesOut   uint64 // written, link control apart
+	BytesOut    uint64 // of all frames, before TLS
+	Confirmed   uint64 // frames that routers have counted
+	Unconfirmed uint64 // frames written to connections that died before that
+
+	FramesIn  uint64 // cut, link control apart; = Delivered + Consumed + sum of Dropped + Parked
+	BytesIn   uint64 // of all frames, after TLS
+	Delivered uint64 // given to Receive, or waiting for it
+	Consumed  uint64 // notices and echoes
+	Dropped   map[string]uint64
+	Parked    uint64 // waiting for a sender's certificate
+
+	CertificatesAsked   uint64
+	CertificatesRefused uint64 // answers that did not verify
+	NamesRefused        uint64 // entries of lookups that did not verify
+	NoticesIgnored      uint64 // frames in notices that this node does not remember to have sent
+	NoticesLost         uint64 // refused frames whose senders could not be told
+	CallbacksLost       uint64 // notices that Config.OnNotice was too slow for
+
+	WaitingOutBytes   int // queued by Send, charged
+	WaitingInMessages int // for Receive
+	WaitingInBytes    int // for Receive, charged
+}
+
+// counters are what Stats copies. All are atomic.
+type counters struct {
+	connections, connectFailed, protocolErrors     atomic.Uint64
+	framesOut, bytesOut, confirmed, unconfirmed    atomic.Uint64
+	framesIn, bytesIn, delivered, consumed, parked atomic.Uint64
+	certificatesAsked, certificatesRefused         atomic.Uint64
+	namesRefused                                   atomic.Uint64
+	noticesIgnored, noticesLost, callbacksLost     atomic.Uint64
+	dropped                                        [dropReasons]atomic.Uint64
+}
+
+func (c *counters) drop(reason dropReason) { c.dropped[reason].Add(1) }
+
+// Stats returns the counters. Each is exact; taken while frames move, they
+// need not fit each other.
+func (n *Node) Stats() Stats {
+	c := &n.counters
+	s := Stats{
+		Connections: c.connections.Load(), ConnectFailed: c.connectFailed.Load(), ProtocolErrors: c.protocolErrors.Load(),
+		FramesOut: c.framesOut.Load(), BytesOut: c.bytesOut.Load(), Confirmed: c.confirmed.Load(), Unconfirmed: c.unconfirmed.Load(),
+		FramesIn: c.framesIn.Load(), BytesIn: c.bytesIn.Load(), Delivered: c.delivered.Load(), Consumed: c.consumed.Load(), Parked: c.parked.Load(),
+		CertificatesAsked: c.certificatesAsked.Load(), CertificatesRefused: c.certificatesRefused.Load(),
+		NamesRefused:   c.namesRefused.Load(),
+		NoticesIgnored: c.noticesIgnored.Load(), NoticesLost: c.noticesLost.Load(), CallbacksLost: c.callbacksLost.Load(),
+		Dropped: make(map[string]uint64),
+	}
+	for reason := range c.dropped {
+		if v := c.dropped[reason].Load(); v != 0 {
+			s.Dropped[dropLabels[reason]] = v
+		}
+	}
+	n.out.mu.Lock()
+	s.WaitingOutBytes = n.out.bytes
+	n.out.mu.Unlock()
+	s.WaitingInMessages, s.WaitingInBytes = n.inbox.size()
+	return s
+}

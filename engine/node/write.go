@@ -1,0 +1,176 @@
+package node
+
+import (
+	"time"
+
+	"causeway/codec"
+)
+
+const (
+	writeBatch = 32 << 10 // bytes of frames collected for one write: two full TLS records
+	writePiece = 64 << 10 // bytes of a large frame written under one deadline
+)
+
+// work is what the writer does in one turn.
+type work struct {
+	control []codec.Control // before the frames
+	frames  []*slot
+	last    codec.Control // behind the frames: a keep-alive that asks, or the goodbye
+	bye     bool          // last is a goodbye
+}
+
+func (w *work) empty() bool { return len(w.control)+len(w.frames) == 0 && w.last == nil }
+
+// write is the connection's writer: it drains the outgoing queue, answers
+// keep-alives, asks for confirmation, and says something before the router
+// could think that this node is dead.
+func (c *conn) write() {
+	interval := c.n.cfg.KeepAlive - c.n.cfg.KeepAlive/keepAliveShare
+	timer := time.NewTimer(interval)
+	defer timer.Stop()
+	w := writer{c: c, buf: make([]byte, 0, writeBatch+writeBatch/2), stalledSince: time.Now()}
+	silent := false
+	for {
+		turn := w.collect(silent)
+		silent = false
+		if w.stalled() {
+			c.kill(errNotConfirming)
+			return
+		}
+		if turn.empty() {
+			select {
+			case <-c.wake:
+			case <-timer.C:
+				silent = true
+				timer.Reset(interval)
+			case <-c.dead:
+				return
+			}
+			continue
+		}
+		if err := w.perform(turn); err != nil {
+			c.wait(c.dead, goodbyeTimeout) // the reader may find a goodbye, which says more
+			c.kill(c.died(err))
+			return
+		}
+		timer.Reset(interval)
+		signal(c.progress)
+		if turn.bye {
+			_ = c.tls.CloseWrite()
+			close(c.byeWritten)
+			return
+		}
+	}
+}
+
+// writer is the writer's own state.
+type writer struct {
+	c     *conn
+	buf   []byte  // frames for one write
+	batch []*slot // reused
+
+	stalledSince   time.Time // when confirmations last moved, or nothing was outstanding
+	stalledAtCount uint64
+}
+
+// collect decides what to do now; silent: nothing was written for so long that
+// a keep-alive is due.
+func (w *writer) collect(silent bool) work {
+	c, o := w.c, w.c.n.out
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var turn work
+	if c.bye != nil {
+		c.bye.Received = c.received.Load()
+		return work{last: c.bye, bye: true}
+	}
+	turn.control, c.control = c.control, nil
+	if c.answerDue || silent {
+		turn.control = append(turn.control, &codec.KeepAlive{Received: c.received.Load()})
+		c.answerDue = false
+	}
+	clear(w.batch)
+	w.batch = w.batch[:0]
+	if o.writer == c {
+		w.batch = o.takeLocked(c, w.batch, writeBatch)
+		turn.frames = w.batch
+	}
+	if c.pend.ask() {
+		w.stalledSince = time.Now()
+		turn.last = &codec.KeepAlive{Received: c.received.Load(), Answer: true}
+	}
+	if c.pend.asked <= c.pend.confirmed || c.pend.confirmed != w.stalledAtCount {
+		w.stalledSince, w.stalledAtCount = time.Now(), c.pend.confirmed
+	}
+	return turn
+}
+
+func (w *writer) stalled() bool {
+	return time.Since(w.stalledSince) > stallFactor*w.c.n.cfg.DeadAfter
+}
+
+// perform writes a turn's frames, as few writes as they need.
+func (w *writer) perform(turn work) error {
+	for _, m := range turn.control {
+		if err := w.addControl(m); err != nil {
+			return err
+		}
+	}
+	for _, s := range turn.frames {
+		if err := w.add(s.frame); err != nil {
+			return err
+		}
+		s.frame = nil
+	}
+	if turn.last != nil {
+		if err := w.addControl(turn.last); err != nil {
+			return err
+		}
+	}
+	w.c.n.counters.framesOut.Add(uint64(len(turn.frames)))
+	return w.flush()
+}
+
+func (w *writer) addControl(m codec.Control) error {
+	frame, err := w.c.sealControl(m)
+	if err != nil {
+		return err
+	}
+	return w.add(frame)
+}
+
+// add collects a frame for the next write; a large one is written at once.
+func (w *writer) add(frame []byte) error {
+	if len(w.buf)+len(frame) > writeBatch && len(w.buf) > 0 {
+		if err := w.flush(); err != nil {
+			return err
+		}
+	}
+	if len(frame) > writeBatch {
+		return w.put(frame)
+	}
+	w.buf = append(w.buf, frame...)
+	return nil
+}
+
+func (w *writer) flush() error {
+	err := w.put(w.buf)
+	w.buf = w.buf[:0]
+	return err
+}
+
+func (w *writer) put(b []byte) error {
+	for len(b) > 0 {
+		piece := b[:min(len(b), writePiece)]
+		if err := w.c.tls.SetWriteDeadline(time.Now().Add(w.c.n.cfg.DeadAfter)); err != nil {
+			return err
+		}
+		k, err := w.c.tls.Write(piece)
+		w.c.n.counters.bytesOut.Add(uint64(k))
+		if err != nil {
+			return err
+		}
+		b = b[len(piece):]
+	}
+	return nil
+}
