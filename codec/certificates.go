@@ -150,7 +150,10 @@ func decodeCertificates(in *walker) (*Certificates, error) {
 }
 
 // fill copies s to dst and reports whether it has exactly dst's length.
-func fill(dst []byte, s cbor.ByteString) bool { return copy(dst, s) == len(dst) && len(s) == len(dst) }
+func fill(dst []byte, s cbor.ByteString) bool {
+	copy(dst, s)
+	return len(s) == len(dst)
+}
 
 func isBetween(n, low, high int) bool { return n >= low && n <= high }
 

@@ -79,8 +79,8 @@ func isText(s string, limit int) bool { return len(s) <= limit && utf8.ValidStri
 // durationMax is the longest time.Duration of whole milliseconds.
 const durationMax = (1<<63 - 1) / time.Millisecond * time.Millisecond
 
-// milliseconds returns d in whole milliseconds, the rest cut off; d must not
-// be negative.
+// milliseconds returns d in whole milliseconds, the rest cut off. Of a negative
+// d it makes 0 or a number above all bounds.
 func milliseconds(d time.Duration) uint64 { return uint64(d / time.Millisecond) }
 
 // duration returns ms milliseconds, and durationMax when they are more.

@@ -3,6 +3,7 @@ package codec
 import (
 	"bytes"
 	"encoding/hex"
+	"fmt"
 	"reflect"
 	"runtime"
 	"slices"
@@ -142,10 +143,26 @@ func TestUnknownKeysAreIgnoredInHelloOnly(t *testing.T) {
 	check("tag below an unknown key", "aa"+known+"0981c100", ErrControlEncoding)
 	check("invalid UTF-8 below an unknown key", "aa"+known+"098161ff", ErrControlEncoding)
 	check("indefinite length below an unknown key", "aa"+known+"099f00ff", ErrControlEncoding)
-	check("nested too deeply", "aa"+known+"09 8181818181818181 8100", ErrControlEncoding)
+	check("nested 8 deep", "aa"+known+"09 81818181818181 00", nil)
+	check("nested 9 deep", "aa"+known+"09 8181818181818181 00", ErrControlEncoding)
+	check("64 keys", "b840"+known+manyKeys(64-9), nil)
+	check("65 keys", "b841"+known+manyKeys(65-9), ErrControlEncoding)
+	check("array of 1024", "aa"+known+"09 990400"+strings.Repeat("00", 1024), nil)
+	check("array of 1025", "aa"+known+"09 990401"+strings.Repeat("00", 1025), ErrControlEncoding)
+	check("65536 bytes", "aa"+known+"09 59ffe4"+strings.Repeat("00", 0xffe4), nil)
+	check("65537 bytes", "aa"+known+"09 59ffe5"+strings.Repeat("00", 0xffe5), ErrControlLength)
 	check("missing key, unknown in its place", "a9"+strings.TrimSuffix(known, "08 00")+"0900", ErrControlKeys)
 	checkBody(t, notice, "notice with unknown key", "a7 0001 0150 00000000000000000000000000000000 0280 0301 0400 0500 0600", ErrControlKeys)
 	checkBody(t, echo, "echo with unknown key", "a4 0001 0148 0000000000000000 0240 0300", ErrControlKeys)
+}
+
+// manyKeys returns n unknown keys and their values.
+func manyKeys(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "19%04xf4", 0x100+i)
+	}
+	return b.String()
 }
 
 // checkBounds checks that encoding m says want, and that what is encoded is
@@ -245,7 +262,7 @@ func TestGoodbyeBounds(t *testing.T) {
 }
 
 func TestUnknownGoodbyeReasonsCountAsDone(t *testing.T) {
-	for _, reason := range []string{"00", "0e", "18ff", "190101", "1bffffffffffffffff"} {
+	for _, reason := range []string{"00", "0e", "18ff", "190102", "1bffffffffffffffff"} {
 		b, _ := hex.DecodeString("a6000301" + reason + "026003800400" + "0500")
 		m, err := DecodeControl(b)
 		if err != nil || m.(*Goodbye).Reason != GoodbyeDone {

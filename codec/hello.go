@@ -67,9 +67,6 @@ type helloWire struct {
 func (*Hello) controlType() uint64 { return typeHello }
 
 func (h *Hello) wire() (any, error) {
-	if h.KeepAlive < 0 || h.DeadAfter < 0 {
-		return nil, ErrControlValue
-	}
 	w := &helloWire{
 		Type:      typeHello,
 		Version:   h.Version,
