@@ -3,7 +3,6 @@ package codec
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -47,7 +46,12 @@ func ParseURL(s string) (host, port string, err error) {
 }
 
 // FormatURL is the inverse of ParseURL; it always writes the port.
-func FormatURL(host, port string) string { return URLScheme + net.JoinHostPort(host, port) }
+func FormatURL(host, port string) string {
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	return URLScheme + host + ":" + port
+}
 
 func splitBracketed(s, rest string) (host, port string, err error) {
 	host, rest, ok := strings.Cut(rest, "]")

@@ -13,6 +13,9 @@ func TestURLsHaveAHostAndAPort(t *testing.T) {
 		if err != nil || gotHost != host || gotPort != port {
 			t.Errorf("%s: %q, %q, %v, want %q, %q", url, gotHost, gotPort, err, host, port)
 		}
+		if again := FormatURL(host, port); again != url && again != url+":7100" {
+			t.Errorf("%s is formatted as %s", url, again)
+		}
 	}
 	check("dbw://host", "host", "7100")
 	check("dbw://host:7101", "host", "7101")
