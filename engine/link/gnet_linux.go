@@ -28,6 +28,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -434,9 +435,16 @@ type gnetLog struct{ log *slog.Logger }
 
 func (g gnetLog) Debugf(format string, args ...any) { g.logf(slog.LevelDebug, format, args) }
 func (g gnetLog) Infof(format string, args ...any)  { g.logf(slog.LevelDebug, format, args) }
-func (g gnetLog) Warnf(format string, args ...any)  { g.logf(slog.LevelWarn, format, args) }
 func (g gnetLog) Errorf(format string, args ...any) { g.logf(slog.LevelError, format, args) }
 func (g gnetLog) Fatalf(format string, args ...any) { g.logf(slog.LevelError, format, args) }
+
+func (g gnetLog) Warnf(format string, args ...any) {
+	level := slog.LevelWarn
+	if strings.Contains(format, "stale connection") {
+		level = slog.LevelDebug // closed by a turn between epoll_wait and its event: no fault
+	}
+	g.logf(level, format, args)
+}
 
 func (g gnetLog) logf(level slog.Level, format string, args []any) {
 	if g.log.Enabled(context.Background(), level) {

@@ -24,6 +24,7 @@ import (
 
 	"github.com/panjf2000/gnet/v2/pkg/pool/goroutine"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"causeway/engine/buf"
 )
@@ -360,3 +361,16 @@ func mustWrite(t testing.TB, w io.Writer, b []byte) {
 
 // tcpOf returns the TCP connection under a client's TLS.
 func tcpOf(c *tls.Conn) *net.TCPConn { return c.NetConn().(*net.TCPConn) }
+
+// unsent returns how many bytes the peer's kernel has not yet acknowledged.
+func unsent(t testing.TB, c *net.TCPConn) (n int) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ctlErr := raw.Control(func(fd uintptr) { n, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) }); ctlErr != nil || err != nil {
+		t.Fatal(ctlErr, err)
+	}
+	return n
+}

@@ -18,8 +18,7 @@ func (l *Loop) Send(to Ref, b *buf.Buffer) {
 	}
 	s := l.engine.slotOf(to)
 	if s == nil {
-		l.dead = append(l.dead, parcel{to: to, b: b})
-		l.arm()
+		l.engine.sendNowhere(to, b)
 		return
 	}
 	s.backlog.Add(int64(len(b.B)))
@@ -31,13 +30,8 @@ func (l *Loop) Send(to Ref, b *buf.Buffer) {
 // Close it ends b, which is counted as undeliverable but not reported.
 func (e *Engine) Send(to Ref, b *buf.Buffer) {
 	s := e.slotOf(to)
-	if s == nil { // a Ref that never was
-		l := e.loops[0]
-		if l.Post(func() { l.dead = append(l.dead, parcel{to: to, b: b}) }) {
-			return
-		}
-		l.stat.undeliverable.Add(1)
-		buf.Put(b)
+	if s == nil {
+		e.sendNowhere(to, b)
 		return
 	}
 	l := e.loops[to.Loop()]
@@ -49,6 +43,15 @@ func (e *Engine) Send(to Ref, b *buf.Buffer) {
 	s.backlog.Add(-int64(len(b.B)))
 	l.stat.undeliverable.Add(1)
 	buf.Put(b)
+}
+
+// sendNowhere gives back a frame for a Ref that never was; it takes b.
+func (e *Engine) sendNowhere(to Ref, b *buf.Buffer) {
+	l := e.loops[min(to.Loop(), len(e.loops)-1)]
+	if !l.Post(func() { l.dead = append(l.dead, parcel{to: to, b: b}) }) {
+		l.stat.undeliverable.Add(1)
+		buf.Put(b)
+	}
 }
 
 // Backlog returns how many bytes of frames wait for the connection `to`: given
