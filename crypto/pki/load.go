@@ -277,7 +277,7 @@ func (b *storeBuilder) loadLists(fsys fs.FS, domain string, entries []fs.DirEntr
 		}
 		if err != nil {
 			return &FileError{File: file, Problem: "is not a revocation list to go by", Err: err,
-				Remedy: "replace it: causeway pki trust --store <dir> --ca DIR"}
+				Remedy: "replace it by causeway pki trust --store <dir> --ca DIR, or remove it if its authority is no longer trusted"}
 		}
 	}
 	return nil

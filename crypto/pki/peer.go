@@ -52,6 +52,11 @@ func SameKey(a, b crypto.PublicKey) bool {
 	return ok && k.Equal(b)
 }
 
+// ReadLeaf checks all rules that a leaf must keep by itself and returns what it
+// says. No signature, time or list was looked at: the result is a claim, good
+// for showing and for an authority's own records.
+func ReadLeaf(leaf *x509.Certificate) (*Peer, error) { return peerOf(leaf, "") }
+
 // peerOf checks all rules that the leaf must keep by itself and reads the
 // Peer out of it; NotBefore and NotAfter are the leaf's, Chain is empty. With
 // a domain in want, it must be of that domain.

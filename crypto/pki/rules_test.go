@@ -167,4 +167,3 @@ func TestEachBrokenRuleIsRefusedByName(t *testing.T) {
 		})
 	}
 }
-
