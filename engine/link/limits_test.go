@@ -1,5 +1,371 @@
 package link
 
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"causeway/engine/buf"
+)
+
+// childRole names, in the environment, what this test binary does instead of
+// testing.
 const childRole = "LINK_TEST_CHILD"
 
-var children = map[string]func() int{}
+var children = map[string]func() int{"descriptors": descriptorsChild}
+
+func TestDescriptorsExhaustedIsSurvived(t *testing.T) {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), childRole+"=descriptors")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	t.Logf("%s", out)
+}
+
+// descriptorsChild uses up all its descriptors while a router runs in it.
+func descriptorsChild() int {
+	if err := exhaustDescriptors(); err != nil {
+		fmt.Println("FAIL:", err)
+		return 1
+	}
+	return 0
+}
+
+func exhaustDescriptors() error {
+	const limit = 100
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit, Max: limit}); err != nil {
+		return err
+	}
+	var log countingHandler
+	r := &rig{frame: echo, conns: make(chan *Conn, 100), ends: make(chan error, 100)}
+	e, err := Start(Config{Loops: 1, Cut: testCut, Logger: slog.New(&log)}, r)
+	if err != nil {
+		return err
+	}
+	r.engine = e
+	ln, err := e.Listen("127.0.0.1:0", testTLS())
+	if err != nil {
+		return err
+	}
+	first, err := tls.Dial("tcp", ln.Addr().String(), clientTLS())
+	if err != nil {
+		return err
+	}
+	// A connection that waits in the backlog, then no descriptor is left.
+	var files []*os.File
+	for {
+		f, err := os.Open("/dev/null")
+		if err != nil {
+			break
+		}
+		files = append(files, f)
+	}
+	files[len(files)-1].Close() // one for the client's end, none for ours
+	waiting, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		return err
+	}
+	if !poll(func() bool { return e.Stats().AcceptErrors["descriptors"] >= 4 }) {
+		return fmt.Errorf("accept errors: %v", e.Stats().AcceptErrors)
+	}
+	if n := log.warnings.Load(); n != 1 {
+		return fmt.Errorf("%d messages in one episode", n)
+	}
+	if err := roundTrip(first); err != nil {
+		return fmt.Errorf("the connection of before: %w", err)
+	}
+	for _, f := range files {
+		f.Close()
+	}
+	client := tls.Client(waiting, clientTLS())
+	if err := roundTrip(client); err != nil {
+		return fmt.Errorf("the connection that waited: %w", err)
+	}
+	fmt.Printf("served again after %d errors\n", e.Stats().AcceptErrors["descriptors"])
+	first.Close()
+	client.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return e.Close(ctx)
+}
+
+func roundTrip(c *tls.Conn) error {
+	_ = c.SetDeadline(time.Now().Add(patience))
+	if _, err := c.Write(appendFrame(nil, 1, 100)); err != nil {
+		return err
+	}
+	_, err := readFrame(c)
+	return err
+}
+
+func poll(cond func() bool) bool {
+	for deadline := time.Now().Add(patience); !cond(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+	return true
+}
+
+// countingHandler counts log records.
+type countingHandler struct{ warnings atomic.Int64 }
+
+func (h *countingHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelWarn }
+func (h *countingHandler) Handle(context.Context, slog.Record) error {
+	h.warnings.Add(1)
+	return nil
+}
+func (h *countingHandler) WithAttrs([]slog.Attr) slog.Handler { return h }
+func (h *countingHandler) WithGroup(string) slog.Handler      { return h }
+
+// reasoned is a handler's refusal with a label of its own.
+type reasoned struct{}
+
+func (reasoned) Error() string  { return "not today" }
+func (reasoned) Reason() string { return "own-label" }
+
+func TestFailedHandshakesAreCountedByReason(t *testing.T) {
+	reasons := make(chan string, 10)
+	r := &rig{}
+	r.failed = func(_ netip.AddrPort, reason string, err error) {
+		t.Logf("%s: %v", reason, err)
+		reasons <- reason
+	}
+	var refusal atomic.Value
+	r.handshaken = func(*Conn, tls.ConnectionState) error {
+		if err, ok := refusal.Load().(error); ok {
+			return err
+		}
+		return nil
+	}
+	r.start(t, Config{HandshakeTimeout: 300 * time.Millisecond})
+	strict := testTLS().Clone()
+	strict.ClientAuth = tls.RequireAnyClientCert
+	strict.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+		if h.ServerName == "unknown.test" {
+			return &tls.Config{NextProtos: []string{testALPN}, MinVersion: tls.VersionTLS13}, nil
+		}
+		return nil, nil
+	}
+	ln, err := r.engine.Listen("127.0.0.1:0", strict)
+	if err != nil {
+		t.Fatal(err)
+	}
+	strictAddr := ln.Addr().String()
+	plain := func(text string) func() {
+		return func() {
+			c, err := net.Dial("tcp", r.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			_, _ = io.WriteString(c, text)
+			_, _ = io.Copy(io.Discard, c)
+		}
+	}
+	hello := func(addr string, change func(*tls.Config)) func() {
+		return func() {
+			tc := clientTLS()
+			change(tc)
+			c, err := tls.Dial("tcp", addr, tc)
+			if err == nil {
+				_, err = c.Read(make([]byte, 1))
+				c.Close()
+			}
+			if err == nil {
+				t.Error("the client saw no error")
+			}
+			t.Logf("client: %v", err)
+		}
+	}
+	for _, c := range []struct {
+		want string
+		do   func()
+	}{
+		{reasonNotTLS, plain("GET / HTTP/1.1\r\nHost: here\r\n\r\n")},
+		{reasonTimeout, plain("")},
+		{reasonTimeout, plain("\x16\x03\x01")},
+		{reasonVersion, hello(r.addr, func(tc *tls.Config) { tc.MaxVersion = tls.VersionTLS12 })},
+		{reasonALPN, hello(r.addr, func(tc *tls.Config) { tc.NextProtos = []string{"h2"} })},
+		{reasonNoCertificate, hello(strictAddr, func(tc *tls.Config) {})},
+		{reasonUnknownName, hello(strictAddr, func(tc *tls.Config) { tc.ServerName = "unknown.test" })},
+		{reasonPeerAlert, hello(r.addr, func(tc *tls.Config) { tc.InsecureSkipVerify = false; tc.ServerName = "link.test" })},
+		{reasonGone, func() {
+			c, err := net.Dial("tcp", r.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Close()
+		}},
+		{"own-label", func() { refusal.Store(error(reasoned{})); hello(r.addr, func(*tls.Config) {})() }},
+	} {
+		before := r.engine.Stats().HandshakesFailed[c.want]
+		c.do()
+		if got := receive(t, reasons); got != c.want {
+			t.Errorf("reason %q, want %q", got, c.want)
+		}
+		if n := r.engine.Stats().HandshakesFailed[c.want]; n != before+1 {
+			t.Errorf("%s counted %d times", c.want, n-before)
+		}
+	}
+	eventually(t, "handshakes to end", func() bool { return r.engine.Stats().Handshaking == 0 })
+}
+
+func TestADialersFailedHandshakeIsReturned(t *testing.T) {
+	r := (&rig{}).start(t, Config{HandshakeTimeout: 500 * time.Millisecond})
+	tc := clientTLS()
+	tc.InsecureSkipVerify, tc.ServerName = false, "link.test"
+	err := r.engine.Dial(t.Context(), r.addr, tc, nil)
+	if err == nil || reasonOf(err) != reasonCertificate {
+		t.Errorf("error %v", err)
+	}
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	if err := r.engine.Dial(t.Context(), silent.Addr().String(), tc, nil); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a silent server: %v", err)
+	}
+	silent.Close()
+	if err := r.engine.Dial(t.Context(), silent.Addr().String(), tc, nil); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("no server: %v", err)
+	}
+}
+
+func TestHandshakesAreBounded(t *testing.T) {
+	const bound = 3
+	var now, peak atomic.Int64
+	r := (&rig{handshaken: func(*Conn, tls.ConnectionState) error {
+		peak.Store(max(peak.Load(), now.Add(1)))
+		time.Sleep(2 * time.Millisecond) // the work of a handshake
+		now.Add(-1)
+		return nil
+	}}).start(t, Config{HandshakesMax: bound})
+	var clients sync.WaitGroup
+	for range 30 {
+		clients.Add(1)
+		go func() {
+			defer clients.Done()
+			c, err := tls.Dial("tcp", r.addr, clientTLS())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			c.Close()
+		}()
+	}
+	clients.Wait()
+	for range 30 {
+		receive(t, r.ends)
+	}
+	if n := peak.Load(); n > bound {
+		t.Errorf("%d handshakes at a time", n)
+	}
+}
+
+func TestListenTellsThatAPortIsTaken(t *testing.T) {
+	r := (&rig{}).start(t, Config{})
+	if _, err := r.engine.Listen(r.addr, testTLS()); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestClosingAListenerLeavesConnections(t *testing.T) {
+	r := (&rig{frame: echo}).start(t, Config{})
+	client, _ := r.dial()
+	ln, err := r.engine.Listen("127.0.0.1:0", testTLS())
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := tls.Dial("tcp", ln.Addr().String(), clientTLS())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	ln.Close()
+	ln.Close()
+	if c, err := net.Dial("tcp", ln.Addr().String()); err == nil {
+		c.Close()
+		t.Error("a closed listener accepts")
+	}
+	for _, c := range []*tls.Conn{client, other} {
+		if err := roundTrip(c); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestLoopsArePinnedAndThreadsGivenBack(t *testing.T) {
+	pinned := func(cpu string) (n int) {
+		files, err := filepath.Glob("/proc/self/task/*/status")
+		if err != nil || len(files) == 0 {
+			t.Fatal("no threads in /proc", err)
+		}
+		for _, f := range files {
+			b, _ := os.ReadFile(f)
+			if strings.Contains(string(b), "Cpus_allowed_list:\t"+cpu+"\n") {
+				n++
+			}
+		}
+		return n
+	}
+	if pinned("0") != 0 || pinned("1") != 0 {
+		t.Fatal("threads are pinned before the engine starts")
+	}
+	r := (&rig{}).start(t, Config{Loops: 2, CPUs: []int{1, 0}})
+	if a, b := pinned("0"), pinned("1"); a != 1 || b != 1 {
+		t.Errorf("%d threads on core 0, %d on core 1", a, b)
+	}
+	for i, l := range r.engine.Loops() {
+		on(t, l, func() {
+			var set unix.CPUSet
+			if err := unix.SchedGetaffinity(0, &set); err != nil || set.Count() != 1 || !set.IsSet(1-i) {
+				t.Errorf("loop %d: affinity %v, error %v", i, set, err)
+			}
+		})
+	}
+	r.stop()
+	if a, b := pinned("0"), pinned("1"); a+b != 0 {
+		t.Errorf("%d threads still pinned after Close", a+b)
+	}
+}
+
+func TestStartSaysWhatIsWrong(t *testing.T) {
+	before := buf.Out()
+	for _, c := range []struct {
+		want string
+		cfg  Config
+	}{
+		{"Config.Cut", Config{}},
+		{"300 loops", Config{Cut: testCut, Loops: 300}},
+		{"1 cores named for 2 loops", Config{Cut: testCut, Loops: 2, CPUs: []int{0}}},
+		{"core 999", Config{Cut: testCut, Loops: 2, CPUs: []int{0, 999}}},
+	} {
+		_, err := Start(c.cfg, &rig{t: t})
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("error %v, want one about %s", err, c.want)
+		}
+	}
+	if buf.Out() != before {
+		t.Error("buffers are out")
+	}
+}
