@@ -15,9 +15,9 @@ const (
 	certsRefusedFor  = 5 * time.Second // how long
 	certsRequestsMax = 16              // outstanding at once
 	certsAskedMax    = 2048            // keys wanted, asked for or to be asked for
-	roomFramesMax    = 256             // frames of one sender waiting
-	roomBytesMax     = 4 << 20         // of one sender; one frame is always taken
-	roomsBytesMax    = 32 << 20        // in all
+	roomBytesMax     = 4 << 20         // waiting of one sender, in bytes; one frame is always taken
+	roomsBytesMax    = 32 << 20        // waiting in all, in bytes
+	roomOverhead     = 128             // charged for each waiting frame besides its own bytes
 )
 
 // certificate is what is kept of a verified chain.
@@ -143,7 +143,8 @@ func (c *certs) waits(sender codec.Address) bool { return c.rooms[sender] != nil
 // park makes a copy of the frame wait. It reports false when there is no room.
 func (c *certs) park(raw codec.Raw, now time.Time) bool {
 	sender, key := raw.Sender(), raw.CertKey()
-	if c.bytes+len(raw) > roomsBytesMax {
+	charge := len(raw) + roomOverhead
+	if c.bytes+charge > roomsBytesMax {
 		return false
 	}
 	_, state := c.lookup(key, now)
@@ -151,16 +152,16 @@ func (c *certs) park(raw codec.Raw, now time.Time) bool {
 		return false
 	}
 	r := c.rooms[sender]
-	if r == nil {
+	if r == nil { // then the frame is taken: no room stays empty
 		r = &room{}
 		c.rooms[sender] = r
 	}
-	if len(r.frames) >= roomFramesMax || len(r.frames) > 0 && r.bytes+len(raw) > roomBytesMax {
+	if len(r.frames) > 0 && r.bytes+charge > roomBytesMax {
 		return false
 	}
 	r.frames = append(r.frames, append(codec.Raw(nil), raw...))
-	r.bytes += len(raw)
-	c.bytes += len(raw)
+	r.bytes += charge
+	c.bytes += charge
 	if state == certUnknown && !c.wanted[key] {
 		c.wanted[key] = true
 		c.toAsk = append(c.toAsk, key)
@@ -185,8 +186,8 @@ func (c *certs) unpark(sender codec.Address, now time.Time) codec.Raw {
 	}
 	r.frames[0] = nil
 	r.frames = r.frames[1:]
-	r.bytes -= len(raw)
-	c.bytes -= len(raw)
+	r.bytes -= len(raw) + roomOverhead
+	c.bytes -= len(raw) + roomOverhead
 	if len(r.frames) == 0 {
 		delete(c.rooms, sender)
 	}

@@ -248,8 +248,8 @@ func (c *Config) checkTimes() error {
 		{"HelloTimeout", c.HelloTimeout, time.Millisecond, long},
 		{"AnswerTimeout", c.AnswerTimeout, time.Millisecond, long},
 		{"CloseTimeout", c.CloseTimeout, time.Millisecond, long},
-		{"BackoffMin", c.BackoffMin, time.Millisecond, c.BackoffMax},
 		{"BackoffMax", c.BackoffMax, time.Millisecond, long},
+		{"BackoffMin", c.BackoffMin, time.Millisecond, c.BackoffMax},
 	}
 	for _, t := range times {
 		if t.v < t.least || t.v > t.max {

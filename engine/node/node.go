@@ -37,9 +37,9 @@ type Node struct {
 	// Of the run goroutine; readable when done is closed.
 	backoff     backoff
 	err         error // what ended the node
-	closeCause  error // what ended the last connection when Close was called
-	unsent      int
-	unconfirmed int // of messages since Connect
+	unsent      int   // messages in the queue at the end
+	unconfirmed int   // messages written to the connection that Close ended
+	lossCause   error // why; may be nil
 
 	// Guarded by in.mu.
 	hinted [dropReasons]time.Time // when a drop was last logged
@@ -129,8 +129,8 @@ func (s *sharedReader) Read(b []byte) (int, error) {
 // Close sends what Send has accepted, waits until the router has confirmed it,
 // says goodbye and ends the node; all that for Config.CloseTimeout at most, and
 // not at all while no router is connected. It returns *CloseError when something
-// was not sent or not confirmed (since Connect), and what ended the node if it
-// had ended before. Later calls return the same.
+// was left over, and what ended the node if it had ended before. Later calls
+// return the same.
 func (n *Node) Close() error {
 	n.closeOnce.Do(func() {
 		n.cancel()
@@ -140,7 +140,7 @@ func (n *Node) Close() error {
 		case n.err != ErrClosed:
 			n.closeErr = n.err
 		case n.unsent+n.unconfirmed > 0:
-			n.closeErr = &CloseError{Unsent: n.unsent, Unconfirmed: n.unconfirmed, Err: n.closeCause}
+			n.closeErr = &CloseError{Unsent: n.unsent, Unconfirmed: n.unconfirmed, Err: n.lossCause}
 		}
 	})
 	return n.closeErr

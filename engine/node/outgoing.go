@@ -289,6 +289,12 @@ func (o *outgoing) failedAttempt(err error) {
 	o.last = err
 }
 
+func (o *outgoing) lastError() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.last
+}
+
 // abandon fails all that was written to c and not confirmed, because of err.
 func (o *outgoing) abandon(c *conn, err error) (unconfirmed int) {
 	o.detach(c, err)

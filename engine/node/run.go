@@ -102,9 +102,9 @@ func (n *Node) attend(c *conn) (*conn, error) {
 		c.finish(n.cfg.CloseTimeout)
 	}
 	err := c.cause()
-	n.unconfirmed += n.out.abandon(c, err)
+	unconfirmed := n.out.abandon(c, err)
 	if n.ctx.Err() != nil {
-		n.closeCause = err
+		n.unconfirmed, n.lossCause = unconfirmed, err
 		return nil, ErrClosed
 	}
 	n.cfg.Logger.Warn("connection lost", "router", c.url, "error", err)
@@ -172,6 +172,9 @@ func (n *Node) others(c *conn, named []string) []string {
 func (n *Node) end(err error) {
 	n.out.refuse(err)
 	n.unsent = n.out.discard()
+	if n.lossCause == nil {
+		n.lossCause = n.out.lastError()
+	}
 	n.inbox.end(err)
 	n.err = err
 	close(n.done)

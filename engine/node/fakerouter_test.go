@@ -1,0 +1,578 @@
+package node
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"causeway/codec"
+	"causeway/crypto/pki"
+	"causeway/crypto/sign"
+)
+
+// domain is an authority in memory.
+type domain struct {
+	name  string
+	auth  *pki.Authority
+	store *pki.Store
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func newDomain(name string) *domain {
+	now := time.Now()
+	key := must(pki.NewKey(pki.KeyEd25519, rand.Reader))
+	der := must(pki.CreateRoot(name, key, now.Add(-time.Hour), 100*24*time.Hour, rand.Reader))
+	root := must(pki.DecodeCertificates(pki.EncodeCertificates(der)))[0]
+	return &domain{
+		name:  name,
+		auth:  must(pki.NewAuthority(name, root, nil, key)),
+		store: must(pki.NewStore(name, must(pki.DecodeCertificates(pki.EncodeCertificates(der))))),
+	}
+}
+
+// member issues a certificate that is valid from so long ago for so long.
+func (d *domain) member(name string, role pki.Role, key crypto.Signer, ago, validity time.Duration) *pki.Peer {
+	issued := time.Now().Add(-ago)
+	if issued.Before(time.Now().Add(-time.Hour)) {
+		panic("before the root")
+	}
+	address := must(pki.NewAddress(d.name, role.Kind(), rand.Reader))
+	der := must(d.auth.Issue(pki.Subject{Role: role, Name: name, Address: address, Public: key.Public()}, issued, validity, rand.Reader))
+	return must(d.store.VerifyDER(d.auth.Chain(der), d.name, issued))
+}
+
+// node makes an identity.
+func (d *domain) node(name string) *pki.Identity {
+	return d.nodeOf(name, pki.KeyEd25519, time.Minute, 24*time.Hour)
+}
+
+func (d *domain) nodeOf(name string, keyType pki.KeyType, ago, validity time.Duration) *pki.Identity {
+	key := must(pki.NewKey(keyType, rand.Reader))
+	return &pki.Identity{Key: key, Peer: d.member(name, pki.RoleNode, key, ago, validity), Roots: d.store.Roots(d.name)}
+}
+
+// sender makes signed frames as any identity: a node's or a router's.
+type sender struct {
+	peer   *pki.Peer
+	signer *sign.Signer
+	last   uint64
+}
+
+func newSender(peer *pki.Peer, key crypto.Signer) *sender {
+	return &sender{peer: peer, signer: must(sign.NewSigner(key))}
+}
+
+func (s *sender) now() uint64 {
+	s.last = max(s.last+1, uint64(time.Now().UnixNano()))
+	return s.last
+}
+
+func (s *sender) address() codec.Address { return s.peer.Address }
+
+func (s *sender) frame(to codec.Address, category codec.Category, body []byte) codec.Raw {
+	return s.frameAt(to, category, s.now(), body)
+}
+
+func (s *sender) frameAt(to codec.Address, category codec.Category, at uint64, body []byte) codec.Raw {
+	return s.sign(&codec.Frame{
+		TTL: 31, Recipient: to, Sender: s.peer.Address, Category: category, SendTime: at,
+		CertID: s.peer.CertID, Encrypted: category == codec.CategoryDevice, Body: body,
+	})
+}
+
+func (s *sender) sign(f *codec.Frame) codec.Raw {
+	f.Signature = must(s.signer.Sign(nil, f.AppendSigned(nil)))
+	return must(f.Append(nil))
+}
+
+// fakeRouter is a small router on an in-memory network, which can misbehave.
+type fakeRouter struct {
+	d     *domain
+	grant *pki.Peer
+	key   crypto.Signer
+
+	// How it behaves; set before the first connection.
+	tls       *tls.Config
+	scripted  bool                               // accepted connections wait in sessions for the test to drive them
+	hello     codec.Hello                        // what it says
+	bodyMax   uint32                             // of its cutting
+	intercept func(s *session, f codec.Raw) bool // of routed frames: true: it has dealt with it
+
+	sessions chan *session
+
+	mu    sync.Mutex
+	live  map[codec.Address]*session
+	peers map[codec.CertKey]*pki.Peer // whose chains it gives out
+	conns []net.Conn
+	wg    sync.WaitGroup
+}
+
+func newFakeRouter(d *domain, name string) *fakeRouter {
+	key := must(pki.NewKey(pki.KeyEd25519, rand.Reader))
+	r := &fakeRouter{
+		d: d, key: key, grant: d.member(name, pki.RoleRouter, key, time.Minute, 24*time.Hour),
+		hello: codec.Hello{
+			Version: codec.ProtocolVersion, Role: codec.RoleRouter, Kind: "test", Software: "fake/1.0.0",
+			KeepAlive: codec.KeepAliveDefault, DeadAfter: codec.DeadAfterDefault, BodyMax: codec.BodyMaxDefault,
+		},
+		bodyMax:  codec.BodyMaxDefault,
+		sessions: make(chan *session, 64),
+		live:     make(map[codec.Address]*session),
+		peers:    make(map[codec.CertKey]*pki.Peer),
+	}
+	r.tls = &tls.Config{
+		MinVersion: tls.VersionTLS13, NextProtos: []string{alpn}, SessionTicketsDisabled: true,
+		Certificates: []tls.Certificate{{Certificate: r.grant.Chain, PrivateKey: key, Leaf: r.grant.Leaf}},
+		ClientAuth:   tls.RequireAnyClientCert,
+		VerifyConnection: func(s tls.ConnectionState) error {
+			_, err := d.store.Verify(s.PeerCertificates, s.ServerName, time.Now())
+			return err
+		},
+	}
+	return r
+}
+
+// knows makes the router answer for a peer's certificate.
+func (r *fakeRouter) knows(p *pki.Peer) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.peers[codec.CertKey{Address: p.Address, CertID: p.CertID}] = p
+}
+
+// session is one connection of a node to the fake router.
+type session struct {
+	*sender
+	r    *fakeRouter
+	raw  net.Conn
+	conn *tls.Conn
+	node *pki.Peer
+
+	reader   *frameReader
+	received atomic.Uint64 // frames other than link control
+	mu       sync.Mutex    // of writing
+}
+
+// accept serves a connection; it runs until the connection ends.
+func (r *fakeRouter) accept(raw net.Conn) {
+	defer raw.Close()
+	t := tls.Server(raw, r.tls)
+	if t.Handshake() != nil {
+		return
+	}
+	state := t.ConnectionState()
+	s := &session{sender: newSender(r.grant, r.key), r: r, raw: raw, conn: t, reader: newFrameReader(t, r.bodyMax, new(atomic.Uint64))}
+	if len(state.PeerCertificates) > 0 {
+		s.node, _ = r.d.store.Verify(state.PeerCertificates, r.d.name, time.Now())
+	}
+	if r.scripted {
+		r.sessions <- s
+		<-raw.(*pipeEnd).closed // by who drives it
+		return
+	}
+	s.serve()
+}
+
+// awaitEnd reads until the node has left.
+func (s *session) awaitEnd() {
+	for {
+		if _, err := s.next(); err != nil {
+			return
+		}
+	}
+}
+
+// serve is the honest router.
+func (s *session) serve() {
+	if !s.greet() {
+		return
+	}
+	s.r.mu.Lock()
+	if old := s.r.live[s.node.Address]; old != nil {
+		defer old.bye(codec.GoodbyeReplaced, 0)
+	}
+	s.r.live[s.node.Address] = s
+	s.r.mu.Unlock()
+	s.r.knows(s.node)
+	defer func() {
+		s.r.mu.Lock()
+		if s.r.live[s.node.Address] == s {
+			delete(s.r.live, s.node.Address)
+		}
+		s.r.mu.Unlock()
+	}()
+	select {
+	case s.r.sessions <- s:
+	default:
+	}
+	for {
+		f, err := s.next()
+		if err != nil || !s.handle(f) {
+			return
+		}
+	}
+}
+
+// greet reads the node's hello and answers it.
+func (s *session) greet() bool {
+	f, err := s.next()
+	if err != nil || f.Category() != codec.CategoryControl {
+		return false
+	}
+	if m, err := codec.DecodeControl(f.Body()); err != nil || m.(*codec.Hello).Role != codec.RoleNode {
+		return false
+	}
+	return s.control(&s.r.hello) == nil
+}
+
+// next returns a copy of the node's next frame.
+func (s *session) next() (codec.Raw, error) {
+	f, err := s.reader.next()
+	if err != nil {
+		return nil, err
+	}
+	if f.Category() != codec.CategoryControl {
+		s.received.Add(1)
+	}
+	return slices.Clone(f), nil
+}
+
+// handle does what a router does with a frame; false: the connection ends.
+func (s *session) handle(f codec.Raw) bool {
+	if f.Category() != codec.CategoryControl {
+		s.route(f)
+		return true
+	}
+	switch m := must(codec.DecodeControl(f.Body())).(type) {
+	case *codec.KeepAlive:
+		if m.Answer {
+			return s.control(&codec.KeepAlive{Received: s.received.Load()}) == nil
+		}
+	case *codec.Goodbye:
+		return false
+	case *codec.CertificateRequest:
+		answer := &codec.Certificates{Number: m.Number, Parts: 1}
+		for _, key := range m.Wanted {
+			answer.Entries = append(answer.Entries, s.r.entry(key))
+		}
+		return s.control(answer) == nil
+	case *codec.NameRequest:
+		return s.control(s.r.names(m)) == nil
+	}
+	return true
+}
+
+func (r *fakeRouter) entry(key codec.CertKey) codec.CertificateEntry {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := codec.CertificateEntry{CertKey: key}
+	if p := r.peers[key]; p != nil {
+		e.Chain = p.Chain
+	}
+	return e
+}
+
+func (r *fakeRouter) names(m *codec.NameRequest) *codec.Names {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	answer := &codec.Names{Number: m.Number}
+	if name, ok := strings.CutPrefix(m.Name, routerPrefix); ok {
+		if name == r.grant.Name {
+			answer.Entries = []codec.NameEntry{{Chain: r.grant.Chain, Kind: "test"}}
+		}
+		return answer
+	}
+	var found []*pki.Peer
+	for _, s := range r.live {
+		if m.Name == "" && s.node.Name > m.After || s.node.Name == m.Name {
+			found = append(found, s.node)
+		}
+	}
+	slices.SortFunc(found, func(a, b *pki.Peer) int { return cmp.Compare(a.Name, b.Name) })
+	for i, p := range found {
+		if i == int(m.Max) || i == 2 { // short pages, so that they are tried
+			answer.Next = found[i-1].Name
+			break
+		}
+		answer.Entries = append(answer.Entries, codec.NameEntry{Chain: p.Chain, Kind: "test"})
+	}
+	return answer
+}
+
+func (s *session) route(f codec.Raw) {
+	if s.r.intercept != nil && s.r.intercept(s, f) {
+		return
+	}
+	s.r.mu.Lock()
+	to := s.r.live[f.Recipient()]
+	s.r.mu.Unlock()
+	if to == nil {
+		s.notice(f, codec.NoticeNoRoute)
+		return
+	}
+	f.SetTTL(f.TTL() - 1)
+	_ = to.write(f)
+}
+
+// notice tells the node that its frame was not delivered.
+func (s *session) notice(f codec.Raw, reason codec.NoticeReason) {
+	body := must(codec.AppendNotice(nil, &codec.Notice{
+		Reason: reason, Recipient: f.Recipient(), Frames: []codec.NoticeFrame{{Digest: f.Digest(), SendTime: f.SendTime()}},
+	}))
+	s.mu.Lock()
+	frame := s.frame(f.Sender(), codec.CategoryNotice, body)
+	s.mu.Unlock()
+	_ = s.write(frame)
+}
+
+// control signs and writes a message of link control.
+func (s *session) control(m codec.Control) error {
+	body := must(codec.AppendControl(nil, m))
+	s.mu.Lock()
+	frame := s.frame(s.node.Address, codec.CategoryControl, body)
+	s.mu.Unlock()
+	return s.write(frame)
+}
+
+func (s *session) bye(reason codec.GoodbyeReason, readFor time.Duration, others ...string) {
+	_ = s.control(&codec.Goodbye{Reason: reason, Text: "said the test", Routers: others, ReadFor: readFor, Received: s.received.Load()})
+	if readFor == 0 {
+		s.raw.Close()
+	}
+}
+
+func (s *session) write(b []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, err := s.conn.Write(b)
+	return err
+}
+
+// expect reads until a message of link control of that type comes, and counts
+// what else comes.
+func expect[M codec.Control](s *session) (M, error) {
+	for {
+		f, err := s.next()
+		if err != nil {
+			var none M
+			return none, err
+		}
+		if f.Category() != codec.CategoryControl {
+			continue
+		}
+		if m, ok := must(codec.DecodeControl(f.Body())).(M); ok {
+			return m, nil
+		}
+	}
+}
+
+// memNet is a network in memory: pipes with a buffer, so that neither end
+// waits for the other as long as little is under way.
+type memNet struct {
+	mu      sync.Mutex
+	routers map[string]*fakeRouter // by host:port
+	dialed  []string
+}
+
+func newMemNet() *memNet { return &memNet{routers: make(map[string]*fakeRouter)} }
+
+func (m *memNet) listen(address string, r *fakeRouter) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.routers[address] = r
+	return "dbw://" + address
+}
+
+var errNobody = errors.New("connection refused")
+
+func (m *memNet) dial(_ context.Context, address string) (net.Conn, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.dialed = append(m.dialed, address)
+	r := m.routers[address]
+	if r == nil {
+		return nil, errNobody
+	}
+	client, server := newPipe()
+	r.mu.Lock()
+	r.conns = append(r.conns, server)
+	r.mu.Unlock()
+	r.wg.Go(func() { r.accept(server) })
+	return client, nil
+}
+
+// stop cuts all connections of the router and waits for it.
+func (r *fakeRouter) stop() {
+	r.mu.Lock()
+	for _, c := range r.conns {
+		c.Close()
+	}
+	r.mu.Unlock()
+	r.wg.Wait()
+}
+
+// pipeEnd is one end of a connection in memory. Unlike net.Pipe it buffers what
+// is written, as TCP does.
+type pipeEnd struct {
+	in, out *pipeHalf
+	closed  chan struct{}
+	once    sync.Once
+}
+
+type pipeHalf struct {
+	mu       sync.Mutex
+	data     bytes.Buffer
+	eof      bool
+	changed  chan struct{}
+	deadline [2]time.Time // for reading, for writing
+}
+
+const pipeBuffer = 256 << 10 // bytes; TCP's is of that order
+
+func newPipe() (a, b *pipeEnd) {
+	x, y := &pipeHalf{changed: make(chan struct{})}, &pipeHalf{changed: make(chan struct{})}
+	return &pipeEnd{in: x, out: y, closed: make(chan struct{})}, &pipeEnd{in: y, out: x, closed: make(chan struct{})}
+}
+
+func (h *pipeHalf) changeLocked() {
+	close(h.changed)
+	h.changed = make(chan struct{})
+}
+
+// do waits until try has done something, the deadline, or the end's closing.
+func (e *pipeEnd) do(h *pipeHalf, kind int, try func() (int, error, bool)) (int, error) {
+	for {
+		h.mu.Lock()
+		n, err, ok := try()
+		if ok {
+			h.changeLocked()
+		}
+		changed, deadline := h.changed, h.deadline[kind]
+		h.mu.Unlock()
+		if ok {
+			return n, err
+		}
+		var timeout <-chan time.Time
+		var t *time.Timer
+		if !deadline.IsZero() {
+			t = time.NewTimer(time.Until(deadline))
+			timeout = t.C
+		}
+		select {
+		case <-changed:
+		case <-timeout:
+			return 0, errTimeout{}
+		case <-e.closed:
+			return 0, net.ErrClosed
+		}
+		if t != nil {
+			t.Stop()
+		}
+	}
+}
+
+type errTimeout struct{}
+
+func (errTimeout) Error() string   { return "i/o timeout" }
+func (errTimeout) Timeout() bool   { return true }
+func (errTimeout) Temporary() bool { return true }
+
+func (e *pipeEnd) Read(b []byte) (int, error) {
+	return e.do(e.in, reading, func() (int, error, bool) {
+		select {
+		case <-e.closed:
+			return 0, net.ErrClosed, true
+		default:
+		}
+		if e.in.data.Len() > 0 {
+			n, err := e.in.data.Read(b)
+			return n, err, true
+		}
+		return 0, io.EOF, e.in.eof
+	})
+}
+
+func (e *pipeEnd) Write(b []byte) (int, error) {
+	written := 0
+	for written < len(b) {
+		n, err := e.do(e.out, writing, func() (int, error, bool) {
+			select {
+			case <-e.closed:
+				return 0, net.ErrClosed, true
+			default:
+			}
+			if e.out.eof {
+				return 0, io.ErrClosedPipe, true
+			}
+			room := min(pipeBuffer-e.out.data.Len(), len(b)-written)
+			if room <= 0 {
+				return 0, nil, false
+			}
+			n, err := e.out.data.Write(b[written : written+room])
+			return n, err, true
+		})
+		written += n
+		if err != nil {
+			return written, err
+		}
+	}
+	return written, nil
+}
+
+// Close lets the other end read what was written, as TCP does when all goes
+// well.
+func (e *pipeEnd) Close() error {
+	e.once.Do(func() {
+		close(e.closed)
+		for _, h := range []*pipeHalf{e.in, e.out} {
+			h.mu.Lock()
+			h.eof = true
+			h.changeLocked()
+			h.mu.Unlock()
+		}
+	})
+	return nil
+}
+
+const (
+	reading = 0
+	writing = 1
+)
+
+func (h *pipeHalf) setDeadline(kind int, t time.Time) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.deadline[kind] = t
+	h.changeLocked()
+	return nil
+}
+
+func (e *pipeEnd) SetReadDeadline(t time.Time) error  { return e.in.setDeadline(reading, t) }
+func (e *pipeEnd) SetWriteDeadline(t time.Time) error { return e.out.setDeadline(writing, t) }
+func (e *pipeEnd) SetDeadline(t time.Time) error {
+	return errors.Join(e.SetReadDeadline(t), e.SetWriteDeadline(t))
+}
+func (e *pipeEnd) LocalAddr() net.Addr  { return pipeAddr{} }
+func (e *pipeEnd) RemoteAddr() net.Addr { return pipeAddr{} }
+
+type pipeAddr struct{}
+
+func (pipeAddr) Network() string { return "memory" }
+func (pipeAddr) String() string  { return fmt.Sprint("memory") }
