@@ -240,6 +240,12 @@ func TestNothingOutlivesItsAuthority(t *testing.T) {
 	if got := parse(t, der).NotAfter; !got.Equal(root.Root.NotAfter) {
 		t.Errorf("ends %v, the root %v", got, root.Root.NotAfter)
 	}
+	if der, err = root.Issue(subject, testNow.Add(-time.Minute), time.Hour, rand.Reader); err != nil {
+		t.Fatal(err)
+	}
+	if got := parse(t, der).NotBefore; !got.Equal(root.Root.NotBefore) {
+		t.Errorf("begins %v, the root %v", got, root.Root.NotBefore)
+	}
 	_, err = root.Issue(subject, root.Root.NotAfter.Add(time.Second), time.Hour, rand.Reader)
 	wantReason(t, err, ReasonExpired)
 	_, err = root.Issue(subject, root.Root.NotBefore.Add(-time.Second), time.Hour, rand.Reader)

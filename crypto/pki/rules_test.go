@@ -167,3 +167,37 @@ func TestEachBrokenRuleIsRefusedByName(t *testing.T) {
 		})
 	}
 }
+
+// What needs neither signature nor clock nor domain to be told, ReadLeaf tells.
+func TestReadLeafRefusesWhatALeafBreaksByItself(t *testing.T) {
+	root := plainRoot(t)
+	for _, r := range brokenRules {
+		switch r.name {
+		case "expired", "not yet valid":
+			continue
+		case "URI of another domain":
+			r.want = ReasonWrongPrefix
+		}
+		w := newWorkbench(t, r.role)
+		r.spoil(w)
+		leaf, err := x509.ParseCertificate(w.signDER(root))
+		if err != nil {
+			if r.want != ReasonMalformed {
+				t.Errorf("%s: %v", r.name, err)
+			}
+			continue
+		}
+		_, err = ReadLeaf(leaf)
+		if got, ok := ReasonOf(err); !ok || got != r.want {
+			t.Errorf("%s: refused with %v, want %v", r.name, err, r.want)
+		}
+	}
+}
+
+func TestOversizedCertificateIsNotEvenParsed(t *testing.T) {
+	root := plainRoot(t)
+	w := newWorkbench(t, RoleNode)
+	w.cert.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3, 4}, Value: make([]byte, certMax)}}
+	_, err := testStore(t, root).VerifyDER([][]byte{w.signDER(root)}, testDomain, testNow)
+	wantReason(t, err, ReasonMalformed)
+}

@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"bytes"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -318,6 +319,8 @@ func TestListsThatMeanSomethingElseAreRefused(t *testing.T) {
 		}
 	}
 	check(list(func(*x509.RevocationList) {}), nil)
+	// The OID of the number, 2.5.29.20, becomes another.
+	check(bytes.Replace(list(func(*x509.RevocationList) {}), []byte{0x55, 0x1d, 20}, []byte{0x55, 0x1d, 99}, 1), errListNumber)
 	check(list(func(l *x509.RevocationList) { l.ExtraExtensions = []pkix.Extension{critical} }), errListCritical)
 	check(list(func(l *x509.RevocationList) {
 		l.RevokedCertificateEntries[0].ExtraExtensions = []pkix.Extension{critical}

@@ -184,6 +184,9 @@ func TestOnlyConstrainedIntermediatesPass(t *testing.T) {
 			c.PermittedIPRanges = append(c.PermittedIPRanges, prefixNet("lab.example"))
 		}},
 		{"constrained to all of fd00::/8", ReasonBadChain, func(c *x509.Certificate) { c.PermittedIPRanges = []*net.IPNet{ipRange(t, "fd00::/8")} }},
+		{"constrained to twice the prefix", ReasonBadChain, func(c *x509.Certificate) {
+			c.PermittedIPRanges = []*net.IPNet{ipRange(t, "fde1:4b0f:2020::/47")}
+		}},
 		{"path length 1", ReasonBadChain, func(c *x509.Certificate) { c.MaxPathLen, c.MaxPathLenZero = 1, false }},
 		{"no path length", ReasonBadChain, func(c *x509.Certificate) { c.MaxPathLen, c.MaxPathLenZero = -1, false }},
 		{"no authority", ReasonUnknownRoot, func(c *x509.Certificate) { c.IsCA = false; c.MaxPathLenZero = false; c.MaxPathLen = -1 }},
