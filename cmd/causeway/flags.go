@@ -1,0 +1,113 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// usageError is a command line that makes no sense; it ends with exitUsage.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// sizeFlag is a number of bytes: 1048576, 64KiB, 4MiB, 1GiB.
+type sizeFlag int64
+
+var sizeUnits = []struct {
+	suffix string
+	bytes  int64
+}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"B", 1}, {"", 1}}
+
+func (s sizeFlag) String() string {
+	for _, u := range sizeUnits {
+		if int64(s) >= u.bytes && int64(s)%u.bytes == 0 {
+			return strconv.FormatInt(int64(s)/u.bytes, 10) + u.suffix
+		}
+	}
+	return "0B"
+}
+
+// Set parses text. Negative sizes and sizes above 2 GiB - 1 are refused.
+func (s *sizeFlag) Set(text string) error {
+	for _, u := range sizeUnits {
+		digits, ok := strings.CutSuffix(text, u.suffix)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseInt(digits, 10, 64)
+		if err != nil || n < 0 || n > math.MaxInt32/u.bytes {
+			break
+		}
+		*s = sizeFlag(n * u.bytes)
+		return nil
+	}
+	return fmt.Errorf("%q is not a size such as 65536, 64KiB or 4MiB, below 2GiB", text)
+}
+
+func (s *sizeFlag) Type() string { return "size" }
+
+// logFlags choose how to log.
+type logFlags struct{ format, level string }
+
+func (f *logFlags) add(fl *pflag.FlagSet) {
+	fl.StringVar(&f.format, "log-format", "text", "log lines as text or json")
+	fl.StringVar(&f.level, "log-level", "info", "least level to log: debug, info, warn, error")
+}
+
+func (f *logFlags) logger(w io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.level)); err != nil {
+		return nil, fmt.Errorf("--log-level %q: must be debug, info, warn or error", f.level)
+	}
+	o := &slog.HandlerOptions{Level: level}
+	switch f.format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, o)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, o)), nil
+	}
+	return nil, fmt.Errorf("--log-format %q: must be text or json", f.format)
+}
+
+// Values of --pin beside a list of cores.
+const (
+	pinAuto = "auto"
+	pinOff  = "off"
+)
+
+// pinning returns the core of each loop, or nil for none. With auto loops are
+// pinned when there is a core for each.
+func pinning(pin string, loops int, allowed []int) ([]int, error) {
+	switch pin {
+	case pinOff:
+		return nil, nil
+	case pinAuto:
+		if loops > len(allowed) {
+			return nil, nil
+		}
+		return allowed[:loops], nil
+	}
+	var cores []int
+	for _, text := range strings.Split(pin, ",") {
+		core, err := strconv.Atoi(text)
+		if err != nil {
+			return nil, fmt.Errorf("--pin %q: must be auto, off, or a list of cores such as 0,2,4", pin)
+		}
+		if !slices.Contains(allowed, core) {
+			return nil, fmt.Errorf("--pin: core %d is not one that this process may use: %v", core, allowed)
+		}
+		cores = append(cores, core)
+	}
+	if len(cores) != loops {
+		return nil, errors.New("--pin names " + strconv.Itoa(len(cores)) + " cores for " + strconv.Itoa(loops) + " loops; give --loops as well")
+	}
+	return cores, nil
+}
