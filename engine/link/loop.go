@@ -151,9 +151,6 @@ func (l *Loop) opened(c *Conn, s socket, fd int) bool {
 	if c.readyOwed {
 		c.Notify()
 	}
-	if c.pauses == 0 && c.phase == phaseOpen && !c.holds() {
-		c.feed(nil) // what the handshake may have left in crypto/tls
-	}
 	return true
 }
 

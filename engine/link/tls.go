@@ -14,10 +14,11 @@ import (
 // transport is the net.Conn under a connection's tls.Conn: the socket itself
 // during the handshake, memory afterwards.
 //
-// It never returns bytes beyond the TLS record that crypto/tls is reading (5
+// It never gives bytes beyond the TLS record that crypto/tls is reading (5
 // header bytes, then exactly the body). So crypto/tls never buffers more than
 // one record, nothing is left in it when the handshake ends, and a pause needs
-// to keep no more than what was read from the socket.
+// to keep no more than what was read from the socket. After the handshake
+// rawinput.go feeds it where it can.
 type transport struct {
 	socket *net.TCPConn // during the handshake, then nil
 	conn   *Conn        // takes ciphertext after the handshake
@@ -58,10 +59,8 @@ func (t *transport) Read(p []byte) (int, error) {
 		t.body -= n
 		return n, err
 	}
-	t.got += copy(t.header[t.got:], p[:n])
-	if t.got == recordHeaderLen {
-		t.body = int(t.header[recordLengthAt])<<8 | int(t.header[recordLengthAt+1])
-	}
+	copy(t.header[t.got:], p[:n])
+	t.headerRead(n)
 	return n, err
 }
 
@@ -69,7 +68,7 @@ func (t *transport) read(p []byte) (int, error) {
 	if t.socket != nil {
 		return t.socket.Read(p)
 	}
-	if len(t.in) == 0 {
+	if len(t.in) == 0 || usesRawInput {
 		return 0, errDrained
 	}
 	n := copy(p, t.in)
@@ -184,11 +183,17 @@ func (c *Conn) readPlaintext() {
 	l := c.loop
 	before := l.cut
 	for c.phase == phaseOpen && c.pauses == 0 {
+		if usesRawInput && !c.transport.stage(rawInput(c.tls)) {
+			break
+		}
 		n, err := c.tls.Read(l.plain[:])
 		if n > 0 {
 			c.cutAndKeep(l.plain[:n])
 		}
 		if err == errDrained {
+			if usesRawInput {
+				continue // a record without frames: a key update, a ticket
+			}
 			break
 		}
 		if err != nil && c.pauses == 0 && c.phase == phaseOpen {

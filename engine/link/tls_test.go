@@ -55,7 +55,21 @@ func ciphertextOf(t *testing.T, client *tls.Conn, server *Conn, plaintext []byte
 	return b
 }
 
+// throughRead lets the test's ciphertext go through transport.Read.
+func throughRead(t *testing.T) {
+	before := usesRawInput
+	usesRawInput = false
+	t.Cleanup(func() { usesRawInput = before })
+}
+
+func TestCryptoTLSHasTheBufferWeFeed(t *testing.T) {
+	if !usesRawInput {
+		t.Error("crypto/tls of this Go version has no rawInput: reading allocates twice per record")
+	}
+}
+
 func TestATemporaryErrorResumesCryptoTLSInTheMiddleOfARecord(t *testing.T) {
+	throughRead(t)
 	client, server := memoryServer(t)
 	plaintext := bytes.Repeat([]byte("0123456789abcdef"), 5000)
 	ciphertext := ciphertextOf(t, client, server, plaintext)
@@ -83,7 +97,55 @@ func TestATemporaryErrorResumesCryptoTLSInTheMiddleOfARecord(t *testing.T) {
 	}
 }
 
+func TestRecordsStagedInPiecesComeOutWhole(t *testing.T) {
+	client, server := memoryServer(t)
+	plaintext := bytes.Repeat([]byte("0123456789abcdef"), 20000)
+	ciphertext := ciphertextOf(t, client, server, plaintext)
+	server.transport.socket = nil
+	var got []byte
+	scratch := make([]byte, recordMax)
+	for i, step := 0, 1; i < len(ciphertext); i, step = i+step, step%3000+7 {
+		server.transport.in = ciphertext[i:min(i+step, len(ciphertext))]
+		for server.transport.stage(rawInput(server.tls)) {
+			n, err := server.tls.Read(scratch)
+			if err != nil {
+				t.Fatalf("at byte %d: %v", i, err)
+			}
+			got = append(got, scratch[:n]...)
+		}
+		if len(server.transport.in) != 0 {
+			t.Fatalf("at byte %d: not staged", i)
+		}
+	}
+	if !bytes.Equal(got, plaintext) {
+		t.Errorf("%d bytes of plaintext came out wrong", len(got))
+	}
+	if c := rawInput(server.tls).Cap(); c > 2*recordMax+1<<10 {
+		t.Errorf("crypto/tls keeps %d bytes", c)
+	}
+}
+
+func TestARecordTooLongIsRefusedAtItsHeader(t *testing.T) {
+	_, server := memoryServer(t)
+	server.transport.socket = nil
+	server.transport.conn = server
+	server.transport.in = []byte{23, 3, 3, 0xff, 0xff}
+	if !server.transport.stage(rawInput(server.tls)) {
+		t.Fatal("waiting for the body")
+	}
+	if _, err := server.tls.Read(make([]byte, recordMax)); err == nil || err == errDrained {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestFramesComeWithoutTheBufferToo(t *testing.T) {
+	throughRead(t)
+	TestFramesComeBackWholeAndInOrder(t)
+	TestPauseInTheMiddleOfAReadStopsAtOnce(t)
+}
+
 func TestCryptoTLSNeverHoldsMoreThanTheRecordItReads(t *testing.T) {
+	throughRead(t)
 	client, server := memoryServer(t)
 	ciphertext := ciphertextOf(t, client, server, make([]byte, 200_000))
 	server.transport.socket = nil
