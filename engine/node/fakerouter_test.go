@@ -205,11 +205,12 @@ func (s *session) serve() {
 		return
 	}
 	s.r.mu.Lock()
-	if old := s.r.live[s.node.Address]; old != nil {
-		defer old.bye(codec.GoodbyeReplaced, 0)
-	}
+	old := s.r.live[s.node.Address]
 	s.r.live[s.node.Address] = s
 	s.r.mu.Unlock()
+	if old != nil {
+		old.bye(codec.GoodbyeReplaced, 0)
+	}
 	s.r.knows(s.node)
 	defer func() {
 		s.r.mu.Lock()
@@ -365,6 +366,20 @@ func (s *session) write(b []byte) error {
 	return err
 }
 
+// stayAlive sends keep-alives until the session is closed.
+func (s *session) stayAlive() {
+	go func() {
+		for {
+			select {
+			case <-time.After(10 * time.Second):
+				_ = s.control(&codec.KeepAlive{})
+			case <-s.raw.(*pipeEnd).closed:
+				return
+			}
+		}
+	}()
+}
+
 // expect reads until a message of link control of that type comes, and counts
 // what else comes.
 func expect[M codec.Control](s *session) (M, error) {
@@ -398,6 +413,12 @@ func (m *memNet) listen(address string, r *fakeRouter) string {
 	defer m.mu.Unlock()
 	m.routers[address] = r
 	return "dbw://" + address
+}
+
+func (m *memNet) unlisten(address string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.routers, address)
 }
 
 var errNobody = errors.New("connection refused")
@@ -441,7 +462,17 @@ type pipeHalf struct {
 	data     bytes.Buffer
 	eof      bool
 	changed  chan struct{}
+	blocked  bool
 	deadline [2]time.Time // for reading, for writing
+}
+
+// block makes the half take nothing more, like the window of a TCP connection
+// whose other end does not read.
+func (h *pipeHalf) block(yes bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.blocked = yes
+	h.changeLocked()
 }
 
 const pipeBuffer = 256 << 10 // bytes; TCP's is of that order
@@ -522,7 +553,7 @@ func (e *pipeEnd) Write(b []byte) (int, error) {
 				return 0, io.ErrClosedPipe, true
 			}
 			room := min(pipeBuffer-e.out.data.Len(), len(b)-written)
-			if room <= 0 {
+			if room <= 0 || e.out.blocked {
 				return 0, nil, false
 			}
 			n, err := e.out.data.Write(b[written : written+room])

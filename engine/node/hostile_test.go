@@ -435,7 +435,7 @@ func TestFloodOfEchoesIsBounded(t *testing.T) {
 		n, s := w.scripted("a")
 		b := w.member("b")
 		w.introduce(n, s, b)
-		const count = 20000
+		const count = 2000
 		for i := range count {
 			id := [8]byte{byte(i), byte(i >> 8), byte(i >> 16)}
 			body := must(codec.AppendEcho(nil, &codec.Echo{Type: codec.EchoRequest, ID: id, Payload: make([]byte, codec.EchoPayloadMax)}))
@@ -461,7 +461,7 @@ func TestSenderOfTooMuchIsToldInCountedNotices(t *testing.T) {
 		})
 		b := w.member("b")
 		w.introduce(n, s, b)
-		const count, fits = 2000, 64 << 10 / (1000 + messageOverhead)
+		const count, fits = 700, 64 << 10 / (1000 + messageOverhead)
 		body := make([]byte, 1000)
 		for range count {
 			s.give(b.frame(n.Address(), app, body))

@@ -42,7 +42,7 @@ func TestNodesWithEitherKeyUnderstandEachOther(t *testing.T) {
 }
 
 func TestMessagesOfOneSenderKeepTheirOrder(t *testing.T) {
-	const count = 3000
+	const count = 900
 	inWorld(t, func(w *world) {
 		b := w.connect("b")
 		var senders sync.WaitGroup
@@ -183,7 +183,7 @@ func TestRecipientThatDoesNotReadCostsItsSendersOnly(t *testing.T) {
 	})
 }
 
-// 3,000 frames are refused: the notices list some and count the rest, and each
+// 1,500 frames are refused: the notices list some and count the rest, and each
 // Sent still learns of it.
 func TestNoticesCountWhatTheyDoNotList(t *testing.T) {
 	inWorld(t, func(w *world) {
@@ -191,7 +191,7 @@ func TestNoticesCountWhatTheyDoNotList(t *testing.T) {
 		a := w.connect("a", func(c *Config) { c.OnNotice = func(e *NoticeError) { told.Store(e, true) } })
 		b := w.connect("b", func(c *Config) { c.AcceptPlain = false })
 		var all []*Sent
-		for range 3000 {
+		for range 1500 {
 			all = append(all, w.send(a, b.Address(), "x"))
 		}
 		time.Sleep(10 * time.Second) // of the bubble
@@ -204,8 +204,8 @@ func TestNoticesCountWhatTheyDoNotList(t *testing.T) {
 			counted += int(e.(*NoticeError).More)
 			return true
 		})
-		if listed+counted != 3000 || listed == 0 || counted == 0 {
-			t.Errorf("notices list %d frames and count %d more, want 3000 in all", listed, counted)
+		if listed+counted != 1500 || listed == 0 || counted == 0 {
+			t.Errorf("notices list %d frames and count %d more, want 1500 in all", listed, counted)
 		}
 		if lost := a.Stats().CallbacksLost; lost != 0 {
 			t.Errorf("%d callbacks lost", lost)

@@ -170,14 +170,14 @@ func (n *Node) others(c *conn, named []string) []string {
 
 // end fails all that waits. The node stays ended.
 func (n *Node) end(err error) {
+	n.err = err
+	close(n.done)
 	n.out.refuse(err)
 	n.unsent = n.out.discard()
 	if n.lossCause == nil {
 		n.lossCause = n.out.lastError()
 	}
 	n.inbox.end(err)
-	n.err = err
-	close(n.done)
 	n.cancel()
 	if !errors.Is(err, ErrClosed) {
 		n.cfg.Logger.Error("node ended", "error", err)

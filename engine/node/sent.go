@@ -112,6 +112,9 @@ const seenAskEvery = time.Second
 // ends, then returns *WaitError or *NotConnectedError. A notice that the
 // message was not delivered ends it too, with that *NoticeError.
 func (s *Sent) Seen(ctx context.Context) error {
+	if _, err := s.lost(); err != nil {
+		return err
+	}
 	n := s.node
 	id, receipts, err := n.echoes.open(n, s.To)
 	if err != nil {

@@ -62,6 +62,7 @@ func (w *world) connect(name string, changes ...func(*Config)) *Node {
 		w.t.Fatalf("connecting %s: %v", name, err)
 	}
 	w.t.Cleanup(func() { n.Close() })
+	synctest.Wait() // the router knows it too
 	return n
 }
 
