@@ -91,13 +91,15 @@ func TestFinishEndsAtItsDeadline(t *testing.T) {
 }
 
 func TestCloseGivesBackWhatIsNotSealed(t *testing.T) {
-	var back []int
+	var back []int // of the connection's own loop
 	r := (&rig{}).start(t, Config{})
 	r.undeliverable = func(l *Loop, to Ref, b *buf.Buffer) {
-		if l.Conn(to) == nil && len(back) < 4 {
+		if l.Conn(to) == nil && frameNumber(b.B) < 4 {
 			t.Error("given back by Close after its Ref resolved to nothing")
 		}
-		back = append(back, frameNumber(b.B))
+		if frameNumber(b.B) < 8 {
+			back = append(back, frameNumber(b.B))
+		}
 		buf.Put(b)
 	}
 	_, conn := r.dial()
@@ -134,7 +136,7 @@ func TestCloseGivesBackWhatIsNotSealed(t *testing.T) {
 		r.engine.Loops()[1-conn.Loop().Index()].Send(ref, frameBuf(6, 100))
 	})
 	r.engine.Send(ref, frameBuf(7, 100))
-	r.engine.Send(newRef(1, 1<<19, 77), frameBuf(8, 100)) // never was
+	r.engine.Send(newRef(1, 1<<19, 77), frameBuf(8, 100)) // never was; may be another loop
 	eventually(t, "all frames given back", func() bool { return r.engine.Stats().Undeliverable == 9 })
 	if s := r.engine.Stats(); s.QueuedBytes != 0 {
 		t.Errorf("%d bytes still queued", s.QueuedBytes)

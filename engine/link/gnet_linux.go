@@ -354,6 +354,7 @@ func (p *port) enroll(c *Conn, tcp *net.TCPConn, patience time.Duration) error {
 	select {
 	case r := <-result:
 		err = r.Err
+		<-result // closed when gnet has closed tcp, of which it has a duplicate
 	case <-timer.C:
 		err = context.DeadlineExceeded
 	}

@@ -69,6 +69,9 @@ func exhaustDescriptors() error {
 	if err != nil {
 		return err
 	}
+	if !poll(func() bool { return e.Stats().Handshakes == 1 }) {
+		return errors.New("the first connection is not open")
+	}
 	// A connection that waits in the backlog, then no descriptor is left.
 	var files []*os.File
 	for {
