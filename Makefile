@@ -1,0 +1,59 @@
+# Causeway. `make run` shows it at work, `make test` passes its tests.
+
+GO        ?= go
+BIN       := bin/causeway
+FUZZTIME  ?= 60s
+BENCHTIME ?= 1s
+BENCHRUNS ?= 6
+REF       ?= HEAD~1
+
+.PHONY: build run test check fmt vet tidy race debug fuzz bench bench-compare deps clean
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN) ./cmd/causeway
+
+run: build
+	$(BIN) demo
+
+# What the tests need besides Go; does nothing when it is there.
+deps:
+	@.ci/deps
+
+test: deps
+	@.ci/gotest
+
+check: fmt vet tidy test race debug
+
+fmt:
+	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt would change:"; echo "$$out"; exit 1; }
+
+vet:
+	$(GO) vet ./...
+	$(GO) vet -tags debug ./...
+
+tidy:
+	$(GO) mod tidy -diff
+	$(GO) mod verify
+
+race: deps
+	@.ci/gotest -race
+
+debug: deps
+	@.ci/gotest -tags debug
+
+# Every fuzz target for FUZZTIME, one after another.
+fuzz:
+	@set -e; for dir in $$($(GO) list -f '{{.Dir}}' ./...); do \
+	  for target in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$dir/*_test.go 2>/dev/null | cut -c6-); do \
+	    echo "== $$dir $$target"; (cd $$dir && $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) .); \
+	  done; done
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchtime $(BENCHTIME) -count $(BENCHRUNS) ./...
+
+# Benchmarks of REF and of the work tree, taking turns, through benchstat.
+bench-compare:
+	@REF=$(REF) BENCHRUNS=$(BENCHRUNS) BENCHTIME=$(BENCHTIME) PKG=$(PKG) BENCH=$(BENCH) bench/compare
+
+clean:
+	rm -rf bin

@@ -1,0 +1,119 @@
+package engine
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"time"
+
+	"causeway/codec"
+	"causeway/crypto/pki"
+)
+
+// Defaults and bounds of Config.
+const (
+	SkewMaxDefault       = 5 * time.Minute
+	HelloTimeoutDefault  = 5 * time.Second
+	PauseMaxDefault      = 250 * time.Millisecond
+	QueueHighDefault     = 4 << 20
+	BadSignaturesDefault = 100
+
+	HandshakeTimeoutDefault = 10 * time.Second
+	HandshakesMaxDefault    = 256
+	ReceiveBufferDefault    = 256 << 10
+)
+
+// Config of a Router. The zero value of a field takes its default, but for
+// Identity, Store and Software, which are required.
+type Config struct {
+	Identity *pki.Identity // with at least one grant
+	Store    *pki.Store    // roots and CRLs of the domains
+	Software string        // name/semantic version, for hello
+
+	Loops         int   // event loops; 0: one per CPU
+	CPUs          []int // CPUs[i] is the core that loop i is pinned to; nil: not pinned
+	VerifyNone    bool  // forward without checking signatures; recipients check all the same
+	VerifyWorkers int   // goroutines that check signatures; 0: the loops do; default: one per CPU when negative
+
+	BodyMax          uint32        // largest body, bytes; 1 MiB
+	SkewMax          time.Duration // send times further from now are dropped; 5 min
+	TTLMax           uint8         // TTLs above are lowered; 32
+	QueueHigh        int           // bytes a recipient's queue may hold before its senders are paused; 4 MiB
+	QueueLow         int           // bytes at which they are read again; a quarter of QueueHigh
+	PauseMax         time.Duration // longest pause before frames are dropped instead; 250 ms
+	KeepAlive        time.Duration // 10 s
+	DeadAfter        time.Duration // 25 s
+	HelloTimeout     time.Duration // 5 s
+	HandshakeTimeout time.Duration // 10 s
+	HandshakesMax    int           // concurrent TLS handshakes; 256
+	ReceiveBuffer    int           // SO_RCVBUF, bytes; 256 KiB
+	BadSignatures    int           // of one connection before it is closed; 100
+	RequireAESGCM    bool
+	VersionCutoff    string // nodes with an older semantic version are refused; "": none
+	NodeCost         uint16
+
+	Logger *slog.Logger
+}
+
+// withDefaults returns c with defaults filled in, or an error that names the
+// first field that is out of range.
+func (c Config) withDefaults() (Config, error) {
+	if c.Identity == nil || c.Store == nil || c.Software == "" {
+		return c, errors.New("engine: Config needs Identity, Store and Software")
+	}
+	if len(c.Identity.Grants) == 0 {
+		return c, errors.New("engine: the identity has no grant, so it may route for no domain")
+	}
+	setDefault(&c.Loops, runtime.NumCPU())
+	if c.VerifyWorkers < 0 {
+		c.VerifyWorkers = runtime.NumCPU()
+	}
+	setDefault(&c.BodyMax, codec.BodyMaxDefault)
+	setDefault(&c.SkewMax, SkewMaxDefault)
+	setDefault(&c.TTLMax, codec.TTLDefault)
+	setDefault(&c.QueueHigh, QueueHighDefault)
+	setDefault(&c.QueueLow, c.QueueHigh/4)
+	setDefault(&c.PauseMax, PauseMaxDefault)
+	setDefault(&c.KeepAlive, codec.KeepAliveDefault)
+	setDefault(&c.DeadAfter, codec.DeadAfterDefault)
+	setDefault(&c.HelloTimeout, HelloTimeoutDefault)
+	setDefault(&c.BadSignatures, BadSignaturesDefault)
+	setDefault(&c.HandshakeTimeout, HandshakeTimeoutDefault)
+	setDefault(&c.HandshakesMax, HandshakesMaxDefault)
+	setDefault(&c.ReceiveBuffer, ReceiveBufferDefault)
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c, c.check()
+}
+
+func (c *Config) check() error {
+	switch {
+	case c.BodyMax > codec.BodyMaxLimit:
+		return fmt.Errorf("engine: largest body %d is above %d bytes", c.BodyMax, codec.BodyMaxLimit)
+	case c.KeepAlive < codec.KeepAliveMin || c.KeepAlive > codec.KeepAliveMax:
+		return fmt.Errorf("engine: keep-alive %v is outside %v to %v", c.KeepAlive, codec.KeepAliveMin, codec.KeepAliveMax)
+	case c.DeadAfter < 2*c.KeepAlive || c.DeadAfter > codec.DeadAfterMax:
+		return fmt.Errorf("engine: dead-after %v is outside twice the keep-alive (%v) to %v", c.DeadAfter, 2*c.KeepAlive, codec.DeadAfterMax)
+	case c.QueueLow >= c.QueueHigh || c.QueueLow < 0:
+		return fmt.Errorf("engine: low mark %d is not below high mark %d", c.QueueLow, c.QueueHigh)
+	case c.TTLMax < 2:
+		return errors.New("engine: a maximal TTL below 2 forwards nothing")
+	case len(c.CPUs) != 0 && len(c.CPUs) != c.Loops:
+		return fmt.Errorf("engine: %d cores named for %d loops", len(c.CPUs), c.Loops)
+	}
+	return nil
+}
+
+func setDefault[T int | uint8 | uint32 | time.Duration](field *T, value T) {
+	if *field == 0 {
+		*field = value
+	}
+}
+
+// aesGCM tells whether suite is one of TLS 1.3's AES-GCM suites.
+func aesGCM(suite uint16) bool {
+	return suite == tls.TLS_AES_128_GCM_SHA256 || suite == tls.TLS_AES_256_GCM_SHA384
+}

@@ -1,0 +1,241 @@
+package engine
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"causeway/codec"
+	"causeway/crypto/pki"
+	"causeway/engine/link"
+)
+
+// say sends a link-control message to the peer.
+func (p *peer) say(m codec.Control) {
+	body, err := codec.AppendControl(nil, m)
+	if err != nil {
+		panic(fmt.Sprintf("engine: own %T breaks a bound of the protocol: %v", m, err))
+	}
+	p.loop.sendOwn(p.conn.Ref(), p.domain, p.address(), codec.CategoryControl, body)
+}
+
+// control handles f, a link-control frame with a good signature.
+func (p *peer) control(f codec.Raw) {
+	if p.phase >= phaseLeaving {
+		return
+	}
+	m, err := codec.DecodeControl(f.Body())
+	if err != nil {
+		p.leave(codec.GoodbyeProtocol, err.Error())
+		return
+	}
+	hello, isHello := m.(*codec.Hello)
+	if isHello != (p.phase == phaseHello) {
+		p.leave(codec.GoodbyeProtocol, "hello must come first, and once")
+		return
+	}
+	switch m := m.(type) {
+	case *codec.Hello:
+		p.hello(hello, f)
+	case *codec.KeepAlive:
+		if m.Answer {
+			p.loop.payNotices() // an answer says: what can be known about earlier frames is on its way
+			p.say(&codec.KeepAlive{Received: p.received})
+		}
+	case *codec.Goodbye:
+		p.goodbye(m)
+	case *codec.CertificateRequest:
+		if p.mayAsk() {
+			p.sendCertificates(m)
+		}
+	case *codec.NameRequest:
+		if p.mayAsk() {
+			p.sendNames(m)
+		}
+	default:
+		p.leave(codec.GoodbyeProtocol, fmt.Sprintf("a router does not take %T from a node", m))
+	}
+}
+
+// hello checks the peer's hello (PROTOCOL.md section 4) and opens the
+// connection for frames.
+func (p *peer) hello(h *codec.Hello, f codec.Raw) {
+	c := &p.router.config
+	now := p.loop.link.Now()
+	sent := time.Unix(0, int64(f.SendTime()))
+	switch {
+	case h.Version != codec.ProtocolVersion:
+		p.leave(codec.GoodbyeVersion, fmt.Sprintf("you speak protocol version %d, this router %d", h.Version, codec.ProtocolVersion))
+		return
+	case !p.timely(f):
+		p.leave(codec.GoodbyeClock, fmt.Sprintf("your clock says %s, this router's %s; at most %v apart is allowed",
+			clock(sent), clock(now), c.SkewMax))
+		return
+	case h.Role != codec.RoleNode:
+		p.leave(codec.GoodbyeRole, "hello says "+h.Role.String()+", the certificate node")
+		return
+	case p.router.cutoff != nil && h.IsOlderThan(*p.router.cutoff):
+		p.leave(codec.GoodbyeVersion, fmt.Sprintf("you run %s; this router takes %s and newer", h.Software, c.VersionCutoff))
+		return
+	}
+	p.phase = phaseOpen
+	p.kind = h.Kind
+	p.say(&codec.Hello{
+		Version: codec.ProtocolVersion, Role: codec.RoleRouter, Kind: "router", NodeCost: c.NodeCost,
+		Software: c.Software, KeepAlive: c.KeepAlive, DeadAfter: c.DeadAfter, BodyMax: c.BodyMax,
+	})
+	p.register()
+}
+
+// clock writes a time as errors about clocks show it.
+func clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000 UTC") }
+
+// register makes the peer the one recipient of its address. An older
+// connection of the same address is told that it was replaced.
+func (p *peer) register() {
+	ref := p.conn.Ref()
+	p.member = &member{id: p.id, kind: p.kind, ref: ref}
+	p.domain.members.join(p.member)
+	old := link.Ref(p.router.table.Set(p.address(), tableValue(ref)))
+	if old != 0 {
+		p.router.loops[old.Loop()].replace(old)
+	}
+}
+
+// replace says goodbye to the connection ref of this loop. Any goroutine may
+// call it.
+func (l *loop) replace(ref link.Ref) {
+	l.link.Post(func() {
+		if c := l.link.Conn(ref); c != nil {
+			peerOf(c).leave(codec.GoodbyeReplaced, "the same address has connected again")
+		}
+	})
+}
+
+// goodbye answers the peer's goodbye and ends the connection.
+func (p *peer) goodbye(g *codec.Goodbye) {
+	p.loop.payNotices()
+	p.unregister()
+	if g.ReadFor > 0 {
+		p.say(&codec.Goodbye{Reason: codec.GoodbyeDone, Received: p.received})
+	}
+	p.phase = phaseLeaving
+	p.conn.FinishOnLoop(&leftError{codec.GoodbyeDone}, p.loop.link.Now().Add(leaveTime))
+}
+
+// mayAsk bounds how often a node may ask for certificates and names. Past it
+// requests are left unanswered; libraries ask again.
+func (p *peer) mayAsk() bool {
+	if p.asked.take(p.loop.link.Now(), asksPerSecond) {
+		return true
+	}
+	p.loop.count.unanswered.Add(1)
+	return false
+}
+
+// sendCertificates answers a certificate request (PROTOCOL.md section 5.5), in
+// as many parts as the size of a body asks for.
+func (p *peer) sendCertificates(q *codec.CertificateRequest) {
+	var parts [][]codec.CertificateEntry
+	var part []codec.CertificateEntry
+	size := 0
+	for _, key := range q.Wanted {
+		e := codec.CertificateEntry{CertKey: key}
+		if key.Address.Prefix() == p.domain.prefix {
+			e.Chain = p.domain.chain(key)
+		}
+		n := chainSize(e.Chain)
+		if size+n > answerMax && len(part) > 0 {
+			parts, part, size = append(parts, part), nil, 0
+		}
+		part, size = append(part, e), size+n
+	}
+	parts = append(parts, part)
+	for i, entries := range parts {
+		p.say(&codec.Certificates{Number: q.Number, Part: uint8(i), Parts: uint8(len(parts)), Entries: entries})
+	}
+}
+
+// answerMax leaves room in a control body for what stands around the entries;
+// entryExtra is what stands around one chain.
+const (
+	answerMax  = codec.ControlBodyMax - 1024
+	entryExtra = 128
+)
+
+func chainSize(chain [][]byte) int {
+	n := entryExtra
+	for _, der := range chain {
+		n += len(der)
+	}
+	return n
+}
+
+// chain returns the chain of a node of the domain, or of this router.
+func (d *domain) chain(key codec.CertKey) [][]byte {
+	if key.Address == d.address && key.CertID == d.certID {
+		return d.grant.Chain
+	}
+	return d.members.chain(key)
+}
+
+// sendNames answers a name request (PROTOCOL.md section 5.7).
+func (p *peer) sendNames(q *codec.NameRequest) {
+	answer := &codec.Names{Number: q.Number}
+	switch {
+	case q.Name == routerPrefix+p.domain.grant.Name:
+		answer.Entries = []codec.NameEntry{{Chain: p.domain.grant.Chain, Kind: "router"}}
+	case q.Name != "":
+		if m := p.domain.members.named(q.Name); m != nil {
+			answer.Entries = []codec.NameEntry{{Chain: m.id.Chain, Kind: m.kind}}
+		}
+	default:
+		p.listNames(q, answer)
+	}
+	p.say(answer)
+}
+
+// routerPrefix begins the names of routers in name requests.
+const routerPrefix = "router/"
+
+func (p *peer) listNames(q *codec.NameRequest, answer *codec.Names) {
+	found, more := p.domain.members.page(q.After, int(q.Max))
+	size := 0
+	for _, m := range found {
+		if size += chainSize(m.id.Chain); size > answerMax {
+			more = true
+			break
+		}
+		answer.Entries = append(answer.Entries, codec.NameEntry{Chain: m.id.Chain, Kind: m.kind})
+		answer.Next = m.id.Name
+	}
+	if !more {
+		answer.Next = ""
+	}
+}
+
+// echo answers f, an echo to this router; only requests have an answer. A
+// receipt request is answered by "not seen": nothing is sent to a router.
+func (p *peer) echo(f codec.Raw) {
+	e, err := codec.DecodeEcho(f.Body())
+	if err != nil || p.phase == phaseClosed {
+		return
+	}
+	answer := *e
+	switch e.Type {
+	case codec.EchoRequest:
+		answer.Type = codec.EchoReply
+	case codec.EchoReceiptRequest:
+		answer.Type, answer.Seen = codec.EchoReceipt, false
+	default:
+		return
+	}
+	body, err := codec.AppendEcho(nil, &answer)
+	if err != nil {
+		panic("engine: an echo that the codec took and refuses: " + err.Error())
+	}
+	p.loop.sendOwn(p.conn.Ref(), p.domain, p.address(), codec.CategoryEcho, body)
+}
+
+// describe is how a peer stands in the log.
+func describe(id *pki.Peer) string { return strings.TrimPrefix(id.URI(), codec.URLScheme) }

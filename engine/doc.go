@@ -1,0 +1,45 @@
+// Package engine decides for every frame where it goes, and wires everything
+// that decision needs.
+//
+// # Packages
+//
+//	cmd/causeway        verbs: one file and one script test each
+//	engine              the decision per frame; the wiring of all below
+//	engine/link         byte streams: loops, TLS, cutting, outbound queues
+//	engine/verify       frames waiting for a verdict in a worker pool
+//	engine/table        recipient address → destination, read without locks
+//	engine/admin        what an operator sees
+//	engine/buf          frame memory
+//	engine/node         the far end: the library of nodes
+//	crypto/sign         signatures of frames
+//	crypto/pki          certificates, domains, trust store
+//	codec               bytes on the wire ↔ structs; PROTOCOL.md
+//
+// Imports go down this list only; tidy_test.go has the exact table. The parts
+// of engine never import each other, except buf: they meet here.
+//
+// # Life of a frame
+//
+//  1. link: accept.go accepts, handshake.go does TLS in a goroutine; Handshaken
+//     (admit.go) verifies the certificate and makes a peer.
+//  2. link: a loop wakes, decrypts, cuts; the frame is copied once, into buf.
+//  3. peer.go, Frame: cheap rules (section 8 of PROTOCOL.md, 2 to 6), then the
+//     peer's verify.Ring. What a loop gathers in a turn goes to the workers once.
+//  4. verify: a worker checks the signature and notifies the connection.
+//  5. forward.go, on the home loop, in order: the other rules, table.Lookup.
+//  6. link: the destination's queue, on this loop or through another's inbox;
+//     one TLS record for many frames, one writev a turn.
+//
+// Every frame ends in exactly one of forwarded (handed to the kernel), consumed,
+// or dropped with a reason (counters.go), and
+//
+//	cut = forwarded - made here + consumed + dropped + in flight
+//
+// holds at every moment; in flight is zero when the router is quiet.
+//
+// # Who may touch what
+//
+// A peer belongs to the loop of its connection. members.go, the router's view of
+// who is connected in a domain, is for control messages alone and has a mutex.
+// Frames meet no mutex but one per turn and loop.
+package engine

@@ -1,0 +1,129 @@
+package engine
+
+import (
+	"time"
+
+	"causeway/codec"
+	"causeway/engine/link"
+	"causeway/engine/table"
+)
+
+// tableValue and ref convert between what the table holds and link's names.
+func tableValue(ref link.Ref) table.Value { return table.Value(ref) }
+
+// noPauseTime is how long a destination earns no more pauses after one of its
+// senders has waited in vain.
+const noPauseTime = time.Minute
+
+// route decides on the ring's head, a frame f with a good signature: rules 8 to
+// 15 of PROTOCOL.md section 8. False: it waits for room.
+func (p *peer) route(f codec.Raw) bool {
+	l := p.loop
+	to, reason := p.decide(f)
+	switch {
+	case reason != dropNone:
+		p.refuse(reason, f)
+	case to == 0:
+		p.echo(f)
+		l.consume(p.ring.Pop())
+	case l.link.Full(to) && p.waitFor(to):
+		return false
+	case l.link.Full(to):
+		p.refuse(dropQueueFull, f)
+	default:
+		f.SetTTL(min(f.TTL(), p.router.config.TTLMax) - 1)
+		l.forward(to, p.ring.Pop())
+	}
+	return true
+}
+
+// decide returns where f goes; 0 and dropNone: to this router.
+func (p *peer) decide(f codec.Raw) (link.Ref, dropReason) {
+	recipient := f.Recipient()
+	switch {
+	case !p.timely(f):
+		return 0, dropLate
+	case f.Category() == codec.CategoryNotice && !ownNotice(f):
+		return 0, dropForgedNotice
+	case recipient.Prefix() != p.domain.prefix:
+		return 0, dropForeignDomain
+	case recipient == p.domain.address:
+		if f.Category() != codec.CategoryEcho {
+			return 0, dropCategory
+		}
+		if !p.echoes.take(p.loop.link.Now(), echoesPerSecond) {
+			return 0, dropEchoRate
+		}
+		return 0, dropNone
+	case f.TTL() < 2:
+		return 0, dropTTL
+	}
+	to := link.Ref(p.router.table.Lookup(recipient))
+	if to == 0 {
+		return 0, dropNoRoute
+	}
+	return to, dropNone
+}
+
+// timely tells whether f's send time is near enough to this router's clock, and
+// its certificate was valid then.
+func (p *peer) timely(f codec.Raw) bool {
+	sent := int64(f.SendTime())
+	now := p.loop.link.Now().UnixNano()
+	skew := int64(p.router.config.SkewMax)
+	return f.SendTime() < 1<<63 && sent >= now-skew && sent <= now+skew &&
+		sent >= p.id.NotBefore.UnixNano() && sent <= p.id.NotAfter.UnixNano()
+}
+
+// ownNotice tells whether a node's notice is about frames to itself.
+func ownNotice(f codec.Raw) bool {
+	n, err := codec.DecodeNotice(f.Body())
+	return err == nil && n.Recipient == f.Sender()
+}
+
+// noticeReasons says what a sender is told about a dropped frame; the zero
+// value: nothing.
+var noticeReasons = [dropReasons]codec.NoticeReason{
+	dropLate:          codec.NoticeLate,
+	dropForeignDomain: codec.NoticeNotPermitted,
+	dropCategory:      codec.NoticeNotPermitted,
+	dropTTL:           codec.NoticeTTLSpent,
+	dropNoRoute:       codec.NoticeNoRoute,
+	dropQueueFull:     codec.NoticeQueueFull,
+	dropRecipientGone: codec.NoticeRecipientGone,
+}
+
+// refuse drops the ring's head, f, and owes its sender a notice.
+func (p *peer) refuse(reason dropReason, f codec.Raw) {
+	p.loop.owe(p.domain, reason, f)
+	p.loop.drop(reason, p.ring.Pop())
+}
+
+// waitFor pauses reading until there is room at the destination `to`. False:
+// it does not wait, since there is room already, or it has waited in vain.
+func (p *peer) waitFor(to link.Ref) bool {
+	l := p.loop
+	if p.phase == phaseClosed || l.link.Now().Before(l.noPause[to]) || !p.conn.WaitForOnLoop(to) {
+		return false
+	}
+	p.waitsFor, p.waitsAt = to, l.link.Now()
+	l.waiting[p] = struct{}{}
+	l.count.paused.Add(1)
+	return true
+}
+
+// roomed is told that there is room where the ring's head goes.
+func (p *peer) roomed() {
+	p.waitsFor = 0
+	delete(p.loop.waiting, p)
+	p.heardAt = p.loop.link.Now()
+	p.drain()
+}
+
+// waitedInVain ends a wait for room that has lasted for --pause-max.
+func (p *peer) waitedInVain() {
+	l := p.loop
+	l.noPause[p.waitsFor] = l.link.Now().Add(noPauseTime)
+	p.conn.CancelWaitOnLoop()
+	p.roomed()
+}

@@ -1,0 +1,171 @@
+package engine
+
+import (
+	"time"
+
+	"causeway/codec"
+	"causeway/engine/buf"
+	"causeway/engine/link"
+	"causeway/engine/verify"
+)
+
+// secondly is how often a loop looks at each of its connections.
+const secondly = time.Second
+
+// loop is what belongs to one event loop.
+type loop struct {
+	// fixed after start
+	router *Router
+	link   *link.Loop
+
+	// home loop
+	batch     verify.Batch
+	book      book
+	waiting   map[*peer]struct{} // their ring's head waits for room
+	leftovers map[*peer]struct{} // gone, and their ring still has frames
+	noPause   map[link.Ref]time.Time
+	looked    time.Time
+
+	count counters // atomic
+}
+
+func newLoop(r *Router) *loop {
+	return &loop{
+		router:    r,
+		book:      book{debts: make(map[codec.Address]*debt)},
+		waiting:   make(map[*peer]struct{}),
+		leftovers: make(map[*peer]struct{}),
+		noPause:   make(map[link.Ref]time.Time),
+	}
+}
+
+// drop ends the life of b, a frame, for the reason given.
+func (l *loop) drop(reason dropReason, b *buf.Buffer) {
+	l.count.dropped[reason].Add(1)
+	buf.Put(b)
+}
+
+// consume ends the life of b, a frame that was for this router.
+func (l *loop) consume(b *buf.Buffer) {
+	l.count.consumed.Add(1)
+	buf.Put(b)
+}
+
+// forward takes b to its destination.
+func (l *loop) forward(to link.Ref, b *buf.Buffer) { l.link.Send(to, b) }
+
+// Classes of frames that link counts apart.
+const (
+	classForwarded = 0
+	classMade      = 1 // made by this router
+)
+
+// sendOwn makes, signs and sends a frame of this router.
+func (l *loop) sendOwn(to link.Ref, d *domain, address codec.Address, category codec.Category, body []byte) {
+	r := l.router
+	f, err := ownFrame(r.signer, d, address, category, r.config.TTLMax, r.ownTime(l.link.Now()), body)
+	if err != nil {
+		r.log.Error("can't sign with the router's own key", "error", err)
+		return
+	}
+	b := buf.Get(f.Size())
+	wire, err := f.Append(b.B[:0])
+	if err != nil {
+		panic("engine: own frame breaks a bound of the protocol: " + err.Error())
+	}
+	b.B = wire
+	l.count.made.Add(1)
+	l.link.Send(to, b)
+}
+
+// owe has f's sender told, if this drop is one that senders are told of.
+func (l *loop) owe(d *domain, reason dropReason, f codec.Raw) {
+	what := noticeReasons[reason]
+	if what == 0 || f.Category() == codec.CategoryControl || f.Category() == codec.CategoryNotice {
+		return
+	}
+	if !l.book.owe(d, what, f, l.link.Now()) {
+		l.count.unnoticed.Add(1)
+	}
+}
+
+// undeliverable takes b, which no longer reaches the connection `to`. When the
+// recipient has connected anew it goes there.
+func (l *loop) undeliverable(to link.Ref, b *buf.Buffer) {
+	r := l.router
+	f := codec.Raw(b.B)
+	d := r.byPrefix[f.Sender().Prefix()]
+	if d == nil || f.Sender() == d.address { // made here
+		buf.Put(b)
+		return
+	}
+	if now := link.Ref(r.table.Lookup(f.Recipient())); now != 0 && now != to {
+		l.forward(now, b)
+		return
+	}
+	l.owe(d, dropRecipientGone, f)
+	l.drop(dropRecipientGone, b)
+}
+
+// turnEnd pays per batch what the frames of this turn have caused.
+func (l *loop) turnEnd() {
+	l.router.pool.Submit(&l.batch)
+	l.payNotices()
+}
+
+// payNotices sends the notices that this turn's drops have caused.
+func (l *loop) payNotices() {
+	if len(l.book.fresh) > 0 {
+		l.book.payFresh(l.link.Now(), l.sendNotice)
+	}
+}
+
+// tick looks at what time alone changes.
+func (l *loop) tick(now time.Time) {
+	for p := range l.waiting {
+		if now.Sub(p.waitsAt) >= l.router.config.PauseMax {
+			p.waitedInVain()
+		}
+	}
+	for p := range l.leftovers {
+		if p.ring.Len() == 0 {
+			delete(l.leftovers, p)
+		}
+	}
+	if now.Sub(l.looked) < secondly {
+		return
+	}
+	l.looked = now
+	l.book.payAll(now, l.sendNotice)
+	for ref, until := range l.noPause {
+		if now.After(until) {
+			delete(l.noPause, ref)
+		}
+	}
+	l.link.Range(func(c *link.Conn) { peerOf(c).look(now) })
+}
+
+// look acts on what has not happened on a connection.
+func (p *peer) look(now time.Time) {
+	c := &p.router.config
+	n := p.conn.Counters()
+	if n.BytesIn != p.heard || p.conn.Paused() {
+		p.heard, p.heardAt = n.BytesIn, now
+	}
+	if n.BytesOut != p.spoken {
+		p.spoken, p.spokeAt = n.BytesOut, now
+	}
+	switch {
+	case p.phase >= phaseLeaving:
+	case p.phase == phaseHello:
+		if now.Sub(p.opened) >= c.HelloTimeout {
+			p.leave(codec.GoodbyeProtocol, "no hello came in time")
+		}
+	case now.After(p.id.NotAfter):
+		p.leave(codec.GoodbyeExpired, "your certificate was valid until "+clock(p.id.NotAfter)+"; this router's clock says "+clock(now))
+	case now.Sub(p.heardAt) >= c.DeadAfter:
+		p.leave(codec.GoodbyeIdle, "")
+	case now.Sub(p.spokeAt) >= c.KeepAlive-secondly:
+		p.say(&codec.KeepAlive{Received: p.received})
+	}
+}

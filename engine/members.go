@@ -1,0 +1,162 @@
+package engine
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"causeway/codec"
+	"causeway/crypto/pki"
+	"causeway/engine/link"
+)
+
+// departedMax bounds the certificates kept of nodes that are no longer
+// connected, per domain; the oldest go first.
+const departedMax = 16_384
+
+// members is who is connected in one domain. Control messages alone read it
+// (hello, certificate requests, names): frames meet engine/table instead.
+type members struct {
+	mu       sync.Mutex
+	byName   map[string][]*member // connected; several nodes may claim one name
+	certs    map[codec.CertKey]*certificate
+	departed []departure // in order of time
+}
+
+// member is one connected node. It is immutable.
+type member struct {
+	id   *pki.Peer
+	kind string
+	ref  link.Ref
+}
+
+// certificate of a node that is connected, or was.
+type certificate struct {
+	chain [][]byte
+	users int // connections that announced it
+	gone  uint64
+}
+
+type departure struct {
+	key  codec.CertKey
+	at   time.Time
+	gone uint64 // certificate.gone when this was written: still so, if nobody came back
+}
+
+func newMembers() *members {
+	return &members{byName: make(map[string][]*member), certs: make(map[codec.CertKey]*certificate)}
+}
+
+func certKey(id *pki.Peer) codec.CertKey {
+	return codec.CertKey{Address: id.Address, CertID: id.CertID}
+}
+
+// join adds m.
+func (ms *members) join(m *member) {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	ms.byName[m.id.Name] = append(ms.byName[m.id.Name], m)
+	key := certKey(m.id)
+	c := ms.certs[key]
+	if c == nil {
+		c = &certificate{chain: m.id.Chain}
+		ms.certs[key] = c
+	}
+	c.users++
+}
+
+// leave removes m. Its certificate stays for keep, since frames it signed may
+// still wait somewhere for it.
+func (ms *members) leave(m *member, now time.Time, keep time.Duration) {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	same := slices.DeleteFunc(ms.byName[m.id.Name], func(o *member) bool { return o == m })
+	if len(same) == 0 {
+		delete(ms.byName, m.id.Name)
+	} else {
+		ms.byName[m.id.Name] = same
+	}
+	key := certKey(m.id)
+	if c := ms.certs[key]; c != nil {
+		if c.users--; c.users == 0 {
+			c.gone++
+			ms.departed = append(ms.departed, departure{key, now, c.gone})
+		}
+	}
+	ms.forgetLocked(now.Add(-keep))
+}
+
+// forgetLocked drops certificates of who left before the time given.
+func (ms *members) forgetLocked(before time.Time) {
+	n := 0
+	for _, d := range ms.departed {
+		if d.at.After(before) && len(ms.departed)-n <= departedMax {
+			break
+		}
+		if c := ms.certs[d.key]; c != nil && c.users == 0 && c.gone == d.gone {
+			delete(ms.certs, d.key)
+		}
+		n++
+	}
+	ms.departed = slices.Delete(ms.departed, 0, n)
+}
+
+// chain returns the certificate chain of key, borrowed, or nil.
+func (ms *members) chain(key codec.CertKey) [][]byte {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	if c := ms.certs[key]; c != nil {
+		return c.chain
+	}
+	return nil
+}
+
+// named returns the connected node of that name: of two the one whose
+// certificate was issued later; nil when there is none.
+func (ms *members) named(name string) *member {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	return latest(ms.byName[name])
+}
+
+// page returns up to limit nodes whose names come after the one given, in
+// byte order, and whether there are more.
+func (ms *members) page(after string, limit int) (found []*member, more bool) {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	names := make([]string, 0, len(ms.byName))
+	for name := range ms.byName {
+		if name > after {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	more = len(names) > limit
+	for _, name := range names[:min(limit, len(names))] {
+		found = append(found, latest(ms.byName[name]))
+	}
+	return found, more
+}
+
+// latest returns the member with the latest notBefore; addresses break ties, so
+// that every router and library chooses the same.
+func latest(same []*member) (best *member) {
+	for _, m := range same {
+		if best == nil || m.id.Leaf.NotBefore.After(best.id.Leaf.NotBefore) ||
+			m.id.Leaf.NotBefore.Equal(best.id.Leaf.NotBefore) && strings.Compare(string(m.id.Address[:]), string(best.id.Address[:])) > 0 {
+			best = m
+		}
+	}
+	return best
+}
+
+// count returns how many nodes are connected.
+func (ms *members) count() (n int) {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	for _, same := range ms.byName {
+		n += len(same)
+	}
+	return n
+}

@@ -1,0 +1,102 @@
+package engine
+
+import (
+	"crypto/x509"
+	"fmt"
+	"testing"
+	"time"
+
+	"causeway/codec"
+	"causeway/crypto/pki"
+)
+
+func testMember(name string, n byte, notBefore time.Time) *member {
+	id := &pki.Peer{Name: name, Leaf: &x509.Certificate{NotBefore: notBefore}, Chain: [][]byte{{n}}}
+	id.Address[15], id.CertID[7] = n, n
+	return &member{id: id}
+}
+
+func TestOfTwoNodesWithOneNameTheLaterIssuedCounts(t *testing.T) {
+	ms := newMembers()
+	old, young := testMember("a", 1, time.Unix(1, 0)), testMember("a", 2, time.Unix(2, 0))
+	ms.join(young)
+	ms.join(old)
+	if ms.named("a") != young {
+		t.Error("the older one was found")
+	}
+	ms.leave(young, time.Unix(10, 0), time.Minute)
+	if ms.named("a") != old {
+		t.Error("the one that is left was not found")
+	}
+	ms.leave(old, time.Unix(10, 0), time.Minute)
+	if ms.named("a") != nil || ms.count() != 0 {
+		t.Error("a node that left was found")
+	}
+}
+
+func TestCertificatesOutliveTheirConnectionForAWhile(t *testing.T) {
+	ms := newMembers()
+	m, other := testMember("a", 1, time.Unix(1, 0)), testMember("b", 2, time.Unix(1, 0))
+	key := certKey(m.id)
+	now := time.Unix(1000, 0)
+	ms.join(m)
+	ms.leave(m, now, time.Minute)
+	if ms.chain(key) == nil {
+		t.Fatal("forgotten at once")
+	}
+	ms.join(m) // comes back: the first departure no longer counts
+	ms.join(other)
+	ms.leave(other, now.Add(2*time.Minute), time.Minute)
+	if ms.chain(key) == nil {
+		t.Error("forgotten while connected")
+	}
+	ms.leave(m, now.Add(3*time.Minute), time.Minute)
+	ms.leave(ms.joined(t, "c"), now.Add(5*time.Minute), time.Minute)
+	if ms.chain(key) != nil {
+		t.Error("kept after its time")
+	}
+}
+
+func (ms *members) joined(t *testing.T, name string) *member {
+	t.Helper()
+	m := testMember(name, 77, time.Unix(1, 0))
+	ms.join(m)
+	return m
+}
+
+func TestDepartedCertificatesAreBounded(t *testing.T) {
+	ms := newMembers()
+	now := time.Unix(1000, 0)
+	for i := range departedMax + 100 {
+		m := testMember("a", 0, time.Unix(1, 0))
+		m.id.Address = codec.Address{14: byte(i >> 8), 15: byte(i)}
+		m.id.Address[13] = byte(i >> 16)
+		ms.join(m)
+		ms.leave(m, now, time.Hour)
+	}
+	if len(ms.certs) > departedMax+1 || len(ms.departed) > departedMax+1 {
+		t.Errorf("%d certificates of nodes that left", len(ms.certs))
+	}
+}
+
+func TestListingPagesThroughAllNamesInOrder(t *testing.T) {
+	ms := newMembers()
+	for i := range 25 {
+		ms.join(testMember(fmt.Sprintf("n%02d", i), byte(i), time.Unix(1, 0)))
+	}
+	var names []string
+	after := ""
+	for {
+		found, more := ms.page(after, 10)
+		for _, m := range found {
+			names = append(names, m.id.Name)
+			after = m.id.Name
+		}
+		if !more {
+			break
+		}
+	}
+	if len(names) != 25 || names[0] != "n00" || names[24] != "n24" {
+		t.Errorf("%v", names)
+	}
+}

@@ -1,0 +1,165 @@
+package engine
+
+import (
+	"time"
+
+	"causeway/codec"
+	"causeway/crypto/sign"
+	"causeway/engine/link"
+)
+
+// Bounds of what one loop remembers to tell one sender.
+const (
+	noticesBurst     = 20 // notices that may go at once
+	noticesPerSecond = 20 // and then so many a second; what waits becomes a count
+	noticeKindsMax   = 64 // kinds of trouble (reason and recipient) that wait per sender
+	noticeSendersMax = 65_536
+)
+
+// trouble is what one notice tells of.
+type trouble struct {
+	reason    codec.NoticeReason
+	recipient codec.Address
+}
+
+// noticed collects the frames of one trouble until the notice goes.
+type noticed struct {
+	trouble
+	frames      []codec.NoticeFrame
+	more        uint64
+	first, last uint64 // send times of those
+}
+
+// add appends a frame, or counts it when the notice is full.
+func (n *noticed) add(f codec.Raw) {
+	t := f.SendTime()
+	if len(n.frames) < codec.NoticeFramesMax {
+		n.frames = append(n.frames, codec.NoticeFrame{Digest: f.Digest(), SendTime: t})
+		return
+	}
+	if n.more++; n.more == 1 {
+		n.first, n.last = t, t
+	}
+	n.first, n.last = min(n.first, t), max(n.last, t)
+}
+
+// debt is what one sender has not been told yet, and how often it may be told.
+type debt struct {
+	domain *domain
+	waits  []*noticed
+	tokens float64
+	filled time.Time
+}
+
+// book is what one loop owes to senders. It belongs to the loop.
+type book struct {
+	debts map[codec.Address]*debt
+	fresh []codec.Address // whose debts grew this turn
+}
+
+// owe notes that f was not delivered, for the given reason. It returns false
+// when there is no room to remember it.
+func (b *book) owe(d *domain, reason codec.NoticeReason, f codec.Raw, now time.Time) bool {
+	sender := f.Sender()
+	owed := b.debts[sender]
+	if owed == nil {
+		if len(b.debts) >= noticeSendersMax {
+			return false
+		}
+		owed = &debt{domain: d, tokens: noticesBurst, filled: now}
+		b.debts[sender] = owed
+	}
+	what := trouble{reason, f.Recipient()}
+	for _, n := range owed.waits {
+		if n.trouble == what {
+			n.add(f)
+			return true
+		}
+	}
+	if len(owed.waits) >= noticeKindsMax {
+		return false
+	}
+	n := &noticed{trouble: what}
+	n.add(f)
+	owed.waits = append(owed.waits, n)
+	b.fresh = append(b.fresh, sender)
+	return true
+}
+
+// payFresh sends what was added this turn, as far as the buckets allow.
+func (b *book) payFresh(now time.Time, send sendNotice) {
+	for _, sender := range b.fresh {
+		if owed := b.debts[sender]; owed != nil {
+			owed.pay(sender, now, send)
+		}
+	}
+	b.fresh = b.fresh[:0]
+}
+
+// payAll sends what has waited for a bucket to fill, and forgets senders that
+// are owed nothing and whose bucket is full.
+func (b *book) payAll(now time.Time, send sendNotice) {
+	for sender, owed := range b.debts {
+		owed.pay(sender, now, send)
+		if len(owed.waits) == 0 && owed.tokens == noticesBurst {
+			delete(b.debts, sender)
+		}
+	}
+}
+
+// sendNotice sends one notice to a sender in a domain.
+type sendNotice func(to codec.Address, d *domain, n *noticed)
+
+func (o *debt) pay(sender codec.Address, now time.Time, send sendNotice) {
+	o.tokens = min(noticesBurst, o.tokens+noticesPerSecond*now.Sub(o.filled).Seconds())
+	o.filled = now
+	for len(o.waits) > 0 && o.tokens >= 1 {
+		send(sender, o.domain, o.waits[0])
+		o.waits = o.waits[1:]
+		o.tokens--
+	}
+}
+
+// sendNotice makes the notice n and sends it to who is connected as sender.
+func (l *loop) sendNotice(sender codec.Address, d *domain, n *noticed) {
+	count := uint64(len(n.frames)) + n.more
+	ref := link.Ref(l.router.table.Lookup(sender))
+	if ref == 0 {
+		l.count.unnoticed.Add(count)
+		return
+	}
+	body, err := codec.AppendNotice(nil, &codec.Notice{
+		Reason: n.reason, Recipient: n.recipient, Frames: n.frames, More: n.more, First: n.first, Last: n.last,
+	})
+	if err != nil {
+		panic("engine: a notice that the codec refuses: " + err.Error())
+	}
+	l.sendOwn(ref, d, sender, codec.CategoryNotice, body)
+	l.count.noticed.Add(count)
+}
+
+// ownTime gives send times to the frames that this router makes: the clock's,
+// or the last one plus one (PROTOCOL.md section 1).
+func (r *Router) ownTime(now time.Time) uint64 {
+	t := uint64(now.UnixNano())
+	for {
+		last := r.lastTime.Load()
+		if t <= last {
+			t = last + 1
+		}
+		if r.lastTime.CompareAndSwap(last, t) {
+			return t
+		}
+	}
+}
+
+// ownFrame makes a frame of this router, signed under its grant in d.
+func ownFrame(s *sign.Signer, d *domain, to codec.Address, category codec.Category, ttl uint8, at uint64, body []byte) (codec.Frame, error) {
+	f := codec.Frame{
+		TTL: ttl, Recipient: to, Sender: d.address, Category: category,
+		SendTime: at, CertID: d.certID, Body: body,
+	}
+	var err error
+	f.Signature, err = s.Sign(nil, f.AppendSigned(nil))
+	return f, err
+}

@@ -1,0 +1,96 @@
+package engine
+
+import (
+	"testing"
+	"time"
+
+	"causeway/codec"
+)
+
+func testFrame(t *testing.T, sender, recipient byte, at uint64) codec.Raw {
+	t.Helper()
+	f := codec.Frame{SendTime: at, Category: codec.CategoryApplication, Signature: []byte{1}}
+	f.Sender[15], f.Recipient[15] = sender, recipient
+	wire, err := f.Append(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return wire
+}
+
+// Whatever the buckets hold back, every frame owed is in the end told of
+// exactly once, listed or counted.
+func TestNoticesCoverEveryFrameExactly(t *testing.T) {
+	b := book{debts: make(map[codec.Address]*debt)}
+	now := time.Unix(1_700_000_000, 0)
+	told := map[byte]uint64{}
+	notices := 0
+	send := func(to codec.Address, _ *domain, n *noticed) {
+		notices++
+		told[to[15]] += uint64(len(n.frames)) + n.more
+		if len(n.frames) > codec.NoticeFramesMax {
+			t.Errorf("%d frames in a notice", len(n.frames))
+		}
+		if n.more > 0 && (n.first == 0 || n.last < n.first) {
+			t.Errorf("%d more between %d and %d", n.more, n.first, n.last)
+		}
+	}
+	owed := map[byte]uint64{}
+	at := uint64(1)
+	for turn := range 200 {
+		for i := range 300 {
+			sender := byte(1 + i%3)
+			if !b.owe(nil, codec.NoticeNoRoute, testFrame(t, sender, byte(turn%7), at), now) {
+				t.Fatal("no room for one of 21 troubles")
+			}
+			owed[sender]++
+			at++
+		}
+		b.payFresh(now, send)
+	}
+	if most := 3 * noticesBurst; notices > most {
+		t.Errorf("%d notices at one moment, at most %d", notices, most)
+	}
+	for range 20 {
+		now = now.Add(time.Second)
+		b.payAll(now, send)
+	}
+	for sender, n := range owed {
+		if told[sender] != n {
+			t.Errorf("sender %d was told of %d frames, owed %d", sender, told[sender], n)
+		}
+	}
+	if len(b.debts) != 0 {
+		t.Errorf("%d senders remembered when nothing is owed", len(b.debts))
+	}
+}
+
+func TestNoticesAreBoundedPerSenderAndInAll(t *testing.T) {
+	b := book{debts: make(map[codec.Address]*debt)}
+	now := time.Unix(1_700_000_000, 0)
+	refused := 0
+	for recipient := range byte(200) {
+		if !b.owe(nil, codec.NoticeNoRoute, testFrame(t, 1, recipient, 1), now) {
+			refused++
+		}
+	}
+	if refused != 200-noticeKindsMax {
+		t.Errorf("%d refused, want %d", refused, 200-noticeKindsMax)
+	}
+}
+
+func TestBucketGivesItsRateAndNoMore(t *testing.T) {
+	var b bucket
+	now := time.Unix(1_700_000_000, 0)
+	taken := 0
+	for step := range 3000 { // 3 s in steps of a millisecond
+		for range 3 {
+			if b.take(now.Add(time.Duration(step)*time.Millisecond), 100) {
+				taken++
+			}
+		}
+	}
+	if taken < 390 || taken > 401 {
+		t.Errorf("%d tokens in 3 s of a bucket of 100 a second that was full", taken)
+	}
+}

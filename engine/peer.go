@@ -1,0 +1,250 @@
+package engine
+
+import (
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"causeway/codec"
+	"causeway/crypto/pki"
+	"causeway/crypto/sign"
+	"causeway/engine/buf"
+	"causeway/engine/link"
+	"causeway/engine/verify"
+)
+
+// phase of a peer. It only goes forward.
+type phase uint8
+
+const (
+	phaseHello   phase = iota // waiting for a hello that is accepted
+	phaseOpen                 // frames flow
+	phaseLeaving              // goodbye was said; what still comes is dropped
+	phaseClosed               // the connection is gone; what the ring holds is still forwarded
+)
+
+// leaveTime bounds how long a connection that was told goodbye is kept to hand
+// over what is queued for it.
+const leaveTime = 5 * time.Second
+
+// peer is one connection and who is at its other end.
+type peer struct {
+	// fixed after start
+	router *Router
+	conn   *link.Conn
+	domain *domain
+	id     *pki.Peer
+	key    *sign.Key
+
+	// home loop
+	loop     *loop
+	ring     verify.Ring
+	phase    phase
+	full     bool      // the ring was full and reading is paused for it
+	waitsFor link.Ref  // a full destination that the ring's head is for; 0: none
+	waitsAt  time.Time // since when
+	received uint64    // frames other than link control that were cut
+	badSigs  int
+	member   *member // once open
+	kind     string
+	echoes   bucket
+	asked    bucket // certificate and name requests
+
+	opened  time.Time
+	heardAt time.Time // something came, or the connection was paused
+	heard   uint64    // bytes received by then
+	spokeAt time.Time // something was sent
+	spoken  uint64    // bytes sent by then
+
+	// atomic
+	closed atomic.Bool // set on the loop; verdicts are then told by Post
+	posted atomic.Bool
+}
+
+// Rates of what a node may ask of the router itself, per second and at once.
+const (
+	echoesPerSecond = 200
+	asksPerSecond   = 200
+)
+
+// bucket is a token bucket. The zero bucket is full.
+type bucket struct {
+	used float64
+	at   time.Time
+}
+
+// take takes one token of a bucket that holds perSecond and fills at that rate.
+func (b *bucket) take(now time.Time, perSecond float64) bool {
+	b.used = max(0, b.used-perSecond*now.Sub(b.at).Seconds())
+	b.at = now
+	if b.used+1 > perSecond {
+		return false
+	}
+	b.used++
+	return true
+}
+
+func newPeer(r *Router, c *link.Conn, d *domain, id *pki.Peer) (*peer, error) {
+	key, err := sign.NewKey(id.Public)
+	if err != nil {
+		return nil, err
+	}
+	p := &peer{router: r, conn: c, domain: d, id: id, key: key}
+	p.ring = r.pool.NewRing(p.notify)
+	return p, nil
+}
+
+// notify tells the home loop that the ring has verdicts. Workers call it.
+func (p *peer) notify() {
+	switch {
+	case !p.closed.Load():
+		p.conn.Notify()
+	case p.posted.CompareAndSwap(false, true):
+		p.loop.link.Post(func() {
+			p.posted.Store(false)
+			p.drain()
+		})
+	}
+}
+
+// frame takes b, one whole frame from the connection: rules 2 to 6 of
+// PROTOCOL.md section 8, which need no signature, then the ring.
+func (p *peer) frame(b *buf.Buffer) {
+	l := p.loop
+	f := codec.Raw(b.B)
+	control := f.Category() == codec.CategoryControl
+	if control {
+		l.count.control.Add(1)
+	} else {
+		l.count.received.Add(1)
+		p.received++
+	}
+	if reason := p.early(f, control); reason != dropNone {
+		l.drop(reason, b)
+		return
+	}
+	key := p.key
+	if p.router.config.VerifyNone && !control {
+		key = nil
+	}
+	p.ring.Push(b, key, &l.batch)
+	if _, verdict := p.ring.Head(); verdict != verify.Pending {
+		p.drain()
+	}
+	if p.ring.Full() && !p.full {
+		p.full = true
+		p.conn.PauseOnLoop()
+	}
+}
+
+// early applies the rules that need no signature.
+func (p *peer) early(f codec.Raw, control bool) dropReason {
+	switch {
+	case p.phase >= phaseLeaving:
+		return dropClosing
+	case p.phase == phaseHello && (!control || p.ring.Len() > 0):
+		p.leave(codec.GoodbyeProtocol, "a frame came before hello was answered")
+		return dropBeforeHello
+	case control && (f.Sender() != p.address() || f.Recipient() != p.domain.address || f.Encrypted()):
+		p.leave(codec.GoodbyeProtocol, "link control must go from this connection's one end to its other")
+		return dropProtocol
+	case f.Sender() != p.address():
+		return dropForeignSender
+	case f.CertID() != p.id.CertID:
+		return dropUnknownCertificate
+	case !f.Category().AllowsFlag(f.Encrypted()):
+		return dropCategory
+	}
+	return dropNone
+}
+
+func (p *peer) address() codec.Address { return p.id.Address }
+
+// drain forwards, consumes or drops what has its verdict, in order, until a
+// frame waits for its verdict or for room.
+func (p *peer) drain() {
+	for p.waitsFor == 0 {
+		b, verdict := p.ring.Head()
+		if verdict == verify.Pending {
+			break
+		}
+		switch f := codec.Raw(b.B); {
+		case verdict == verify.Bad:
+			p.badSignature(p.ring.Pop(), f.Category() == codec.CategoryControl)
+		case f.Category() == codec.CategoryControl:
+			p.control(f)
+			p.loop.consume(p.ring.Pop())
+		default:
+			if !p.route(f) {
+				return // waits for room; the frame stays at the head
+			}
+		}
+	}
+	if p.full && p.ring.Len() <= verify.RingSize/2 {
+		p.full = false
+		if p.phase != phaseClosed {
+			p.conn.ResumeOnLoop()
+		}
+	}
+}
+
+func (p *peer) badSignature(b *buf.Buffer, control bool) {
+	p.loop.drop(dropBadSignature, b)
+	if p.phase >= phaseLeaving {
+		return
+	}
+	p.badSigs++
+	switch {
+	case control:
+		p.leave(codec.GoodbyeProtocol, "a link-control frame has a bad signature")
+	case p.badSigs > p.router.config.BadSignatures:
+		p.leave(codec.GoodbyeBadSignatures, "")
+	}
+}
+
+// leave says goodbye and ends the connection when what is queued for it has
+// gone, or leaveTime is over. It is no longer a recipient at once.
+func (p *peer) leave(reason codec.GoodbyeReason, text string) {
+	if p.phase >= phaseLeaving {
+		return
+	}
+	p.loop.router.log.Debug("leaving a connection", "peer", p.id.URI(), "remote", p.conn.Remote(), "reason", reason.String(), "text", text)
+	p.unregister()
+	p.say(&codec.Goodbye{Reason: reason, Text: text, Received: p.received})
+	p.phase = phaseLeaving
+	p.conn.FinishOnLoop(&leftError{reason}, p.loop.link.Now().Add(leaveTime))
+}
+
+// leftError is why this router ended a connection.
+type leftError struct{ reason codec.GoodbyeReason }
+
+func (e *leftError) Error() string { return "goodbye: " + e.reason.String() }
+
+// errDead is why a connection without goodbye was ended.
+var errDead = errors.New("nothing was heard for too long")
+
+// unregister takes the peer out of the table and the members, if it is there.
+func (p *peer) unregister() {
+	if p.member == nil {
+		return
+	}
+	r := p.router
+	r.table.Clear(p.address(), tableValue(p.conn.Ref()))
+	p.domain.members.leave(p.member, p.loop.link.Now(), r.config.SkewMax)
+	p.member = nil
+}
+
+// gone is the last event of the connection. What it had sent before is still
+// forwarded, but no longer waits for room.
+func (p *peer) gone(lost int) {
+	p.unregister()
+	p.phase = phaseClosed
+	p.loop.count.dropped[dropRecipientGone].Add(uint64(lost))
+	delete(p.loop.waiting, p)
+	p.waitsFor = 0
+	p.closed.Store(true)
+	p.drain()
+	if p.ring.Len() > 0 {
+		p.loop.leftovers[p] = struct{}{}
+	}
+}

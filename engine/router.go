@@ -1,0 +1,224 @@
+package engine
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"causeway/codec"
+	"causeway/crypto/pki"
+	"causeway/crypto/sign"
+	"causeway/engine/buf"
+	"causeway/engine/link"
+	"causeway/engine/table"
+	"causeway/engine/verify"
+)
+
+// Router carries frames between the nodes that connect to it.
+type Router struct {
+	// fixed after start
+	config   Config
+	log      *slog.Logger
+	signer   *sign.Signer
+	domains  map[string]*domain
+	byPrefix map[[pki.PrefixSize]byte]*domain
+	cutoff   *codec.Version
+	table    *table.Table
+	pool     *verify.Pool
+	link     *link.Engine
+	loops    []*loop
+	observed verifyObserver
+
+	started  atomic.Bool   // all of the above is set; loops may turn before
+	lastTime atomic.Uint64 // send time of the last own frame
+	refused  refusals
+
+	mu        sync.Mutex
+	listeners []*link.Listener
+	closing   bool
+}
+
+// Start makes a router that listens nowhere yet. Close ends it.
+func Start(c Config) (*Router, error) {
+	c, err := c.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	r := &Router{config: c, log: c.Logger, table: table.New()}
+	if c.VersionCutoff != "" {
+		v, err := codec.ParseVersion(c.VersionCutoff)
+		if err != nil {
+			return nil, fmt.Errorf("engine: version cutoff: %w", err)
+		}
+		r.cutoff = &v
+	}
+	if r.signer, err = sign.NewSigner(c.Identity.Key); err != nil {
+		return nil, err
+	}
+	if r.domains, err = newDomains(&c, time.Now()); err != nil {
+		return nil, err
+	}
+	r.byPrefix = make(map[[pki.PrefixSize]byte]*domain, len(r.domains))
+	for _, d := range r.domains {
+		r.byPrefix[d.prefix] = d
+	}
+	workers := c.VerifyWorkers
+	if c.VerifyNone {
+		workers = 1 // link control is verified all the same
+	}
+	r.pool = verify.NewPool(verify.Config{Workers: workers, Observe: r.observed.observe})
+	for range c.Loops {
+		r.loops = append(r.loops, newLoop(r))
+	}
+	r.link, err = link.Start(link.Config{
+		Loops: c.Loops, CPUs: c.CPUs,
+		Cut:              func(b []byte) (int, error) { return codec.Cut(b, c.BodyMax) },
+		HandshakeTimeout: c.HandshakeTimeout, HandshakesMax: c.HandshakesMax, ReceiveBuffer: c.ReceiveBuffer,
+		QueueHigh: c.QueueHigh, QueueLow: c.QueueLow, Logger: c.Logger,
+	}, handler{r})
+	if err != nil {
+		r.pool.Close()
+		return nil, err
+	}
+	for i, l := range r.link.Loops() {
+		r.loops[i].link = l
+	}
+	r.started.Store(true)
+	return r, nil
+}
+
+// Listen accepts nodes on hostPort; port 0 picks a free one. The error of a
+// port in use satisfies errors.Is(err, syscall.EADDRINUSE).
+func (r *Router) Listen(hostPort string) (net.Addr, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closing {
+		return nil, errors.New("engine: the router is closing")
+	}
+	l, err := r.link.Listen(hostPort, r.listenerTLS())
+	if err != nil {
+		return nil, err
+	}
+	r.listeners = append(r.listeners, l)
+	return l.Addr(), nil
+}
+
+// Ready tells whether nodes can connect: nil, or why not.
+func (r *Router) Ready() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.closing:
+		return errors.New("closing")
+	case len(r.listeners) == 0:
+		return errors.New("not listening yet")
+	}
+	return nil
+}
+
+// Close stops accepting, says goodbye to all peers, hands over what is queued
+// for them, and ends everything. When ctx ends first, the rest is dropped; the
+// frames are counted. No goroutine of the router is left.
+func (r *Router) Close(ctx context.Context) error {
+	r.mu.Lock()
+	r.closing = true
+	listeners := r.listeners
+	r.listeners = nil
+	r.mu.Unlock()
+	var errs []error
+	for _, l := range listeners {
+		errs = append(errs, l.Close())
+	}
+	for _, l := range r.loops {
+		l.link.Post(func() {
+			l.link.Range(func(c *link.Conn) {
+				peerOf(c).leave(codec.GoodbyeDraining, "this router stops")
+			})
+		})
+	}
+	errs = append(errs, r.link.Close(ctx))
+	r.pool.Close()
+	for _, l := range r.loops {
+		l.sweep()
+	}
+	return errors.Join(errs...)
+}
+
+// sweep drops what the rings of closed connections still hold. The loop has
+// stopped.
+func (l *loop) sweep() {
+	for p := range l.leftovers {
+		for p.ring.Len() > 0 {
+			l.drop(dropShutdown, p.ring.Pop())
+		}
+	}
+}
+
+// handler passes link's events to the peers and loops that they are for.
+type handler struct{ r *Router }
+
+func peerOf(c *link.Conn) *peer { return c.State.(*peer) }
+
+func (h handler) Handshaken(c *link.Conn, state tls.ConnectionState) error {
+	d := h.r.domains[state.ServerName]
+	if d == nil {
+		return &tlsError{"unknown-domain", "the peer asks for no domain of this router"}
+	}
+	id, err := verifyNode(h.r.config.Store, state, d.name, time.Now())
+	if err != nil {
+		return err
+	}
+	if h.r.config.RequireAESGCM && !aesGCM(state.CipherSuite) {
+		return errCipher
+	}
+	p, err := newPeer(h.r, c, d, id)
+	if err != nil {
+		return err
+	}
+	c.State = p
+	return nil
+}
+
+func (h handler) HandshakeFailed(remote netip.AddrPort, reason string, err error) {
+	h.r.refused.add(h.r.log, remote, reason, err)
+}
+
+func (h handler) Opened(c *link.Conn) {
+	p := peerOf(c)
+	p.loop = h.r.loops[c.Loop().Index()]
+	now := c.Loop().Now()
+	p.opened, p.heardAt, p.spokeAt = now, now, now
+}
+
+func (h handler) Frame(c *link.Conn, b *buf.Buffer) { peerOf(c).frame(b) }
+func (h handler) Ready(c *link.Conn)                { peerOf(c).drain() }
+func (h handler) Resumed(c *link.Conn)              { peerOf(c).roomed() }
+
+func (h handler) Undeliverable(l *link.Loop, to link.Ref, b *buf.Buffer) {
+	h.r.loops[l.Index()].undeliverable(to, b)
+}
+
+func (h handler) Closed(c *link.Conn, why error, lost int) {
+	p := peerOf(c)
+	h.r.log.Debug("connection closed", "peer", describe(p.id), "remote", c.Remote(), "why", why)
+	p.gone(lost)
+}
+
+func (h handler) TurnEnd(l *link.Loop) {
+	if h.r.started.Load() {
+		h.r.loops[l.Index()].turnEnd()
+	}
+}
+
+func (h handler) Tick(l *link.Loop, now time.Time) {
+	if h.r.started.Load() {
+		h.r.loops[l.Index()].tick(now)
+	}
+}
