@@ -13,7 +13,7 @@ import (
 
 const (
 	answersMax        = 256                    // echoes waiting; beyond that they are dropped
-	noticeKeysMax     = 1024                   // senders and reasons with frames waiting; beyond that NoticesLost
+	noticeKeysMax     = 1024                   // senders and reasons with frames waiting; beyond that AnswersLost
 	noticeFramesMax   = 256                    // frames listed in one notice; beyond that counted
 	noticeInterval    = 100 * time.Millisecond // between notices to one sender for one reason
 	answerRetry       = 100 * time.Millisecond // when the queue is full or no router is connected
@@ -70,7 +70,7 @@ func (a *answers) notice(n *Node, to codec.Address, reason codec.NoticeReason, f
 	due := a.notices[key]
 	if due == nil {
 		if len(a.notices) >= noticeKeysMax {
-			n.counters.noticesLost.Add(1)
+			n.counters.answersLost.Add(1)
 			return
 		}
 		due = &noticeDue{}

@@ -58,134 +58,142 @@ func TestWaitGoesOnUntilARouterIsThere(t *testing.T) {
 	})
 }
 
-// TestRefusals has what keeps a node from being connected; each says what, and
-// what to do.
+type refusal struct {
+	name    string
+	prepare func(w *world, c *Config) // before dialling
+	script  func(*session)            // after TLS
+	want    any                       // the error's type
+	words   []string
+}
+
+// Scripts for a session after TLS.
+
+func says(m codec.Control) func(*session) {
+	return func(s *session) { _ = s.control(m); s.awaitEnd() }
+}
+
+func saysHello(change func(*codec.Hello)) func(*session) {
+	return func(s *session) {
+		h := s.r.hello
+		change(&h)
+		says(&h)(s)
+	}
+}
+
+func helloFrame(s *session) *codec.Frame {
+	return &codec.Frame{
+		Recipient: s.node.Address, Sender: s.peer.Address, Category: codec.CategoryControl,
+		SendTime: s.now(), CertID: s.peer.CertID, Body: must(codec.AppendControl(nil, &s.r.hello)),
+	}
+}
+
+func saysGoodbye(reason codec.GoodbyeReason) func(*session) {
+	return says(&codec.Goodbye{Reason: reason, Text: "said the test"})
+}
+
+// refusals are what keeps a node from being connected; each says what, and what
+// to do.
+var refusals = []refusal{
+	{"unreachable", func(w *world, c *Config) { c.Routers = []string{"dbw://gone.test:7199"} }, nil,
+		new(*UnreachableError), []string{"gone.test:7199", "connection refused", "check that the router runs"}},
+	{"plain text on the port", func(w *world, c *Config) {
+		c.Dial = serving(func(conn net.Conn) {
+			_, _ = conn.Read(make([]byte, 1))
+			_, _ = conn.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n"))
+		})
+	}, nil, new(*RefusedError), []string{"does not speak TLS"}},
+	{"closes at once", func(w *world, c *Config) { c.Dial = serving(func(net.Conn) {}) }, nil,
+		new(*RefusedError), []string{"closed the connection during the TLS handshake"}},
+	{"handshake never ends", func(w *world, c *Config) {
+		c.Dial = serving(func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
+	}, nil, new(*RefusedError), []string{"no TLS handshake within 10s"}},
+	{"TLS 1.2", func(w *world, c *Config) { w.r.tls.MinVersion, w.r.tls.MaxVersion = tls.VersionTLS12, tls.VersionTLS12 }, nil,
+		new(*RefusedError), []string{"does not speak TLS 1.3", "protocol version"}},
+	{"another ALPN", func(w *world, c *Config) { w.r.tls.NextProtos = []string{"h2"} }, nil,
+		new(*RefusedError), []string{"dbw/1", "no application protocol"}},
+	{"no ALPN", func(w *world, c *Config) { w.r.tls.NextProtos = nil }, nil,
+		new(*RefusedError), []string{"dbw/1"}},
+	{"domain not served", func(w *world, c *Config) { w.r.tls.Certificates = nil }, nil,
+		new(*RefusedError), []string{"does not serve the domain prod.example", "unrecognized name"}},
+	{"router of another domain", func(w *world, c *Config) {
+		other := newFakeRouter(newDomain("other.example"), "r1")
+		w.r.tls.Certificates = other.tls.Certificates
+	}, nil, new(*RouterCertificateError), []string{"prod.example"}},
+	{"router of a false domain with the right name", func(w *world, c *Config) {
+		other := newFakeRouter(newDomain("prod.example"), "r1")
+		w.r.tls.Certificates = other.tls.Certificates
+	}, nil, new(*RouterCertificateError), []string{"prod.example"}},
+	{"node as router", func(w *world, c *Config) {
+		w.r.tls.Certificates = []tls.Certificate{w.d.node("impostor").TLSCertificate("")}
+	}, nil, new(*RouterCertificateError), []string{"node"}},
+	{"grant expired", func(w *world, c *Config) {
+		expired := w.d.member("r1", pki.RoleRouter, w.r.key, 30*time.Minute, 10*time.Minute)
+		w.r.tls.Certificates = []tls.Certificate{{Certificate: expired.Chain, PrivateKey: w.r.key}}
+	}, nil, new(*RouterCertificateError), []string{"expired"}},
+	{"router refuses the certificate", func(w *world, c *Config) {
+		w.r.tls.VerifyConnection = func(tls.ConnectionState) error { return errors.New("no") }
+	}, nil, new(*RefusedError), []string{"does not accept this node's certificate", "bad certificate", "prod.example", "causeway pki show"}},
+	{"closes after the handshake", nil, func(*session) {},
+		new(*RefusedError), []string{"right after the TLS handshake", "causeway pki show"}},
+	{"says nothing", nil, (*session).awaitEnd,
+		new(*RefusedError), []string{"no hello from the router within 5s"}},
+	{"half a hello", nil, func(s *session) { _ = s.write(s.sign(helloFrame(s))[:70]); s.awaitEnd() },
+		new(*RefusedError), []string{"no hello from the router within 5s"}},
+	{"goodbye clock", nil, func(s *session) {
+		s.last = uint64(time.Now().Add(time.Hour).UnixNano())
+		saysGoodbye(codec.GoodbyeClock)(s)
+	}, new(*ClockError), []string{"1h0m0s", "2000-01-01 00:00:", "2000-01-01 01:00:", "said the test", "timedatectl"}},
+	{"hello of another time", nil, func(s *session) {
+		s.last = uint64(time.Now().Add(6 * time.Minute).UnixNano())
+		saysHello(func(*codec.Hello) {})(s)
+	}, new(*ClockError), []string{"6m0s", "2000-01-01 00:0"}},
+	{"goodbye version", nil, saysGoodbye(codec.GoodbyeVersion),
+		new(*GoodbyeError), []string{"version", "said the test", "update"}},
+	{"hello of another version", nil, saysHello(func(h *codec.Hello) { h.Version = 2 }),
+		new(*VersionError), []string{"version 2", "version 1"}},
+	{"hello of a node", nil, saysHello(func(h *codec.Hello) { h.Role = codec.RoleNode }),
+		new(*ProtocolError), []string{"role", "router", "node"}[1:]},
+	{"goodbye revoked", nil, saysGoodbye(codec.GoodbyeRevoked), new(*GoodbyeError), []string{"revoked", "causeway pki request"}},
+	{"goodbye limit", nil, saysGoodbye(codec.GoodbyeLimit), new(*GoodbyeError), []string{"limit"}},
+	{"keep-alive before hello", nil, says(&codec.KeepAlive{}), new(*ProtocolError), []string{"before its hello"}},
+	{"message before hello", nil, func(s *session) {
+		_ = s.write(s.frame(s.node.Address, codec.CategoryEcho, nil))
+		s.awaitEnd()
+	}, new(*ProtocolError), []string{"before its hello", "echo"}},
+	{"bad signature", nil, func(s *session) {
+		f := s.sign(helloFrame(s))
+		f[len(f)-1] ^= 1
+		_ = s.write(f)
+		s.awaitEnd()
+	}, new(*ProtocolError), []string{"bad signature"}},
+	{"another recipient", nil, func(s *session) {
+		f := helloFrame(s)
+		f.Recipient[15]++
+		_ = s.write(s.sign(f))
+		s.awaitEnd()
+	}, new(*ProtocolError), []string{"another recipient"}},
+	{"another sender", nil, func(s *session) {
+		f := helloFrame(s)
+		f.Sender[15]++
+		_ = s.write(s.sign(f))
+		s.awaitEnd()
+	}, new(*ProtocolError), []string{"another sender"}},
+	{"malformed frame", nil, func(s *session) {
+		f := s.sign(helloFrame(s))
+		f[50] = 2
+		_ = s.write(f)
+		s.awaitEnd()
+	}, new(*ProtocolError), []string{"malformed"}},
+	{"malformed hello", nil, func(s *session) {
+		f := helloFrame(s)
+		f.Body = []byte{0xa1, 0, 1}
+		_ = s.write(s.sign(f))
+		s.awaitEnd()
+	}, new(*ProtocolError), []string{"codec"}},
+}
+
 func TestRefusals(t *testing.T) {
-	signedControl := func(m codec.Control) func(*session) {
-		return func(s *session) { _ = s.control(m); s.awaitEnd() }
-	}
-	hello := func(change func(*codec.Hello)) func(*session) {
-		return func(s *session) {
-			h := s.r.hello
-			change(&h)
-			signedControl(&h)(s)
-		}
-	}
-	helloFrame := func(s *session) *codec.Frame {
-		return &codec.Frame{
-			Recipient: s.node.Address, Sender: s.peer.Address, Category: codec.CategoryControl,
-			SendTime: s.now(), CertID: s.peer.CertID, Body: must(codec.AppendControl(nil, &s.r.hello)),
-		}
-	}
-	goodbye := func(reason codec.GoodbyeReason) func(*session) {
-		return signedControl(&codec.Goodbye{Reason: reason, Text: "said the test"})
-	}
-	type prepare func(w *world, c *Config)
-	tests := []struct {
-		name    string
-		prepare prepare        // before dialling
-		script  func(*session) // after TLS
-		want    any            // the error's type
-		words   []string
-	}{
-		{"unreachable", func(w *world, c *Config) { c.Routers = []string{"dbw://gone.test:7199"} }, nil,
-			new(*UnreachableError), []string{"gone.test:7199", "connection refused", "check that the router runs"}},
-		{"plain text on the port", func(w *world, c *Config) {
-			c.Dial = serving(func(conn net.Conn) {
-				_, _ = conn.Read(make([]byte, 1))
-				_, _ = conn.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n"))
-			})
-		}, nil, new(*RefusedError), []string{"does not speak TLS"}},
-		{"closes at once", func(w *world, c *Config) { c.Dial = serving(func(net.Conn) {}) }, nil,
-			new(*RefusedError), []string{"closed the connection during the TLS handshake"}},
-		{"handshake never ends", func(w *world, c *Config) {
-			c.Dial = serving(func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
-		}, nil, new(*RefusedError), []string{"no TLS handshake within 10s"}},
-		{"TLS 1.2", func(w *world, c *Config) { w.r.tls.MinVersion, w.r.tls.MaxVersion = tls.VersionTLS12, tls.VersionTLS12 }, nil,
-			new(*RefusedError), []string{"does not speak TLS 1.3", "protocol version"}},
-		{"another ALPN", func(w *world, c *Config) { w.r.tls.NextProtos = []string{"h2"} }, nil,
-			new(*RefusedError), []string{"dbw/1", "no application protocol"}},
-		{"no ALPN", func(w *world, c *Config) { w.r.tls.NextProtos = nil }, nil,
-			new(*RefusedError), []string{"dbw/1"}},
-		{"domain not served", func(w *world, c *Config) { w.r.tls.Certificates = nil }, nil,
-			new(*RefusedError), []string{"does not serve the domain prod.example", "unrecognized name"}},
-		{"router of another domain", func(w *world, c *Config) {
-			other := newFakeRouter(newDomain("other.example"), "r1")
-			w.r.tls.Certificates = other.tls.Certificates
-		}, nil, new(*RouterCertificateError), []string{"prod.example"}},
-		{"router of a false domain with the right name", func(w *world, c *Config) {
-			other := newFakeRouter(newDomain("prod.example"), "r1")
-			w.r.tls.Certificates = other.tls.Certificates
-		}, nil, new(*RouterCertificateError), []string{"prod.example"}},
-		{"node as router", func(w *world, c *Config) {
-			w.r.tls.Certificates = []tls.Certificate{w.d.node("impostor").TLSCertificate("")}
-		}, nil, new(*RouterCertificateError), []string{"node"}},
-		{"grant expired", func(w *world, c *Config) {
-			expired := w.d.member("r1", pki.RoleRouter, w.r.key, 30*time.Minute, 10*time.Minute)
-			w.r.tls.Certificates = []tls.Certificate{{Certificate: expired.Chain, PrivateKey: w.r.key}}
-		}, nil, new(*RouterCertificateError), []string{"expired"}},
-		{"router refuses the certificate", func(w *world, c *Config) {
-			w.r.tls.VerifyConnection = func(tls.ConnectionState) error { return errors.New("no") }
-		}, nil, new(*RefusedError), []string{"does not accept this node's certificate", "bad certificate", "prod.example", "causeway pki show"}},
-		{"closes after the handshake", nil, func(*session) {},
-			new(*RefusedError), []string{"right after the TLS handshake", "causeway pki show"}},
-		{"says nothing", nil, (*session).awaitEnd,
-			new(*RefusedError), []string{"no hello from the router within 5s"}},
-		{"half a hello", nil, func(s *session) { _ = s.write(s.sign(helloFrame(s))[:70]); s.awaitEnd() },
-			new(*RefusedError), []string{"no hello from the router within 5s"}},
-		{"goodbye clock", nil, func(s *session) {
-			s.last = uint64(time.Now().Add(time.Hour).UnixNano())
-			goodbye(codec.GoodbyeClock)(s)
-		}, new(*ClockError), []string{"1h0m0s", "2000-01-01 00:00:", "2000-01-01 01:00:", "said the test", "timedatectl"}},
-		{"hello of another time", nil, func(s *session) {
-			s.last = uint64(time.Now().Add(6 * time.Minute).UnixNano())
-			hello(func(*codec.Hello) {})(s)
-		}, new(*ClockError), []string{"6m0s", "2000-01-01 00:0"}},
-		{"goodbye version", nil, goodbye(codec.GoodbyeVersion),
-			new(*GoodbyeError), []string{"version", "said the test", "update"}},
-		{"hello of another version", nil, hello(func(h *codec.Hello) { h.Version = 2 }),
-			new(*VersionError), []string{"version 2", "version 1"}},
-		{"hello of a node", nil, hello(func(h *codec.Hello) { h.Role = codec.RoleNode }),
-			new(*ProtocolError), []string{"role", "router", "node"}[1:]},
-		{"goodbye revoked", nil, goodbye(codec.GoodbyeRevoked), new(*GoodbyeError), []string{"revoked", "causeway pki request"}},
-		{"goodbye limit", nil, goodbye(codec.GoodbyeLimit), new(*GoodbyeError), []string{"limit"}},
-		{"keep-alive before hello", nil, signedControl(&codec.KeepAlive{}), new(*ProtocolError), []string{"before its hello"}},
-		{"message before hello", nil, func(s *session) {
-			_ = s.write(s.frame(s.node.Address, codec.CategoryEcho, nil))
-			s.awaitEnd()
-		}, new(*ProtocolError), []string{"before its hello", "echo"}},
-		{"bad signature", nil, func(s *session) {
-			f := s.sign(helloFrame(s))
-			f[len(f)-1] ^= 1
-			_ = s.write(f)
-			s.awaitEnd()
-		}, new(*ProtocolError), []string{"bad signature"}},
-		{"another recipient", nil, func(s *session) {
-			f := helloFrame(s)
-			f.Recipient[15]++
-			_ = s.write(s.sign(f))
-			s.awaitEnd()
-		}, new(*ProtocolError), []string{"another recipient"}},
-		{"another sender", nil, func(s *session) {
-			f := helloFrame(s)
-			f.Sender[15]++
-			_ = s.write(s.sign(f))
-			s.awaitEnd()
-		}, new(*ProtocolError), []string{"another sender"}},
-		{"malformed frame", nil, func(s *session) {
-			f := s.sign(helloFrame(s))
-			f[50] = 2
-			_ = s.write(f)
-			s.awaitEnd()
-		}, new(*ProtocolError), []string{"malformed"}},
-		{"malformed hello", nil, func(s *session) {
-			f := helloFrame(s)
-			f.Body = []byte{0xa1, 0, 1}
-			_ = s.write(s.sign(f))
-			s.awaitEnd()
-		}, new(*ProtocolError), []string{"codec"}},
-	}
-	for _, test := range tests {
+	for _, test := range refusals {
 		t.Run(test.name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
 				c := w.config(w.d.node("a"))
@@ -207,6 +215,7 @@ func TestRefusals(t *testing.T) {
 				_, err := Connect(w.ctx(), c)
 				w.r.sessions <- nil
 				<-scripted
+				t.Log(err)
 				checkError[*ConnectError](t, err, append(test.words, c.Routers[0])...)
 				if !errors.As(err, test.want) {
 					t.Errorf("error %v has no %T", err, test.want)

@@ -37,9 +37,11 @@
 // # Inside
 //
 // One goroutine (run.go) owns the life of the node; a connection has a reader
-// (receive.go) and a writer (write.go); replies are signed and queued by one
-// more (answer.go). Locks, in the order in which they may be held together:
-// Node.in.mu, then Node.out.mu; the delivery queue's own is taken last. What
-// decides without I/O takes (event, now) and is tested without any: hello.go,
-// dedup.go, pending.go, certs.go, recent.go, backoff.go.
+// (control.go, receive.go) and a writer (write.go); replies are signed and
+// queued by one more (answer.go). Locks, in the order in which they may be held
+// together: receiving.mu, then outgoing.mu; those of the other parts
+// (deliveries, answers, echoes, names) guard their own maps and queues, and no
+// other lock is taken while one of them is held. What decides without I/O takes
+// (event, now) and is tested by itself: hello.go, dedup.go, pending.go,
+// certs.go, recent.go, backoff.go.
 package node

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"causeway/codec"
+	"causeway/crypto/pki"
 )
 
 var (
@@ -121,7 +122,11 @@ type RouterCertificateError struct {
 }
 
 func (e *RouterCertificateError) Error() string {
-	return fmt.Sprintf("the other end did not show a grant of %s: %v", e.Domain, e.Err)
+	s := fmt.Sprintf("the other end did not show a grant of %s: %v", e.Domain, e.Err)
+	if reason, ok := pki.ReasonOf(e.Err); ok && reason == pki.ReasonUnknownRoot {
+		s += "; a node trusts only root.crt of its identity: see that it is the router's domain's"
+	}
+	return s
 }
 
 // Unwrap returns the cause.

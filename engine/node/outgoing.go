@@ -108,7 +108,7 @@ func (o *outgoing) pushLocked(s *slot) {
 	} else {
 		o.bytes += s.charge
 	}
-	if o.head > 0 && len(o.slots) == cap(o.slots) {
+	if o.head > len(o.slots)/2 && len(o.slots) == cap(o.slots) {
 		n := copy(o.slots, o.slots[o.head:])
 		clear(o.slots[n:])
 		o.slots, o.head = o.slots[:n], 0
@@ -256,6 +256,8 @@ func (o *outgoing) acceptableLocked(s *slot, c *conn) bool {
 	}
 	if s.sent != nil {
 		s.sent.resolveLocked(sentFailed, &BodySizeError{Size: size, Max: int(c.hello.BodyMax), Router: true})
+	} else {
+		c.n.counters.answersLost.Add(1)
 	}
 	return false
 }

@@ -28,7 +28,7 @@ type pending struct {
 
 // wrote takes note of the next frame; s is nil for frames that no Send made.
 func (p *pending) wrote(s *Sent) {
-	if p.head > 0 && len(p.waiting) == cap(p.waiting) {
+	if p.head > len(p.waiting)/2 && len(p.waiting) == cap(p.waiting) {
 		n := copy(p.waiting, p.waiting[p.head:])
 		clear(p.waiting[n:])
 		p.waiting, p.head = p.waiting[:n], 0

@@ -52,7 +52,7 @@ type Stats struct {
 	CertificatesRefused uint64 // answers that did not verify
 	NamesRefused        uint64 // entries of lookups that did not verify
 	NoticesIgnored      uint64 // frames in notices that this node does not remember to have sent
-	NoticesLost         uint64 // refused frames whose senders could not be told
+	AnswersLost         uint64 // refused frames whose senders could not be told
 	CallbacksLost       uint64 // notices that Config.OnNotice was too slow for
 
 	WaitingOutBytes   int // queued by Send, charged
@@ -67,7 +67,7 @@ type counters struct {
 	framesIn, bytesIn, delivered, consumed, parked atomic.Uint64
 	certificatesAsked, certificatesRefused         atomic.Uint64
 	namesRefused                                   atomic.Uint64
-	noticesIgnored, noticesLost, callbacksLost     atomic.Uint64
+	noticesIgnored, answersLost, callbacksLost     atomic.Uint64
 	dropped                                        [dropReasons]atomic.Uint64
 }
 
@@ -83,7 +83,7 @@ func (n *Node) Stats() Stats {
 		FramesIn: c.framesIn.Load(), BytesIn: c.bytesIn.Load(), Delivered: c.delivered.Load(), Consumed: c.consumed.Load(), Parked: c.parked.Load(),
 		CertificatesAsked: c.certificatesAsked.Load(), CertificatesRefused: c.certificatesRefused.Load(),
 		NamesRefused:   c.namesRefused.Load(),
-		NoticesIgnored: c.noticesIgnored.Load(), NoticesLost: c.noticesLost.Load(), CallbacksLost: c.callbacksLost.Load(),
+		NoticesIgnored: c.noticesIgnored.Load(), AnswersLost: c.answersLost.Load(), CallbacksLost: c.callbacksLost.Load(),
 		Dropped: make(map[string]uint64),
 	}
 	for reason := range c.dropped {
