@@ -16,7 +16,11 @@ func (p *peer) say(m codec.Control) {
 	if err != nil {
 		panic(fmt.Sprintf("engine: own %T breaks a bound of the protocol: %v", m, err))
 	}
-	p.loop.sendOwn(p.conn.Ref(), p.domain, p.address(), codec.CategoryControl, body)
+	kind := link.OwnAhead
+	if g, ok := m.(*codec.Goodbye); ok && g.ReadFor == 0 {
+		kind = link.Own // the last frame of all
+	}
+	p.loop.sendOwn(p.conn.Ref(), p.domain, p.address(), codec.CategoryControl, body, kind)
 }
 
 // control handles f, a link-control frame with a good signature.
@@ -234,7 +238,7 @@ func (p *peer) echo(f codec.Raw) {
 	if err != nil {
 		panic("engine: an echo that the codec took and refuses: " + err.Error())
 	}
-	p.loop.sendOwn(p.conn.Ref(), p.domain, p.address(), codec.CategoryEcho, body)
+	p.loop.sendOwn(p.conn.Ref(), p.domain, p.address(), codec.CategoryEcho, body, link.OwnAhead)
 }
 
 // describe is how a peer stands in the log.

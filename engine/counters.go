@@ -54,7 +54,6 @@ type counters struct {
 	received   atomic.Uint64 // cut, other than link control
 	control    atomic.Uint64 // cut, link control
 	consumed   atomic.Uint64 // handled here: link control, echo to this router
-	made       atomic.Uint64 // frames that this router made and queued
 	noticed    atomic.Uint64 // frames that notices told of, listed or counted
 	unnoticed  atomic.Uint64 // frames whose sender could not be told: gone, or too many kinds of trouble at once
 	paused     atomic.Uint64 // times a node was not read because a queue was full

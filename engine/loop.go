@@ -54,14 +54,9 @@ func (l *loop) consume(b *buf.Buffer) {
 // forward takes b to its destination.
 func (l *loop) forward(to link.Ref, b *buf.Buffer) { l.link.Send(to, b) }
 
-// Classes of frames that link counts apart.
-const (
-	classForwarded = 0
-	classMade      = 1 // made by this router
-)
-
-// sendOwn makes, signs and sends a frame of this router.
-func (l *loop) sendOwn(to link.Ref, d *domain, address codec.Address, category codec.Category, body []byte) {
+// sendOwn makes, signs and sends a frame of this router. It goes before the
+// frames that wait for the same connection, unless it must be its last.
+func (l *loop) sendOwn(to link.Ref, d *domain, address codec.Address, category codec.Category, body []byte, kind link.Kind) {
 	r := l.router
 	f, err := ownFrame(r.signer, d, address, category, r.config.TTLMax, r.ownTime(l.link.Now()), body)
 	if err != nil {
@@ -74,8 +69,7 @@ func (l *loop) sendOwn(to link.Ref, d *domain, address codec.Address, category c
 		panic("engine: own frame breaks a bound of the protocol: " + err.Error())
 	}
 	b.B = wire
-	l.count.made.Add(1)
-	l.link.Send(to, b)
+	l.link.SendKind(to, b, kind)
 }
 
 // owe has f's sender told, if this drop is one that senders are told of.

@@ -28,8 +28,8 @@ func (o *verifyObserver) observe(frames int, took time.Duration) {
 func (r *Router) Counts() Counts {
 	c := Counts{Dropped: make(map[string]uint64, dropReasons)}
 	stats := r.link.Stats()
-	c.Forwarded = stats.FramesWritten
-	c.Made = stats.FramesWritten
+	c.Forwarded = stats.FramesWritten - stats.OwnWritten
+	c.Made = stats.OwnWritten
 	for _, l := range r.loops {
 		c.Consumed += l.count.consumed.Load()
 		for reason := dropNone + 1; reason < dropReasons; reason++ {
@@ -82,11 +82,11 @@ func (r *Router) addFrameMetrics(m *admin.Metrics) {
 	counter(m, "causeway_frames_cut_total", "Whole frames received, of all categories.",
 		func() float64 { return float64(r.Counts().Cut) })
 	counter(m, "causeway_frames_forwarded_total", "Frames handed to the kernel for their recipient.",
-		func() float64 { return float64(r.link.Stats().FramesWritten) })
+		func() float64 { return float64(r.Counts().Forwarded) })
 	counter(m, "causeway_frames_consumed_total", "Frames that were for this router: link control and echo.",
 		r.sum(func(c *counters) *atomic.Uint64 { return &c.consumed }))
 	counter(m, "causeway_frames_made_total", "Frames that this router made and handed to the kernel: link control, echo, notices.",
-		func() float64 { return float64(r.link.Stats().FramesWritten) })
+		func() float64 { return float64(r.Counts().Made) })
 	m.Add(admin.Family{
 		Name: "causeway_frames_dropped_total", Help: "Frames dropped, by reason.", Counter: true, Labels: []string{"reason"},
 		Read: func() (s []admin.Sample) {

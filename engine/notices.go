@@ -134,7 +134,7 @@ func (l *loop) sendNotice(sender codec.Address, d *domain, n *noticed) {
 	if err != nil {
 		panic("engine: a notice that the codec refuses: " + err.Error())
 	}
-	l.sendOwn(ref, d, sender, codec.CategoryNotice, body)
+	l.sendOwn(ref, d, sender, codec.CategoryNotice, body, link.OwnAhead)
 	l.count.noticed.Add(count)
 }
 

@@ -55,7 +55,9 @@ type Conn struct {
 	blocked bool // the kernel takes no more for now
 	watched bool // in W
 	queue   fifo[queued]
-	sealed  int // bytes of the queue's first frame that are sealed
+	ahead   fifo[queued]  // goes before queue
+	sealing *fifo[queued] // whose first frame is sealed in part
+	sealed  int           // bytes of it that are
 	marks   fifo[mark]
 	out     ciphertext
 

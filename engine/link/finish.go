@@ -87,7 +87,7 @@ func (c *Conn) FinishOnLoop(why error, deadline time.Time) {
 // whether there is more of it.
 func (c *Conn) finishStep() (more bool) {
 	// The backlog includes frames that other loops are about to splice in.
-	if c.phase != phaseFlushing || !c.queue.empty() || c.slot.backlog.Load() > 0 {
+	if c.phase != phaseFlushing || !c.queuesEmpty() || c.slot.backlog.Load() > 0 {
 		return false
 	}
 	if !c.closeSent {
@@ -158,7 +158,7 @@ func (l *Loop) hungUp(c *Conn, cause error) {
 	}
 	c.noWrite = reset
 	input := c.phase == phaseOpen && (c.holds() || c.masked)
-	output := c.phase <= phaseFlushing && !reset && (c.out.waiting > 0 || !c.queue.empty() || c.slot.backlog.Load() > 0)
+	output := c.phase <= phaseFlushing && !reset && (c.out.waiting > 0 || !c.queuesEmpty() || c.slot.backlog.Load() > 0)
 	if !input && !output {
 		c.endOrphan(cause)
 		return
@@ -231,27 +231,28 @@ func (l *Loop) teardown(c *Conn) {
 		c.fd = -1
 	}
 	c.phase = phaseClosed
-	lost := c.endQueues()
+	lost, own := c.endQueues()
 	c.dropInput()
 	l.stat.lost.Add(uint64(lost))
 	l.stat.closed.Add(1)
-	l.engine.handler.Closed(c, c.why, lost)
+	l.engine.handler.Closed(c, c.why, lost-own)
 	l.vacate(c)
 }
 
 // endQueues gives unsealed frames back and returns how many sealed ones the
-// kernel has not taken.
-func (c *Conn) endQueues() (lost int) {
+// kernel has not taken, and how many of these were the handler's own.
+func (c *Conn) endQueues() (lost, own int) {
 	l := c.loop
 	bytes := 0
 	for !c.marks.empty() {
 		m := c.marks.pop(&l.spareMarks)
 		lost += int(m.frames)
+		own += int(m.own)
 		bytes += int(m.bytes)
 	}
 	c.out.taken(l, c.out.waiting)
-	for !c.queue.empty() {
-		b := c.queue.pop(&l.spareQueued).b
+	for !c.queuesEmpty() {
+		b := c.nextQueue().pop(&l.spareQueued).b
 		bytes += len(b.B) - c.sealed
 		c.sealed = 0
 		l.undeliverable(c.Ref(), b)
@@ -260,7 +261,7 @@ func (c *Conn) endQueues() (lost int) {
 	if bytes > 0 {
 		l.release(c.slot, bytes)
 	}
-	return lost
+	return lost, own
 }
 
 // vacate frees c's slot: its Ref resolves to nothing, and who waits for it goes

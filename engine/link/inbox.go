@@ -9,13 +9,14 @@ import (
 // parcel is what one loop sends to another: a frame, or (b == nil) the end of
 // a wait.
 type parcel struct {
-	to  Ref
-	b   *buf.Buffer
-	seq uint32 // of the wait that ended
+	to   Ref
+	b    *buf.Buffer
+	seq  uint32 // of the wait that ended
+	kind Kind   // of b
 }
 
 // parcelsKeptMax bounds the memory that an inbox or outbox keeps after a burst,
-// in parcels (24 bytes each).
+// in parcels (32 bytes each).
 const parcelsKeptMax = 1 << 16
 
 // inbox is what other goroutines give to a loop. Loops splice into it once per
@@ -82,7 +83,7 @@ func (l *Loop) takeInbox() {
 		if p.b == nil {
 			l.endWait(p.to, p.seq)
 		} else {
-			l.deliver(p.to, p.b)
+			l.deliver(p)
 		}
 	}
 	l.parcels = emptied(l.parcels)
@@ -94,15 +95,15 @@ func (l *Loop) takeInbox() {
 
 // deliver ends the journey of a frame from another goroutine. It is in its
 // slot's backlog already.
-func (l *Loop) deliver(to Ref, b *buf.Buffer) {
-	if c := l.Conn(to); c != nil && c.accepts() {
-		c.enqueue(b)
+func (l *Loop) deliver(p parcel) {
+	if c := l.Conn(p.to); c != nil && c.accepts() {
+		c.enqueue(p.b, p.kind)
 		return
 	}
-	if s := l.slots.get(to.slot()); s != nil {
-		l.release(s, len(b.B))
+	if s := l.slots.get(p.to.slot()); s != nil {
+		l.release(s, len(p.b.B))
 	}
-	l.dead = append(l.dead, parcel{to: to, b: b})
+	l.dead = append(l.dead, p)
 }
 
 // spliceOutboxes hands over what this loop has for others.

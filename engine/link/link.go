@@ -122,8 +122,8 @@ type Handler interface {
 	// Undeliverable takes b, which was sent to `to`: a connection that is gone,
 	// or that ended with b still whole in its queue. It runs on to's loop.
 	Undeliverable(l *Loop, to Ref, b *buf.Buffer)
-	// Closed is the last callback about c. lost counts frames that were sealed
-	// but never handed to the kernel. c.Ref() resolves until it returns.
+	// Closed is the last callback about c. lost counts forwarded frames that were
+	// sealed but never handed to the kernel. c.Ref() resolves until it returns.
 	Closed(c *Conn, why error, lost int)
 	// TurnEnd comes once per turn, before the flush.
 	TurnEnd(l *Loop)

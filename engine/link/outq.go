@@ -86,8 +86,9 @@ func (f *fifo[T]) pop(spare *segments[T]) (item T) {
 
 // queued is a frame that waits for its connection.
 type queued struct {
-	b  *buf.Buffer
-	at int64 // when it was queued, Engine.elapsed
+	b   *buf.Buffer
+	at  int64 // when it was queued, Engine.elapsed
+	own bool
 }
 
 // mark is one TLS record on its way to the kernel.
@@ -96,16 +97,37 @@ type mark struct {
 	at     int64  // when its oldest frame was queued
 	bytes  int32  // of frames in it
 	frames int32  // whose last byte is in it
+	own    int32  // of these
 }
 
 // enqueue takes b, which is in c's slot's backlog already.
-func (c *Conn) enqueue(b *buf.Buffer) {
+func (c *Conn) enqueue(b *buf.Buffer, kind Kind) {
 	l := c.loop
-	c.queue.push(&l.spareQueued, queued{b, l.elapsed()})
+	to := &c.queue
+	if kind == OwnAhead {
+		to = &c.ahead
+	}
+	to.push(&l.spareQueued, queued{b, l.elapsed(), kind != Forwarded})
 	if c.oldest.Load() == 0 {
 		c.oldest.Store(l.elapsed())
 	}
 	c.markDirty()
+}
+
+// queuesEmpty tells whether no frame waits to be sealed.
+func (c *Conn) queuesEmpty() bool { return c.queue.empty() && c.ahead.empty() }
+
+// nextQueue returns the queue whose first frame is sealed next: one that is
+// sealed in part is finished first, then the frames go that go ahead. Not both
+// queues may be empty.
+func (c *Conn) nextQueue() *fifo[queued] {
+	switch {
+	case c.sealed > 0:
+		return c.sealing
+	case !c.ahead.empty():
+		return &c.ahead
+	}
+	return &c.queue
 }
 
 // markDirty lets the next flush look at c.
@@ -123,8 +145,8 @@ func (c *Conn) noteOldest() {
 	switch {
 	case !c.marks.empty():
 		at = c.marks.front().at
-	case !c.queue.empty():
-		at = c.queue.front().at
+	case !c.queuesEmpty():
+		at = c.nextQueue().front().at
 	}
 	if c.oldest.Load() != at {
 		c.oldest.Store(at)

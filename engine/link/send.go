@@ -2,14 +2,27 @@ package link
 
 import "causeway/engine/buf"
 
-// Send takes b and queues it for the connection `to`, on whatever loop that is.
-// Frames from one loop to one destination keep their order. A frame for a
-// connection that is gone comes back through Handler.Undeliverable.
-func (l *Loop) Send(to Ref, b *buf.Buffer) {
+// Kind says how a frame is queued and counted.
+type Kind uint8
+
+const (
+	Forwarded Kind = iota // came from another connection
+	Own                   // made by the handler; counted apart
+	OwnAhead              // the same, and goes before the frames that wait
+)
+
+// Send takes b, a forwarded frame, and queues it for the connection `to`, on
+// whatever loop that is. Frames of one kind from one loop to one destination
+// keep their order. A frame for a connection that is gone comes back through
+// Handler.Undeliverable.
+func (l *Loop) Send(to Ref, b *buf.Buffer) { l.SendKind(to, b, Forwarded) }
+
+// SendKind is Send for a frame of the kind given.
+func (l *Loop) SendKind(to Ref, b *buf.Buffer, kind Kind) {
 	if to.Loop() == l.index {
 		if c := l.Conn(to); c != nil && c.accepts() {
 			c.slot.backlog.Add(int64(len(b.B)))
-			c.enqueue(b)
+			c.enqueue(b, kind)
 			return
 		}
 		l.dead = append(l.dead, parcel{to: to, b: b})
@@ -22,7 +35,7 @@ func (l *Loop) Send(to Ref, b *buf.Buffer) {
 		return
 	}
 	s.backlog.Add(int64(len(b.B)))
-	l.outbox[to.Loop()] = append(l.outbox[to.Loop()], parcel{to: to, b: b})
+	l.outbox[to.Loop()] = append(l.outbox[to.Loop()], parcel{to: to, b: b, kind: kind})
 	l.arm()
 }
 

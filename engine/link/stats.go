@@ -15,6 +15,7 @@ type LoopStats struct {
 	BytesOut      uint64 // ciphertext handed to the kernel, without handshakes
 	FramesCut     uint64
 	FramesWritten uint64 // handed to the kernel to the last byte
+	OwnWritten    uint64 // of these, frames that the handler made
 	Undeliverable uint64 // frames given back
 	Lost          uint64 // frames that were sealed and never handed to the kernel
 	Malformed     uint64 // connections closed for a malformed frame
@@ -41,6 +42,7 @@ type loopStat struct {
 	opened, closed           atomic.Uint64
 	bytesIn, bytesOut        atomic.Uint64
 	framesCut, framesWritten atomic.Uint64
+	ownWritten               atomic.Uint64
 	undeliverable, lost      atomic.Uint64
 	malformed, pauses        atomic.Uint64
 	turns, wakes             atomic.Uint64
@@ -72,6 +74,7 @@ func (l *Loop) stats() LoopStats {
 		Opened: t.opened.Load(), Closed: t.closed.Load(),
 		BytesIn: t.bytesIn.Load(), BytesOut: t.bytesOut.Load(),
 		FramesCut: t.framesCut.Load(), FramesWritten: t.framesWritten.Load(),
+		OwnWritten:    t.ownWritten.Load(),
 		Undeliverable: t.undeliverable.Load(), Lost: t.lost.Load(),
 		Malformed: t.malformed.Load(), Pauses: t.pauses.Load(),
 		Turns: t.turns.Load(), Wakes: t.wakes.Load(),
@@ -100,6 +103,7 @@ func (s *LoopStats) add(o LoopStats) {
 	s.FramesCut += o.FramesCut
 	s.FramesWritten += o.FramesWritten
 	s.Undeliverable += o.Undeliverable
+	s.OwnWritten += o.OwnWritten
 	s.Lost += o.Lost
 	s.Malformed += o.Malformed
 	s.Pauses += o.Pauses

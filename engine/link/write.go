@@ -148,7 +148,7 @@ func (c *Conn) flush() {
 
 // seal makes records of queued frames while little ciphertext waits.
 func (c *Conn) seal() {
-	for c.phase <= phaseFlushing && !c.queue.empty() && c.out.waiting < sealedMax {
+	for c.phase <= phaseFlushing && !c.queuesEmpty() && c.out.waiting < sealedMax {
 		c.sealRecord()
 	}
 }
@@ -157,20 +157,22 @@ func (c *Conn) seal() {
 // one.
 func (c *Conn) sealRecord() {
 	l := c.loop
-	m := mark{at: c.queue.front().at}
+	q := c.nextQueue()
+	m := mark{at: q.front().at}
 	var err error
-	if rest := c.queue.front().b.B[c.sealed:]; len(rest) >= recordMax {
+	if rest := q.front().b.B[c.sealed:]; len(rest) >= recordMax {
 		// A piece of a large frame goes without the copy. Its buffer ends only
 		// after it has been sealed.
 		_, err = c.tls.Write(rest[:recordMax])
 		m.bytes = recordMax
-		c.sealedPiece(recordMax, &m)
+		c.sealedPiece(q, recordMax, &m)
 	} else {
 		n := 0
-		for n < recordMax && !c.queue.empty() {
-			k := copy(l.record[n:], c.queue.front().b.B[c.sealed:])
+		for n < recordMax && !c.queuesEmpty() {
+			q = c.nextQueue()
+			k := copy(l.record[n:], q.front().b.B[c.sealed:])
 			n += k
-			c.sealedPiece(k, &m)
+			c.sealedPiece(q, k, &m)
 		}
 		m.bytes = int32(n)
 		_, err = c.tls.Write(l.record[:n])
@@ -183,14 +185,18 @@ func (c *Conn) sealRecord() {
 	}
 }
 
-// sealedPiece notes that n more bytes of the first frame are in record m; the
+// sealedPiece notes that n more bytes of q's first frame are in record m; the
 // whole frame leaves the queue.
-func (c *Conn) sealedPiece(n int, m *mark) {
+func (c *Conn) sealedPiece(q *fifo[queued], n int, m *mark) {
 	c.sealed += n
-	if c.sealed == len(c.queue.front().b.B) {
-		buf.Put(c.queue.pop(&c.loop.spareQueued).b)
-		c.sealed = 0
+	c.sealing = q
+	if first := q.front(); c.sealed == len(first.b.B) {
 		m.frames++
+		if first.own {
+			m.own++
+		}
+		buf.Put(q.pop(&c.loop.spareQueued).b)
+		c.sealed = 0
 	}
 }
 
@@ -231,15 +237,17 @@ func (c *Conn) writeOut() int {
 // settle accounts for the records that the kernel has taken whole.
 func (c *Conn) settle() {
 	sent := c.out.end - uint64(c.out.waiting)
-	frames, bytes := 0, 0
+	frames, own, bytes := 0, 0, 0
 	for !c.marks.empty() && c.marks.front().end <= sent {
 		m := c.marks.pop(&c.loop.spareMarks)
 		frames += int(m.frames)
+		own += int(m.own)
 		bytes += int(m.bytes)
 	}
 	if frames > 0 {
 		c.framesOut.Add(uint64(frames))
 		c.loop.stat.framesWritten.Add(uint64(frames))
+		c.loop.stat.ownWritten.Add(uint64(own))
 	}
 	if bytes > 0 {
 		c.loop.release(c.slot, bytes)
