@@ -1,6 +1,7 @@
 package link
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -29,6 +30,7 @@ type Engine struct {
 	handshaking atomic.Int64
 	accepted    atomic.Uint64
 	handshakes  atomic.Uint64
+	cutShort    atomic.Int64 // connections that Close ended before all was written
 
 	mu           sync.Mutex
 	closing      bool                   // guarded by mu, like all below
@@ -103,7 +105,7 @@ func (e *Engine) Close(ctx context.Context) error {
 	}
 	e.cancel()
 	e.working.Wait()
-	cut := e.finishAll(ctx)
+	e.finishAll(ctx)
 	ports := make([]*port, len(e.loops))
 	var ending sync.WaitGroup
 	for i, l := range e.loops {
@@ -113,15 +115,14 @@ func (e *Engine) Close(ctx context.Context) error {
 	}
 	ending.Wait()
 	stopGnet(e.client, ports)
-	if cut > 0 {
-		return fmt.Errorf("link: %d connections still had frames to write: %w", cut, context.Cause(ctx))
+	if n := e.cutShort.Load(); n > 0 {
+		return fmt.Errorf("link: %d connections still had frames to write: %w", n, cmp.Or(ctx.Err(), context.DeadlineExceeded))
 	}
 	return nil
 }
 
-// finishAll ends all connections and returns how many were ended by force
-// before everything was written.
-func (e *Engine) finishAll(ctx context.Context) (cut int) {
+// finishAll ends all connections, from the end of ctx on by force.
+func (e *Engine) finishAll(ctx context.Context) {
 	deadline, bounded := ctx.Deadline()
 	if !bounded {
 		deadline = time.Now().Add(365 * 24 * time.Hour)
@@ -141,22 +142,13 @@ func (e *Engine) finishAll(ctx context.Context) (cut int) {
 	}()
 	select {
 	case <-done:
-		return 0
+		return
 	case <-ctx.Done():
 	}
-	var forced atomic.Int64
 	for _, l := range e.loops {
-		l.Post(func() {
-			l.Range(func(c *Conn) {
-				if c.phase == phaseFlushing {
-					forced.Add(1)
-				}
-				c.CloseOnLoop(ErrEngineClosed)
-			})
-		})
+		l.Post(func() { l.Range((*Conn).giveUp) })
 	}
 	<-done
-	return int(forced.Load())
 }
 
 // endTurn is where Close learns, at the end of a turn, that a loop has no more

@@ -121,7 +121,7 @@ func (l *Loop) checkDeadlines() {
 		case c.phase >= phaseDying:
 			continue
 		case !l.now.Before(c.deadline):
-			c.die(c.why)
+			c.giveUp()
 			continue
 		case c.phase == phaseFlushing:
 			c.markDirty() // its backlog may have become empty without a write
@@ -130,6 +130,14 @@ func (l *Loop) checkDeadlines() {
 	}
 	clear(l.finishing[len(kept):])
 	l.finishing = kept
+}
+
+// giveUp ends a finishing connection whose time is over.
+func (c *Conn) giveUp() {
+	if c.phase == phaseFlushing && c.why == ErrEngineClosed {
+		c.loop.engine.cutShort.Add(1)
+	}
+	c.die(c.why)
 }
 
 // hungUp comes from gnet when the socket has ended (EOF, error, reset) or when

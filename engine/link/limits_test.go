@@ -372,3 +372,14 @@ func TestStartSaysWhatIsWrong(t *testing.T) {
 		t.Error("buffers are out")
 	}
 }
+
+func TestAddressesHaveNoZone(t *testing.T) {
+	for in, want := range map[*net.TCPAddr]string{
+		{IP: net.ParseIP("fe80::1"), Port: 7, Zone: "eth0"}: "[fe80::1]:7",
+		{IP: net.ParseIP("::ffff:10.0.0.1"), Port: 8}:       "10.0.0.1:8",
+	} {
+		if got := plainAddr(in).String(); got != want {
+			t.Errorf("%v became %s, want %s", in, got, want)
+		}
+	}
+}

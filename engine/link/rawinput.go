@@ -36,8 +36,9 @@ func rawInput(c *tls.Conn) *bytes.Buffer {
 	return (*bytes.Buffer)(unsafe.Add(unsafe.Pointer(c), rawInputAt))
 }
 
-// ciphertextMax is the longest body of a TLS 1.3 record (RFC 8446 section 5.2).
-const ciphertextMax = recordMax + 256
+// ciphertextMax is the longest body of a record that crypto/tls does not refuse
+// at its header, for any version (RFC 5246 section 6.2.3; TLS 1.3 has less).
+const ciphertextMax = recordMax + 2048
 
 // stage moves ciphertext from t.in to raw, at most to the end of the record that
 // is being received. It tells whether crypto/tls has something to do: a whole
