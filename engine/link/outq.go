@@ -1,6 +1,10 @@
 package link
 
-import "causeway/engine/buf"
+import (
+	"math"
+
+	"causeway/engine/buf"
+)
 
 // segmentLen is how many items a queue's segment holds: an idle connection has
 // no segment, one with a single frame waiting has one of 512 bytes.
@@ -141,12 +145,17 @@ func (c *Conn) markDirty() {
 
 // noteOldest recomputes when the oldest frame was queued.
 func (c *Conn) noteOldest() {
-	var at int64
-	switch {
-	case !c.marks.empty():
+	at := int64(math.MaxInt64)
+	if !c.marks.empty() {
 		at = c.marks.front().at
-	case !c.queuesEmpty():
-		at = c.nextQueue().front().at
+	}
+	for _, q := range []*fifo[queued]{&c.ahead, &c.queue} {
+		if !q.empty() {
+			at = min(at, q.front().at)
+		}
+	}
+	if at == math.MaxInt64 {
+		at = 0
 	}
 	if c.oldest.Load() != at {
 		c.oldest.Store(at)

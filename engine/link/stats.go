@@ -17,7 +17,7 @@ type LoopStats struct {
 	FramesWritten uint64 // handed to the kernel to the last byte
 	OwnWritten    uint64 // of these, frames that the handler made
 	Undeliverable uint64 // frames given back
-	Lost          uint64 // frames that were sealed and never handed to the kernel
+	Lost          uint64 // frames, own ones included, that were sealed and never handed to the kernel
 	Malformed     uint64 // connections closed for a malformed frame
 	Pauses        uint64
 	Turns         uint64

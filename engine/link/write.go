@@ -190,7 +190,9 @@ func (c *Conn) sealRecord() {
 func (c *Conn) sealedPiece(q *fifo[queued], n int, m *mark) {
 	c.sealed += n
 	c.sealing = q
-	if first := q.front(); c.sealed == len(first.b.B) {
+	first := q.front()
+	m.at = min(m.at, first.at)
+	if c.sealed == len(first.b.B) {
 		m.frames++
 		if first.own {
 			m.own++

@@ -3,6 +3,7 @@ package link
 import (
 	"crypto/tls"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -258,4 +259,37 @@ func TestCutFramesAreWrittenGivenBackOrLost(t *testing.T) {
 	if s.FramesCut == 0 || s.FramesCut != s.FramesWritten+s.Undeliverable+s.Lost {
 		t.Error("the sums do not agree")
 	}
+}
+
+func TestOwnFramesGoAheadAtTheNextBoundaryAndAreCountedApart(t *testing.T) {
+	r := (&rig{}).start(t, Config{})
+	client, conn := r.dial()
+	on(t, conn.Loop(), func() {
+		l := conn.Loop()
+		conn.blocked = true // nothing leaves before all is queued
+		l.Send(conn.Ref(), frameBuf(0, 2*sealedMax))
+		l.Send(conn.Ref(), frameBuf(1, 100))
+		conn.seal()
+		if conn.sealed == 0 {
+			t.Error("the large frame is not sealed in part")
+		}
+		l.SendKind(conn.Ref(), frameBuf(2, 100), Own)
+		l.SendKind(conn.Ref(), frameBuf(3, 100), OwnAhead)
+		unstall(conn)
+	})
+	var order []int
+	for range 4 {
+		b, err := readFrame(client)
+		if err != nil {
+			t.Fatal(err)
+		}
+		order = append(order, frameNumber(b))
+	}
+	if !slices.Equal(order, []int{0, 3, 1, 2}) {
+		t.Errorf("order %v", order)
+	}
+	eventually(t, "the counters", func() bool {
+		s := r.engine.Stats()
+		return s.FramesWritten == 4 && s.OwnWritten == 2
+	})
 }
