@@ -53,7 +53,7 @@ bench:
 
 # Benchmarks of REF and of the work tree, taking turns, through benchstat.
 bench-compare:
-	@REF=$(REF) BENCHRUNS=$(BENCHRUNS) BENCHTIME=$(BENCHTIME) PKG=$(PKG) BENCH=$(BENCH) bench/compare
+	@REF="$(REF)" BENCHRUNS="$(BENCHRUNS)" BENCHTIME="$(BENCHTIME)" PKG="$(PKG)" BENCH="$(BENCH)" bench/compare
 
 clean:
 	rm -rf bin
