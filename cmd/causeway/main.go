@@ -20,9 +20,16 @@ const (
 
 func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 
-// verbs are the sub-commands, in the order of the help text.
-var verbs = []func() *cobra.Command{
-	pkiCommand,
+// verbs returns the sub-commands, in the order of the help text.
+func verbs() []*cobra.Command {
+	return []*cobra.Command{
+		serveCommand(),
+		nodeCommand(),
+		pkiCommand(),
+		demoCommand(),
+		cpuCommand(),
+		versionCommand(),
+	}
 }
 
 // rootCommand returns the whole command tree.
@@ -36,9 +43,7 @@ func rootCommand() *cobra.Command {
 		RunE:          needVerb,
 	}
 	cobra.EnableCommandSorting = false
-	for _, verb := range verbs {
-		root.AddCommand(verb())
-	}
+	root.AddCommand(verbs()...)
 	return root
 }
 

@@ -7,7 +7,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"causeway": main})
+	testscript.Main(m, scriptPrograms)
 }
 
 // Each file in testdata/script is one session at the command line.
@@ -16,5 +16,7 @@ func TestScripts(t *testing.T) {
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
+		Setup:               scriptSetup,
+		Cmds:                scriptCommands,
 	})
 }

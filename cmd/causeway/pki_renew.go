@@ -35,7 +35,7 @@ func pkiRenewCommand(at *timeFlag) *cobra.Command {
 
 In place, where authority and identity are on one machine: what the directory,
 or each file, has of this authority is replaced in one step. A program that
-uses the identity notices.
+uses the identity reads it when it starts.
 
   causeway pki renew --ca ca --identity billing-1
   causeway pki renew --ca ca billing-1/node.crt

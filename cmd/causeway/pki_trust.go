@@ -31,7 +31,7 @@ func pkiTrustCommand() *cobra.Command {
 		Use:   "trust --store DIR (--ca DIR | --root FILE [--crl FILE] | --crl FILE)",
 		Short: "Put a domain's root and revocation list into a router's trust store",
 		Long: `Put a domain's root and revocation list into a router's trust store, or bring
-the list there up to date. A running router notices.
+the list there up to date. A router reads it when it starts.
 
   causeway pki trust --store trust --ca ca
   causeway pki trust --store trust --root root.crt --crl crl.pem

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"causeway/codec"
+	"causeway/engine/node"
+)
+
+// sending is one run of send.
+type sending struct {
+	nodeFlags
+	to, file    string
+	category    uint8
+	plain, wait bool
+	body        []byte
+	stdout      io.Writer
+}
+
+func nodeSendCommand() *cobra.Command {
+	f := &sending{}
+	cmd := &cobra.Command{
+		Use:   "send --identity DIR --connect URL --to NAME|ADDRESS --plain [BODY]",
+		Short: "Send a message",
+		Long: `Send a message. Its body is the argument, or --file, or stdin when neither is
+there or the argument is -.
+
+  causeway node send --identity alice --connect dbw://127.0.0.1:7100 --to bob --plain hello
+
+It ends with 0 when the router has confirmed the message: from then on it is
+the network's to deliver it. With --wait it ends with 0 only when the recipient
+itself says that it has seen the message. It ends with 3 when a notice says
+that the message was not delivered (the reason is on stderr), with 4 when
+nothing came in time.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return f.send(cmd, args) },
+	}
+	f.add(cmd, "error", "longest time for all of it", nodeTimeoutDefault)
+	fl := cmd.Flags()
+	fl.StringVar(&f.to, "to", "", "recipient: `NAME` of a connected node, or an address (required)")
+	fl.BoolVar(&f.plain, "plain", false, "send a body that the routers of the domain could read; no others exist in this version")
+	fl.BoolVar(&f.wait, "wait", false, "wait until the recipient has seen it")
+	fl.Uint8Var(&f.category, "category", uint8(codec.CategoryData), "what kind of message: 0 for data, or an application's own from 64 to 255")
+	fl.StringVar(&f.file, "file", "", "`FILE` with the body")
+	return cmd
+}
+
+func (f *sending) send(cmd *cobra.Command, args []string) error {
+	if f.to == "" {
+		return usageError{errors.New("send needs --to NAME or --to ADDRESS; causeway node list shows who is connected")}
+	}
+	if err := checkMember(f.to); err != nil {
+		return err
+	}
+	if !f.plain {
+		return usageError{errors.New("send needs --plain: sessions, which seal messages from node to node, are not available in this version, " +
+			"so the routers of the domain can read the message; say by --plain that they may")}
+	}
+	if c := codec.Category(f.category); c != codec.CategoryData && c < codec.CategoryApplication {
+		return usageError{fmt.Errorf("--category: %w", &node.CategoryError{Category: c})}
+	}
+	c, err := f.config(cmd)
+	if err != nil {
+		return err
+	}
+	if f.body, err = f.readBody(cmd.InOrStdin(), args); err != nil {
+		return err
+	}
+	c.Plain = true
+	f.stdout = cmd.OutOrStdout()
+	return f.run(cmd, c, f.deliver)
+}
+
+// readBody reads the body from where the command line says.
+func (f *sending) readBody(stdin io.Reader, args []string) ([]byte, error) {
+	from, what := stdin, "stdin"
+	switch {
+	case f.file != "" && len(args) > 0:
+		return nil, usageError{errors.New("the body is in --file and on the command line: give one of them")}
+	case f.file != "":
+		file, err := os.Open(f.file)
+		if err != nil {
+			return nil, fmt.Errorf("--file: %w", err)
+		}
+		defer file.Close()
+		from, what = file, f.file
+	case len(args) > 0 && args[0] != "-":
+		return []byte(args[0]), nil
+	}
+	body, err := io.ReadAll(io.LimitReader(from, codec.BodyMaxLimit+1))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	if len(body) > codec.BodyMaxLimit {
+		return nil, fmt.Errorf("%s has more than the %d bytes that a message can have: send it in parts", what, codec.BodyMaxLimit)
+	}
+	return body, nil
+}
+
+// What became of a message, as printed.
+const (
+	statusConfirmed = "confirmed" // by the router
+	statusSeen      = "seen"      // by the recipient
+	statusNotice    = "notice"    // not delivered
+	statusTimeout   = "timeout"
+	statusFailed    = "failed"
+)
+
+// sentMessage is what --json prints of a message.
+type sentMessage struct {
+	To           codec.Address `json:"to"`
+	ToName       string        `json:"toName,omitempty"`
+	Category     uint8         `json:"category"`
+	SendTime     string        `json:"sendTime"` // RFC 3339, with nanoseconds
+	Digest       string        `json:"digest"`
+	Bytes        int           `json:"bytes"`
+	Status       string        `json:"status"`
+	Reason       string        `json:"reason,omitempty"` // of the notice
+	Milliseconds float64       `json:"milliseconds"`     // until the status was known
+}
+
+func (f *sending) deliver(ctx context.Context, n *node.Node) error {
+	to, err := findMember(ctx, n, f.to)
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	sent, err := n.Send(ctx, to.address, codec.Category(f.category), f.body)
+	if err != nil {
+		return err
+	}
+	outcome := statusConfirmed
+	if f.wait {
+		outcome = statusSeen
+		err = sent.Seen(ctx)
+	} else {
+		err = sent.Confirmed(ctx)
+	}
+	if showErr := f.show(sent, to, outcome, time.Since(start), f.coded(ctx, err)); err == nil {
+		err = showErr
+	}
+	return err
+}
+
+// show prints what became of the message; err is nil if all went well.
+func (f *sending) show(sent *node.Sent, to member, outcome string, took time.Duration, err error) error {
+	var notice *node.NoticeError
+	var reason string
+	if err != nil {
+		switch exitCodeOf(err) {
+		case exitNotice:
+			errors.As(err, &notice)
+			outcome, reason = statusNotice, notice.Reason.String()
+		case exitTimeout:
+			outcome = statusTimeout
+		default:
+			outcome = statusFailed
+		}
+	}
+	if f.json {
+		return printJSON(f.stdout, sentMessage{
+			To: to.address, ToName: to.name, Category: f.category,
+			SendTime: time.Unix(0, int64(sent.SendTime)).UTC().Format(time.RFC3339Nano), Digest: sent.Digest.String(),
+			Bytes: len(f.body), Status: outcome, Reason: reason, Milliseconds: milliseconds(took),
+		})
+	}
+	text := map[string]string{
+		statusConfirmed: "confirmed by the router", statusSeen: "seen by the recipient", statusNotice: "not delivered: " + reason,
+		statusTimeout: "no answer", statusFailed: "failed",
+	}[outcome]
+	_, err = fmt.Fprintf(f.stdout, "%s to %s, %s, %s: %s after %.1f ms\n",
+		sent.Digest, to, categoryText(sent.Category), bytesText(len(f.body)), text, milliseconds(took))
+	return err
+}

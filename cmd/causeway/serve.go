@@ -1,0 +1,288 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"causeway/codec"
+	"causeway/crypto/pki"
+	"causeway/engine"
+	"causeway/engine/admin"
+)
+
+// Defaults that are the command line's own.
+const (
+	connectionsDefault = "config/node/node.connections"
+	adminDefault       = "127.0.0.1:7180"
+	adminOff           = "off"
+	drainDefault       = 10 * time.Second
+)
+
+// serveFlags is what `causeway serve` is told.
+type serveFlags struct {
+	identity, trust, connections string
+	listen                       []string
+	admin                        string
+	pin, verify                  string
+	log                          logFlags
+	drain                        time.Duration
+	bodyMax, high, low, receive  sizeFlag
+	engine                       engine.Config
+}
+
+func serveCommand() *cobra.Command {
+	f := serveFlags{
+		bodyMax: codec.BodyMaxDefault, high: engine.QueueHighDefault, low: engine.QueueHighDefault / 4,
+		receive: engine.ReceiveBufferDefault,
+	}
+	cmd := &cobra.Command{
+		Use:   "serve --identity DIR --trust DIR (--listen URL... | --connections FILE)",
+		Short: "Run the router",
+		Long: `Run the router: accept nodes of the domains it holds grants for, and carry
+frames between them.
+
+  causeway serve --identity router --trust trust --listen dbw://0.0.0.0:7100
+
+SIGTERM or SIGINT ends it: nodes are told, what is queued is handed over. A
+second SIGINT ends it at once.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.identity, "identity", "", "identity `DIR` with node.key and grants/ (required)")
+	fl.StringVar(&f.trust, "trust", "", "trust store `DIR`: a directory per domain (required)")
+	fl.StringVar(&f.connections, "connections", "", "connections `FILE`; default "+connectionsDefault+" when there is no --listen")
+	fl.StringArrayVar(&f.listen, "listen", nil, "`URL` to listen on, such as dbw://0.0.0.0:7100; may be repeated")
+	fl.StringVar(&f.admin, "admin", adminDefault, "`HOST:PORT` of /metrics, /healthz, /readyz; off: none")
+	fl.IntVar(&f.engine.Loops, "loops", 0, "event loops; 0: one per core that this process may use")
+	fl.StringVar(&f.pin, "pin", pinAuto, "cores of the loops: auto, off, or a list such as 0,2,4")
+	fl.StringVar(&f.verify, "verify", verifyAll, "signatures to check: all, none")
+	fl.IntVar(&f.engine.VerifyWorkers, "verify-workers", -1, "goroutines that check signatures; 0: the loops do; -1: one per core")
+	fl.Var(&f.bodyMax, "max-body", "largest body of a frame")
+	fl.DurationVar(&f.engine.SkewMax, "max-skew", engine.SkewMaxDefault, "largest difference between a frame's send time and this clock")
+	fl.Uint8Var(&f.engine.TTLMax, "max-ttl", codec.TTLDefault, "frames with a larger time to live are lowered to it")
+	fl.Var(&f.high, "queue-high", "bytes that may wait for one recipient before its senders are paused")
+	fl.Var(&f.low, "queue-low", "bytes at which they are read again")
+	fl.DurationVar(&f.engine.PauseMax, "pause-max", engine.PauseMaxDefault, "longest pause of a sender before its frames are dropped instead")
+	fl.DurationVar(&f.engine.KeepAlive, "keep-alive", codec.KeepAliveDefault, "something is sent on every connection so often")
+	fl.DurationVar(&f.engine.DeadAfter, "dead-after", codec.DeadAfterDefault, "a connection on which nothing comes for so long is ended")
+	fl.DurationVar(&f.engine.HelloTimeout, "hello-timeout", engine.HelloTimeoutDefault, "longest wait for a node's hello after TLS")
+	fl.DurationVar(&f.engine.HandshakeTimeout, "handshake-timeout", engine.HandshakeTimeoutDefault, "longest TLS handshake")
+	fl.IntVar(&f.engine.HandshakesMax, "max-handshakes", engine.HandshakesMaxDefault, "TLS handshakes at one time; more wait")
+	fl.Var(&f.receive, "receive-buffer", "kernel receive buffer of a connection")
+	fl.IntVar(&f.engine.BadSignatures, "max-bad-signatures", engine.BadSignaturesDefault, "bad signatures on one connection before it is ended")
+	fl.BoolVar(&f.engine.RequireAESGCM, "require-aes-gcm", false, "refuse other TLS cipher suites")
+	fl.DurationVar(&f.drain, "drain-timeout", drainDefault, "longest time to hand over what is queued when stopped")
+	f.log.add(fl)
+	return cmd
+}
+
+// Values of --verify.
+const (
+	verifyAll  = "all"
+	verifyNone = "none"
+)
+
+func (f *serveFlags) run(cmd *cobra.Command) error {
+	listen, err := f.complete(cmd)
+	if err != nil {
+		return err
+	}
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, os.Interrupt) // before anybody can know that it runs
+	router, err := engine.Start(f.engine)
+	if err != nil {
+		return err
+	}
+	log := f.engine.Logger
+	metrics := admin.NewMetrics()
+	router.AddMetrics(metrics)
+	var server *admin.Server
+	if f.admin != adminOff {
+		server, err = admin.Serve(admin.Config{Listen: f.admin, Metrics: metrics, Ready: router.Ready})
+		if err != nil {
+			return errors.Join(portError(f.admin, "--admin", err), stop(router, nil, 0))
+		}
+		log.Info("admin listens", "address", server.Addr().String())
+	}
+	f.logStart(log)
+	for _, hostPort := range listen {
+		addr, err := router.Listen(hostPort)
+		if err != nil {
+			return errors.Join(portError(hostPort, "--listen", err), stop(router, server, 0))
+		}
+		log.Info("listening", "address", addr.String())
+	}
+	waitForSignal(cmd.Context(), signals, log)
+	return stop(router, server, f.drain)
+}
+
+// complete turns flags into the engine's configuration, and returns where to
+// listen.
+func (f *serveFlags) complete(cmd *cobra.Command) (listen []string, err error) {
+	c := &f.engine
+	if f.identity == "" || f.trust == "" {
+		return nil, usageError{errors.New("serve needs --identity DIR and --trust DIR")}
+	}
+	if c.Logger, err = f.log.logger(cmd.ErrOrStderr()); err != nil {
+		return nil, usageError{err}
+	}
+	switch f.verify {
+	case verifyAll, verifyNone:
+		c.VerifyNone = f.verify == verifyNone
+	default:
+		return nil, usageError{fmt.Errorf("--verify %q: must be all or none", f.verify)}
+	}
+	if f.bodyMax > codec.BodyMaxLimit {
+		return nil, usageError{fmt.Errorf("--max-body %v: at most %v", f.bodyMax, sizeFlag(codec.BodyMaxLimit))}
+	}
+	if c.Loops < 0 || c.VerifyWorkers < -1 {
+		return nil, usageError{errors.New("--loops and --verify-workers must not be negative (but -1 for the default of the latter)")}
+	}
+	c.BodyMax, c.QueueHigh, c.QueueLow, c.ReceiveBuffer = uint32(f.bodyMax), int(f.high), int(f.low), int(f.receive)
+	if !cmd.Flags().Changed("queue-low") {
+		c.QueueLow = c.QueueHigh / 4
+	}
+	cores, err := allowedCores()
+	if err != nil {
+		return nil, err
+	}
+	if c.Loops == 0 {
+		c.Loops = len(cores)
+	}
+	if c.CPUs, err = pinning(f.pin, c.Loops, cores); err != nil {
+		return nil, usageError{err}
+	}
+	if c.Identity, err = pki.LoadIdentity(os.DirFS(f.identity)); err != nil {
+		return nil, pki.WithDir(err, f.identity)
+	}
+	if len(c.Identity.Grants) == 0 {
+		return nil, fmt.Errorf("%s has no grant, so this router may route for no domain; have the domain's authority run:\n  causeway pki grant --ca CA --csr %s --out %s",
+			f.identity, filepath.Join(f.identity, pki.FileCSR), filepath.Join(f.identity, pki.DirGrants, "DOMAIN.crt"))
+	}
+	if c.Store, err = pki.LoadStore(os.DirFS(f.trust)); err != nil {
+		return nil, pki.WithDir(err, f.trust)
+	}
+	c.Software = software
+	return f.whereToListen()
+}
+
+// whereToListen returns host:port of --listen or of the connections file.
+func (f *serveFlags) whereToListen() (listen []string, err error) {
+	if len(f.listen) > 0 {
+		if f.connections != "" {
+			return nil, usageError{errors.New("--listen and --connections: give one of them")}
+		}
+		for _, u := range f.listen {
+			hostPort, err := engine.ParseURL(u)
+			if err != nil {
+				return nil, usageError{fmt.Errorf("--listen: %w", err)}
+			}
+			listen = append(listen, hostPort)
+		}
+		return listen, nil
+	}
+	name := f.connections
+	if name == "" {
+		name = connectionsDefault
+	}
+	file, err := os.Open(name)
+	if errors.Is(err, fs.ErrNotExist) && f.connections == "" {
+		return nil, usageError{errors.New("nowhere to listen: give --listen dbw://0.0.0.0:7100, or --connections FILE")}
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	c, err := engine.ParseConnections(file)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if len(c.Connect) > 0 {
+		return nil, fmt.Errorf("%s: connectTo: this version does not connect to other routers; make it []", name)
+	}
+	if len(c.Listen) == 0 {
+		return nil, fmt.Errorf("%s: listenTo is empty: nobody could connect; write for example \"listenTo\": [\"dbw://0.0.0.0:7100\"]", name)
+	}
+	f.engine.NodeCost, f.engine.VersionCutoff = c.NodeCost, c.VersionCutoff
+	return c.Listen, nil
+}
+
+func (f *serveFlags) logStart(log *slog.Logger) {
+	c := &f.engine
+	domains := make([]string, 0, len(c.Identity.Grants))
+	for name, grant := range c.Identity.Grants {
+		domains = append(domains, name)
+		log.Info("grant", "domain", name, "name", grant.Name, "address", codec.Address(grant.Address).String(), "until", grant.NotAfter.UTC().Format(time.RFC3339))
+	}
+	slices.Sort(domains)
+	for _, a := range c.Store.Alarms(time.Now()) {
+		log.Warn("trust store", "domain", a.Domain, "alarm", a.String())
+	}
+	log.Info("starting", "version", version, "domains", strings.Join(domains, ","), "loops", c.Loops, "cores", c.CPUs,
+		"verify", f.verify, "verify_workers", c.VerifyWorkers, "paths", pathsText(), "go", runtime.Version())
+}
+
+// waitForSignal returns at a signal or the end of ctx. After that a SIGINT ends
+// the process at once.
+func waitForSignal(ctx context.Context, signals <-chan os.Signal, log *slog.Logger) {
+	select {
+	case s := <-signals:
+		log.Info("stopping", "signal", s.String())
+	case <-ctx.Done():
+	}
+	go func() {
+		for s := range signals {
+			if s == os.Interrupt {
+				log.Warn("stopped at once")
+				os.Exit(exitInterrupted)
+			}
+		}
+	}()
+}
+
+// exitInterrupted is a shell's code for a process that SIGINT has ended.
+const exitInterrupted = 130
+
+// stop ends router and server within the time given.
+func stop(router *engine.Router, server *admin.Server, within time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	err := router.Close(ctx)
+	if server != nil {
+		end, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		err = errors.Join(err, server.Close(end))
+	}
+	return err
+}
+
+// portError tells who has a port that is in use, and what to do.
+func portError(hostPort, flag string, err error) error {
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%s %s: %w", flag, hostPort, err)
+	}
+	_, port, splitErr := net.SplitHostPort(hostPort)
+	if splitErr != nil {
+		return fmt.Errorf("%s %s: %w", flag, hostPort, err)
+	}
+	owner := portOwner(port)
+	if owner == "" {
+		owner = "another process (it can't be seen from here; as root: ss -ltnp)"
+	}
+	return fmt.Errorf("%s %s: the port is taken by %s; stop that, or choose another port with %s", flag, hostPort, owner, flag)
+}
