@@ -66,6 +66,7 @@ type scriptProcesses struct{}
 
 func scriptSetup(env *testscript.Env) error {
 	env.Values[scriptProcesses{}] = map[string]*scriptProcess{}
+	env.Setenv("GORACE", "atexit_sleep_ms=0") // with the race detector every process would take a second to end
 	return os.WriteFile(filepath.Join(env.WorkDir, "binary"), []byte("\xff\x00\xfe"), 0o600) // a script can't hold it
 }
 
@@ -159,7 +160,7 @@ func scriptLaunch(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	p := &scriptProcess{cmd: exec.Command(program, args[2:]...), ended: make(chan struct{})}
 	p.cmd.Dir = ts.MkAbs(".")
-	for _, v := range []string{"PATH", "HOME", "TMPDIR"} {
+	for _, v := range []string{"PATH", "HOME", "TMPDIR", "GORACE"} {
 		p.cmd.Env = append(p.cmd.Env, v+"="+ts.Getenv(v))
 	}
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
