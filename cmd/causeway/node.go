@@ -203,15 +203,20 @@ func (f *nodeFlags) coded(ctx context.Context, err error) error {
 	return err
 }
 
+// signalTwice is how far apart two signals are for the second one to mean
+// something: who runs this may pass one signal on both to the process and to
+// its group, as timeout(1) does.
+const signalTwice = time.Second
+
 // untilSignal returns a context that SIGINT, SIGTERM and what more there is
-// end. After the first one signals have their usual effect, so that a second
-// one always helps.
+// end. From signalTwice after the first one signals have their usual effect, so
+// that a second one always helps.
 func untilSignal(parent context.Context, more ...os.Signal) (context.Context, func()) {
 	if parent == nil {
 		parent = context.Background()
 	}
 	ctx, stop := signal.NotifyContext(parent, append(more, os.Interrupt, syscall.SIGTERM)...)
-	context.AfterFunc(ctx, stop)
+	context.AfterFunc(ctx, func() { time.AfterFunc(signalTwice, stop) })
 	return ctx, stop
 }
 

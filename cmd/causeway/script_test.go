@@ -66,7 +66,7 @@ type scriptProcesses struct{}
 
 func scriptSetup(env *testscript.Env) error {
 	env.Values[scriptProcesses{}] = map[string]*scriptProcess{}
-	env.Setenv("GORACE", "atexit_sleep_ms=0") // with the race detector every process would take a second to end
+	env.Setenv("GORACE", "atexit_sleep_ms=0")                                                // with the race detector every process would take a second to end
 	return os.WriteFile(filepath.Join(env.WorkDir, "binary"), []byte("\xff\x00\xfe"), 0o600) // a script can't hold it
 }
 
