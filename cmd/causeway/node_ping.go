@@ -49,7 +49,7 @@ can't be reached, with 4 when an answer did not come in time.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.ping(cmd) },
 	}
-	f.add(cmd, "error", "longest wait for each answer, and to get connected", pingTimeoutDefault)
+	f.add(cmd, "error", "longest wait for each answer", pingTimeoutDefault)
 	fl := cmd.Flags()
 	fl.StringVar(&f.to, "to", nodeRouter, "`NAME` of a connected node, router/NAME, an address, or router for the one connected to")
 	fl.IntVar(&f.count, "count", pingCountDefault, "how many times; 0: until SIGINT")
@@ -70,7 +70,6 @@ func (f *pinging) ping(cmd *cobra.Command) error {
 	}
 	f.stdout = cmd.OutOrStdout()
 	f.each, f.timeout = f.timeout, 0 // not for all of it
-	c.DialTimeout, c.HelloTimeout, c.AnswerTimeout = f.each, f.each, f.each
 	return f.run(cmd, c, f.echo)
 }
 
