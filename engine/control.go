@@ -44,7 +44,9 @@ func (p *peer) control(f codec.Raw) {
 	case *codec.KeepAlive:
 		if m.Answer {
 			p.loop.payNotices() // an answer says: what can be known about earlier frames is on its way
-			p.say(&codec.KeepAlive{Received: p.received})
+			if p.owesAnswer = !p.takesAnswers(); !p.owesAnswer {
+				p.say(&codec.KeepAlive{Received: p.received})
+			}
 		}
 	case *codec.Goodbye:
 		p.goodbye(m)
@@ -127,10 +129,16 @@ func (p *peer) goodbye(g *codec.Goodbye) {
 	p.conn.FinishOnLoop(&leftError{codec.GoodbyeDone}, p.loop.link.Now().Add(leaveTime))
 }
 
+// answersMax bounds, in bytes, what waits for a peer of answers that it has
+// asked for: four of the largest. Who does not read gets no more.
+const answersMax = 4 * codec.ControlBodyMax
+
+func (p *peer) takesAnswers() bool { return p.conn.AheadOnLoop() < answersMax }
+
 // mayAsk bounds how often a node may ask for certificates and names. Past it
 // requests are left unanswered; libraries ask again.
 func (p *peer) mayAsk() bool {
-	if p.asked.take(p.loop.link.Now(), asksPerSecond) {
+	if p.takesAnswers() && p.asked.take(p.loop.link.Now(), asksPerSecond) {
 		return true
 	}
 	p.loop.count.unanswered.Add(1)

@@ -23,6 +23,7 @@ const (
 	dropRecipientGone // its connection ended before the frame was handed to the kernel
 	dropProtocol      // link control that breaks the protocol; closes
 	dropEchoRate      // echo requests to the router beyond their rate
+	dropNoticeRate    // notices of one node beyond their rate
 	dropShutdown      // left over when this router stopped
 	dropReasons
 )
@@ -44,6 +45,7 @@ var dropNames = [dropReasons]string{
 	dropRecipientGone:      "recipient-gone",
 	dropProtocol:           "protocol",
 	dropEchoRate:           "echo-rate",
+	dropNoticeRate:         "notice-rate",
 	dropShutdown:           "shutdown",
 }
 

@@ -43,6 +43,8 @@ func (p *peer) decide(f codec.Raw) (link.Ref, dropReason) {
 	switch {
 	case !p.timely(f):
 		return 0, dropLate
+	case f.Category() == codec.CategoryNotice && !p.notices.take(p.loop.link.Now(), noticesFromNode):
+		return 0, dropNoticeRate
 	case f.Category() == codec.CategoryNotice && !ownNotice(f):
 		return 0, dropForgedNotice
 	case recipient.Prefix() != p.domain.prefix:
@@ -51,7 +53,7 @@ func (p *peer) decide(f codec.Raw) (link.Ref, dropReason) {
 		if f.Category() != codec.CategoryEcho {
 			return 0, dropCategory
 		}
-		if !p.echoes.take(p.loop.link.Now(), echoesPerSecond) {
+		if !p.takesAnswers() || !p.echoes.take(p.loop.link.Now(), echoesPerSecond) {
 			return 0, dropEchoRate
 		}
 		return 0, dropNone

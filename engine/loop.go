@@ -110,7 +110,7 @@ func (l *loop) turnEnd() {
 // payNotices sends the notices that this turn's drops have caused.
 func (l *loop) payNotices() {
 	if len(l.book.fresh) > 0 {
-		l.book.payFresh(l.link.Now(), l.sendNotice)
+		l.book.payFresh(l.link.Now(), l)
 	}
 }
 
@@ -130,7 +130,7 @@ func (l *loop) tick(now time.Time) {
 		return
 	}
 	l.looked = now
-	l.book.payAll(now, l.sendNotice)
+	l.book.payAll(now, l)
 	for ref, until := range l.noPause {
 		if now.After(until) {
 			delete(l.noPause, ref)
@@ -149,6 +149,10 @@ func (p *peer) look(now time.Time) {
 	if n.BytesOut != p.spoken {
 		p.spoken, p.spokeAt = n.BytesOut, now
 	}
+	if p.owesAnswer && p.takesAnswers() {
+		p.owesAnswer = false
+		p.say(&codec.KeepAlive{Received: p.received})
+	}
 	switch {
 	case p.phase >= phaseLeaving:
 	case p.phase == phaseHello:
@@ -159,7 +163,7 @@ func (p *peer) look(now time.Time) {
 		p.leave(codec.GoodbyeExpired, "your certificate was valid until "+clock(p.id.NotAfter)+"; this router's clock says "+clock(now))
 	case now.Sub(p.heardAt) >= c.DeadAfter:
 		p.leave(codec.GoodbyeIdle, "")
-	case now.Sub(p.spokeAt) >= c.KeepAlive-secondly:
+	case now.Sub(p.spokeAt) >= c.KeepAlive-secondly && p.takesAnswers():
 		p.say(&codec.KeepAlive{Received: p.received})
 	}
 }

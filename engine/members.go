@@ -20,6 +20,7 @@ const departedMax = 16_384
 type members struct {
 	mu       sync.Mutex
 	byName   map[string][]*member // connected; several nodes may claim one name
+	names    []string             // byName's keys, sorted: lists are asked for more often than names come and go
 	certs    map[codec.CertKey]*certificate
 	departed []departure // in order of time
 }
@@ -56,6 +57,9 @@ func certKey(id *pki.Peer) codec.CertKey {
 func (ms *members) join(m *member) {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
+	if i, there := slices.BinarySearch(ms.names, m.id.Name); !there {
+		ms.names = slices.Insert(ms.names, i, m.id.Name)
+	}
 	ms.byName[m.id.Name] = append(ms.byName[m.id.Name], m)
 	key := certKey(m.id)
 	c := ms.certs[key]
@@ -74,6 +78,9 @@ func (ms *members) leave(m *member, now time.Time, keep time.Duration) {
 	same := slices.DeleteFunc(ms.byName[m.id.Name], func(o *member) bool { return o == m })
 	if len(same) == 0 {
 		delete(ms.byName, m.id.Name)
+		if i, there := slices.BinarySearch(ms.names, m.id.Name); there {
+			ms.names = slices.Delete(ms.names, i, i+1)
+		}
 	} else {
 		ms.byName[m.id.Name] = same
 	}
@@ -125,13 +132,11 @@ func (ms *members) named(name string) *member {
 func (ms *members) page(after string, limit int) (found []*member, more bool) {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
-	names := make([]string, 0, len(ms.byName))
-	for name := range ms.byName {
-		if name > after {
-			names = append(names, name)
-		}
+	first, there := slices.BinarySearch(ms.names, after)
+	if there {
+		first++
 	}
-	slices.Sort(names)
+	names := ms.names[first:]
 	more = len(names) > limit
 	for _, name := range names[:min(limit, len(names))] {
 		found = append(found, latest(ms.byName[name]))

@@ -87,10 +87,10 @@ func (b *book) owe(d *domain, reason codec.NoticeReason, f codec.Raw, now time.T
 }
 
 // payFresh sends what was added this turn, as far as the buckets allow.
-func (b *book) payFresh(now time.Time, send sendNotice) {
+func (b *book) payFresh(now time.Time, to teller) {
 	for _, sender := range b.fresh {
 		if owed := b.debts[sender]; owed != nil {
-			owed.pay(sender, now, send)
+			owed.pay(sender, now, to)
 		}
 	}
 	b.fresh = b.fresh[:0]
@@ -98,30 +98,39 @@ func (b *book) payFresh(now time.Time, send sendNotice) {
 
 // payAll sends what has waited for a bucket to fill, and forgets senders that
 // are owed nothing and whose bucket is full.
-func (b *book) payAll(now time.Time, send sendNotice) {
+func (b *book) payAll(now time.Time, to teller) {
 	for sender, owed := range b.debts {
-		owed.pay(sender, now, send)
+		owed.pay(sender, now, to)
 		if len(owed.waits) == 0 && owed.tokens == noticesBurst {
 			delete(b.debts, sender)
 		}
 	}
 }
 
-// sendNotice sends one notice to a sender in a domain.
-type sendNotice func(to codec.Address, d *domain, n *noticed)
+// teller sends notices. A sender that does not read is not ready for more.
+type teller interface {
+	ready(sender codec.Address) bool
+	tell(sender codec.Address, d *domain, n *noticed)
+}
 
-func (o *debt) pay(sender codec.Address, now time.Time, send sendNotice) {
+func (o *debt) pay(sender codec.Address, now time.Time, to teller) {
 	o.tokens = min(noticesBurst, o.tokens+noticesPerSecond*now.Sub(o.filled).Seconds())
 	o.filled = now
-	for len(o.waits) > 0 && o.tokens >= 1 {
-		send(sender, o.domain, o.waits[0])
+	for len(o.waits) > 0 && o.tokens >= 1 && to.ready(sender) {
+		to.tell(sender, o.domain, o.waits[0])
 		o.waits = o.waits[1:]
 		o.tokens--
 	}
 }
 
-// sendNotice makes the notice n and sends it to who is connected as sender.
-func (l *loop) sendNotice(sender codec.Address, d *domain, n *noticed) {
+// ready tells whether who is connected as sender reads, or is gone.
+func (l *loop) ready(sender codec.Address) bool {
+	ref := link.Ref(l.router.table.Lookup(sender))
+	return ref == 0 || l.link.Backlog(ref) < l.router.config.QueueHigh+answersMax
+}
+
+// tell makes the notice n and sends it to who is connected as sender.
+func (l *loop) tell(sender codec.Address, d *domain, n *noticed) {
 	count := uint64(len(n.frames)) + n.more
 	ref := link.Ref(l.router.table.Lookup(sender))
 	if ref == 0 {

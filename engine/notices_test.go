@@ -18,23 +18,33 @@ func testFrame(t *testing.T, sender, recipient byte, at uint64) codec.Raw {
 	return wire
 }
 
+// told counts what senders are told.
+type told struct {
+	t       *testing.T
+	of      map[byte]uint64
+	notices int
+	deaf    bool
+}
+
+func (to *told) ready(codec.Address) bool { return !to.deaf }
+
+func (to *told) tell(sender codec.Address, _ *domain, n *noticed) {
+	to.notices++
+	to.of[sender[15]] += uint64(len(n.frames)) + n.more
+	if len(n.frames) > codec.NoticeFramesMax {
+		to.t.Errorf("%d frames in a notice", len(n.frames))
+	}
+	if n.more > 0 && (n.first == 0 || n.last < n.first) {
+		to.t.Errorf("%d more between %d and %d", n.more, n.first, n.last)
+	}
+}
+
 // Whatever the buckets hold back, every frame owed is in the end told of
 // exactly once, listed or counted.
 func TestNoticesCoverEveryFrameExactly(t *testing.T) {
 	b := book{debts: make(map[codec.Address]*debt)}
 	now := time.Unix(1_700_000_000, 0)
-	told := map[byte]uint64{}
-	notices := 0
-	send := func(to codec.Address, _ *domain, n *noticed) {
-		notices++
-		told[to[15]] += uint64(len(n.frames)) + n.more
-		if len(n.frames) > codec.NoticeFramesMax {
-			t.Errorf("%d frames in a notice", len(n.frames))
-		}
-		if n.more > 0 && (n.first == 0 || n.last < n.first) {
-			t.Errorf("%d more between %d and %d", n.more, n.first, n.last)
-		}
-	}
+	to := &told{t: t, of: map[byte]uint64{}}
 	owed := map[byte]uint64{}
 	at := uint64(1)
 	for turn := range 200 {
@@ -46,18 +56,25 @@ func TestNoticesCoverEveryFrameExactly(t *testing.T) {
 			owed[sender]++
 			at++
 		}
-		b.payFresh(now, send)
+		b.payFresh(now, to)
 	}
-	if most := 3 * noticesBurst; notices > most {
-		t.Errorf("%d notices at one moment, at most %d", notices, most)
+	if most := 3 * noticesBurst; to.notices > most {
+		t.Errorf("%d notices at one moment, at most %d", to.notices, most)
 	}
+	to.deaf = true
+	before := to.notices
+	b.payAll(now.Add(time.Second), to)
+	if to.notices != before {
+		t.Error("a sender that does not read was told more")
+	}
+	to.deaf = false
 	for range 20 {
 		now = now.Add(time.Second)
-		b.payAll(now, send)
+		b.payAll(now, to)
 	}
 	for sender, n := range owed {
-		if told[sender] != n {
-			t.Errorf("sender %d was told of %d frames, owed %d", sender, told[sender], n)
+		if to.of[sender] != n {
+			t.Errorf("sender %d was told of %d frames, owed %d", sender, to.of[sender], n)
 		}
 	}
 	if len(b.debts) != 0 {

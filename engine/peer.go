@@ -49,6 +49,9 @@ type peer struct {
 	kind     string
 	echoes   bucket
 	asked    bucket // certificate and name requests
+	notices  bucket // notices that it sends
+
+	owesAnswer bool // to a keep-alive that asked for one
 
 	opened  time.Time
 	heardAt time.Time // something came, or the connection was paused
@@ -65,6 +68,7 @@ type peer struct {
 const (
 	echoesPerSecond = 200
 	asksPerSecond   = 200
+	noticesFromNode = 200 // each is decoded, and may be of 64 KiB
 )
 
 // bucket is a token bucket. The zero bucket is full.

@@ -56,6 +56,7 @@ type Conn struct {
 	watched bool // in W
 	queue   fifo[queued]
 	ahead   fifo[queued]  // goes before queue
+	aheadN  int           // bytes of frames in it
 	sealing *fifo[queued] // whose first frame is sealed in part
 	sealed  int           // bytes of it that are
 	marks   fifo[mark]
@@ -96,6 +97,10 @@ func (c *Conn) TLS() tls.ConnectionState { return c.tls.ConnectionState() }
 
 // QueuedBytes returns c's backlog; see Loop.Backlog.
 func (c *Conn) QueuedBytes() int { return c.loop.Backlog(c.Ref()) }
+
+// AheadOnLoop returns how many bytes of frames sent as OwnAhead are not sealed
+// yet: what a handler has made for a peer that does not read.
+func (c *Conn) AheadOnLoop() int { return c.aheadN }
 
 // OldestQueued returns when the frame was queued that has waited longest for
 // the kernel; the zero time when none waits.

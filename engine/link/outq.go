@@ -110,6 +110,7 @@ func (c *Conn) enqueue(b *buf.Buffer, kind Kind) {
 	to := &c.queue
 	if kind == OwnAhead {
 		to = &c.ahead
+		c.aheadN += len(b.B)
 	}
 	to.push(&l.spareQueued, queued{b, l.elapsed(), kind != Forwarded})
 	if c.oldest.Load() == 0 {

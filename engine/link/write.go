@@ -197,6 +197,9 @@ func (c *Conn) sealedPiece(q *fifo[queued], n int, m *mark) {
 		if first.own {
 			m.own++
 		}
+		if q == &c.ahead {
+			c.aheadN -= len(first.b.B)
+		}
 		buf.Put(q.pop(&c.loop.spareQueued).b)
 		c.sealed = 0
 	}
