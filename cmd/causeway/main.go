@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -73,8 +75,17 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if errors.As(err, &coded) && coded.err == nil {
 		return coded.code // said already
 	}
-	fmt.Fprintln(stderr, "causeway:", err)
+	fmt.Fprintln(stderr, "causeway:", strings.Map(terminalSafe, err.Error()))
 	return exitCodeOf(err)
+}
+
+// terminalSafe replaces what a terminal could take for a command: errors carry
+// words of other programs.
+func terminalSafe(r rune) rune {
+	if r == '\n' || r == '\t' || strconv.IsPrint(r) {
+		return r
+	}
+	return '\uFFFD'
 }
 
 func exitCodeOf(err error) int {

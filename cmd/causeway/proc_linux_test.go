@@ -105,7 +105,7 @@ func TestForwardingAllocatesNothing(t *testing.T) {
 		}
 		all.Wait()
 	}
-	exchange(frames / 20) // pools fill
+	exchange(frames / 10) // pools fill
 	before := s.router.metrics()
 	exchange(frames)
 	after := s.router.metrics()

@@ -147,7 +147,7 @@ func (e *FileError) Error() string {
 	if dir == "" {
 		dir = dirMark
 	}
-	text := path.Join(e.Dir, e.File) + ": " + e.Problem
+	text := path.Join(e.Dir, e.File) + " " + e.Problem
 	if e.Err != nil {
 		text += ": " + e.Err.Error()
 	}

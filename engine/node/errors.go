@@ -122,11 +122,14 @@ type RouterCertificateError struct {
 }
 
 func (e *RouterCertificateError) Error() string {
-	s := fmt.Sprintf("the other end did not show a grant of %s: %v", e.Domain, e.Err)
-	if reason, ok := pki.ReasonOf(e.Err); ok && reason == pki.ReasonUnknownRoot {
-		s += "; a node trusts only root.crt of its identity: see that it is the router's domain's"
+	err := e.Err
+	var refused *pki.Error
+	if errors.As(err, &refused) && refused.Reason == pki.ReasonUnknownRoot {
+		of := *refused // pki's remedy is a router's: a trust store
+		of.Remedy = "a node trusts only root.crt of its identity: see that it is the domain's present one, and that the URL is that domain's router"
+		err = &of
 	}
-	return s
+	return fmt.Sprintf("the other end did not show a grant of %s: %v", e.Domain, err)
 }
 
 // Unwrap returns the cause.
