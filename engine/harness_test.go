@@ -257,7 +257,11 @@ func (c *client) send(f *codec.Frame) *codec.Frame {
 
 func (c *client) say(m codec.Control) {
 	c.t.Helper()
-	c.send(c.frame(c.router, codec.CategoryControl, must(codec.AppendControl(nil, m))))
+	c.send(c.controlFrame(m))
+}
+
+func (c *client) controlFrame(m codec.Control) *codec.Frame {
+	return c.frame(c.router, codec.CategoryControl, must(codec.AppendControl(nil, m)))
 }
 
 // read returns the next frame, or the error that ends the connection.
