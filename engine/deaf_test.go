@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"net"
 	"testing"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 // than a bounded number of bytes for it, whatever it asks for.
 func TestAPeerThatDoesNotReadMakesTheRouterHoldLittle(t *testing.T) {
 	d := newAuthority("prod.example")
-	r, addr := startRouter(t, nil, d)
+	r, addr := startRouter(t, func(c *Config) { c.QueueHigh = 256 << 10 }, d)
 	for n := range 60 { // so that a list is long
 		connect(t, addr, d.node(fmt.Sprintf("node-%d", n)))
 	}
@@ -34,6 +35,7 @@ func TestAPeerThatDoesNotReadMakesTheRouterHoldLittle(t *testing.T) {
 		}},
 	} {
 		cl := connect(t, addr, d.node("deaf"))
+		cl.conn.NetConn().(*net.TCPConn).SetReadBuffer(4 << 10)
 		before := r.Counts().Cut
 		sent := 0
 		for ; sent < 5000; sent++ {
