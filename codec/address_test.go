@@ -142,7 +142,7 @@ func TestNoticeReasonsAreThoseOfTheProtocol(t *testing.T) {
 	rows := protocolTable(t, "Notices")
 	names := map[string]string{
 		"no-route": "no route", "ttl": "TTL spent", "not-permitted": "not permitted", "queue-full": "queue full",
-		"recipient-gone": "recipient gone", "unconfirmed": "recipient gone, perhaps delivered", "late": "late",
+		"recipient-gone": "recipient gone", "unconfirmed": "recipient gone, perhaps delivered", "late": "late", "too-large": "too large",
 	}
 	for _, r := range NoticeReasons() {
 		if want := rows[int(r)]; want == "" || names[r.String()] != want {

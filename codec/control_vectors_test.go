@@ -115,7 +115,7 @@ func badBodies() []badVector {
 		{"certificates: part 1 of 1", CategoryControl, "control-value", "a5 0005 0107 0201 0301 0480"},
 		{"name request: name and after", CategoryControl, "control-value", "a5 0006 0107 026161 036161 0401"},
 		{"notice about nothing", CategoryNotice, "control-value", "a6 0001 01" + hexAddress + "0280 0300 0400 0500"},
-		{"notice of unknown reason", CategoryNotice, "control-value", "a6 0008 01" + hexAddress + "0280 0301 0400 0500"},
+		{"notice of unknown reason", CategoryNotice, "control-value", "a6 0009 01" + hexAddress + "0280 0301 0400 0500"},
 		{"echo: identifier of 7 bytes", CategoryEcho, "control-value", "a3 0001 014700112233445566 0240"},
 		{"echo: trace is reserved", CategoryEcho, "control-type", "a3 0003 01480011223344556677 0240"},
 	}

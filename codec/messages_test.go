@@ -143,7 +143,7 @@ func TestNoticeBounds(t *testing.T) {
 	checkNotice("1024 frames", Notice{Reason: 7, Frames: frames(1024), More: 1<<64 - 1}, nil)
 	checkNotice("1025 frames", Notice{Reason: 7, Frames: frames(1025)}, ErrControlValue)
 	checkNotice("reason 0", Notice{Frames: frames(1)}, ErrControlValue)
-	checkNotice("reason 8", Notice{Reason: 8, Frames: frames(1)}, ErrControlValue)
+	checkNotice("reason 9", Notice{Reason: 9, Frames: frames(1)}, ErrControlValue)
 
 	check := func(name, body string, want error) {
 		t.Helper()
@@ -153,7 +153,7 @@ func TestNoticeBounds(t *testing.T) {
 	check("good", "a6 0001 01"+hexAddress+"0281"+frame+"0300 0400 0500", nil)
 	check("missing key", "a5 0001 01"+hexAddress+"0281"+frame+"0300 0400", ErrControlKeys)
 	check("reason 0", "a6 0000 01"+hexAddress+"0281"+frame+"0300 0400 0500", ErrControlValue)
-	check("reason 8", "a6 0008 01"+hexAddress+"0281"+frame+"0300 0400 0500", ErrControlValue)
+	check("reason 9", "a6 0009 01"+hexAddress+"0281"+frame+"0300 0400 0500", ErrControlValue)
 	check("reason 257", "a6 00190101 01"+hexAddress+"0281"+frame+"0300 0400 0500", ErrControlValue)
 	check("recipient of 15", "a6 0001 01 4f 00112233445566778899aabbccddee 0281"+frame+"0300 0400 0500", ErrControlValue)
 	check("digest of 17", "a6 0001 01"+hexAddress+"0281 82 51 00112233445566778899aabbccddeeff00 07 0300 0400 0500", ErrControlValue)

@@ -66,8 +66,9 @@ const (
 	NoticeRecipientGone NoticeReason = 5 // the connection ended before the frame was handed to the network
 	NoticeUnconfirmed   NoticeReason = 6 // it ended afterwards: perhaps delivered
 	NoticeLate          NoticeReason = 7 // send time outside the maximal skew of the router's clock
+	NoticeTooLarge      NoticeReason = 8 // the body is larger than the recipient takes
 
-	noticeLast = NoticeLate
+	noticeLast = NoticeTooLarge
 )
 
 var noticeLabels = [noticeLast + 1]string{
@@ -78,6 +79,7 @@ var noticeLabels = [noticeLast + 1]string{
 	NoticeRecipientGone: "recipient-gone",
 	NoticeUnconfirmed:   "unconfirmed",
 	NoticeLate:          "late",
+	NoticeTooLarge:      "too-large",
 }
 
 func (r NoticeReason) known() bool { return r >= NoticeNoRoute && r <= noticeLast }

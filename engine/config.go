@@ -91,6 +91,12 @@ func (c Config) withDefaults() (Config, error) {
 
 func (c *Config) check() error {
 	switch {
+	case len(c.Software) > codec.HelloSoftwareMax:
+		return fmt.Errorf("engine: Software has %d bytes and may have %d", len(c.Software), codec.HelloSoftwareMax)
+	case len(c.VersionCutoff) > codec.HelloSoftwareMax:
+		return fmt.Errorf("engine: the version cutoff has %d bytes and may have %d", len(c.VersionCutoff), codec.HelloSoftwareMax)
+	case c.SkewMax < 0 || c.HelloTimeout < 0 || c.PauseMax < 0 || c.BadSignatures < 0:
+		return errors.New("engine: times and limits must not be negative")
 	case c.BodyMax > codec.BodyMaxLimit:
 		return fmt.Errorf("engine: largest body %d is above %d bytes", c.BodyMax, codec.BodyMaxLimit)
 	case c.KeepAlive < codec.KeepAliveMin || c.KeepAlive > codec.KeepAliveMax:

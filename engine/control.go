@@ -13,12 +13,13 @@ import (
 // say sends a link-control message to the peer.
 func (p *peer) say(m codec.Control) {
 	body, err := codec.AppendControl(nil, m)
-	if err != nil {
-		panic(fmt.Sprintf("engine: own %T breaks a bound of the protocol: %v", m, err))
+	if err != nil { // what others said is in it; it is checked, but who knows
+		p.router.log.Error("a message to a node breaks a bound of the protocol", "peer", describe(p.id), "type", fmt.Sprintf("%T", m), "error", err)
+		return
 	}
 	kind := link.OwnAhead
 	if g, ok := m.(*codec.Goodbye); ok && g.ReadFor == 0 {
-		kind = link.Own // the last frame of all
+		kind = link.OwnLast
 	}
 	p.loop.sendOwn(p.conn.Ref(), p.domain, p.address(), codec.CategoryControl, body, kind)
 }
@@ -42,12 +43,7 @@ func (p *peer) control(f codec.Raw) {
 	case *codec.Hello:
 		p.hello(hello, f)
 	case *codec.KeepAlive:
-		if m.Answer {
-			p.loop.payNotices() // an answer says: what can be known about earlier frames is on its way
-			if p.owesAnswer = !p.takesAnswers(); !p.owesAnswer {
-				p.say(&codec.KeepAlive{Received: p.received})
-			}
-		}
+		p.keepAlive(m)
 	case *codec.Goodbye:
 		p.goodbye(m)
 	case *codec.CertificateRequest:
@@ -63,6 +59,23 @@ func (p *peer) control(f codec.Raw) {
 	}
 }
 
+// keepAlive notes what the peer has received, and answers if asked to. The
+// answer comes after the notices about earlier frames.
+func (p *peer) keepAlive(k *codec.KeepAlive) {
+	if k.Received < p.covered || k.Received > p.conn.Counters().FramesOut {
+		p.leave(codec.GoodbyeProtocol, fmt.Sprintf("received went from %d to %d, of at most %d frames sent", p.covered, k.Received, p.conn.Counters().FramesOut))
+		return
+	}
+	p.covered = k.Received
+	if !k.Answer {
+		return
+	}
+	p.loop.payNotices()
+	if p.owesAnswer = !p.takesAnswers() || !p.pokes.take(p.loop.link.Now(), pokesPerSecond); !p.owesAnswer {
+		p.say(&codec.KeepAlive{Received: p.decided()})
+	}
+}
+
 // hello checks the peer's hello (PROTOCOL.md section 4) and opens the
 // connection for frames.
 func (p *peer) hello(h *codec.Hello, f codec.Raw) {
@@ -73,7 +86,7 @@ func (p *peer) hello(h *codec.Hello, f codec.Raw) {
 	case h.Version != codec.ProtocolVersion:
 		p.leave(codec.GoodbyeVersion, fmt.Sprintf("you speak protocol version %d, this router %d", h.Version, codec.ProtocolVersion))
 		return
-	case !p.timely(f):
+	case !p.timely(f, now):
 		p.leave(codec.GoodbyeClock, fmt.Sprintf("your clock says %s, this router's %s; at most %v apart is allowed",
 			clock(sent), clock(now), c.SkewMax))
 		return
@@ -86,6 +99,9 @@ func (p *peer) hello(h *codec.Hello, f codec.Raw) {
 	}
 	p.phase = phaseOpen
 	p.kind = h.Kind
+	if h.BodyMax < c.BodyMax {
+		p.conn.SetFrameMaxOnLoop(int(max(h.BodyMax, 1))) // 0 would be: not said
+	}
 	p.say(&codec.Hello{
 		Version: codec.ProtocolVersion, Role: codec.RoleRouter, Kind: "router", NodeCost: c.NodeCost,
 		Software: c.Software, KeepAlive: c.KeepAlive, DeadAfter: c.DeadAfter, BodyMax: c.BodyMax,
@@ -113,6 +129,7 @@ func (p *peer) register() {
 func (l *loop) replace(ref link.Ref) {
 	l.link.Post(func() {
 		if c := l.link.Conn(ref); c != nil {
+			c.GiveBackOnLoop() // what waits goes to the newer connection
 			peerOf(c).leave(codec.GoodbyeReplaced, "the same address has connected again")
 		}
 	})
@@ -126,7 +143,7 @@ func (p *peer) goodbye(g *codec.Goodbye) {
 		p.say(&codec.Goodbye{Reason: codec.GoodbyeDone, Received: p.received})
 	}
 	p.phase = phaseLeaving
-	p.conn.FinishOnLoop(&leftError{codec.GoodbyeDone}, p.loop.link.Now().Add(leaveTime))
+	p.conn.FinishOnLoop(&leftError{codec.GoodbyeDone}, p.router.leaveBy(p.loop.link.Now()))
 }
 
 // answersMax bounds, in bytes, what waits for a peer of answers that it has

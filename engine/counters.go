@@ -19,6 +19,7 @@ const (
 	dropForeignDomain // recipient in another domain
 	dropTTL
 	dropNoRoute
+	dropTooLarge // larger than the recipient said it takes
 	dropQueueFull
 	dropRecipientGone // its connection ended before the frame was handed to the kernel
 	dropProtocol      // link control that breaks the protocol; closes
@@ -41,6 +42,7 @@ var dropNames = [dropReasons]string{
 	dropForeignDomain:      "foreign-domain",
 	dropTTL:                "ttl",
 	dropNoRoute:            "no-route",
+	dropTooLarge:           "too-large",
 	dropQueueFull:          "queue-full",
 	dropRecipientGone:      "recipient-gone",
 	dropProtocol:           "protocol",

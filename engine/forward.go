@@ -26,6 +26,8 @@ func (p *peer) route(f codec.Raw) bool {
 	case to == 0:
 		p.echo(f)
 		l.consume(p.ring.Pop())
+	case tooLarge(f, l.link.FrameMax(to)):
+		p.refuse(dropTooLarge, f)
 	case l.link.Full(to) && p.waitFor(to):
 		return false
 	case l.link.Full(to):
@@ -37,11 +39,15 @@ func (p *peer) route(f codec.Raw) bool {
 	return true
 }
 
+// tooLarge tells whether f is larger than its recipient takes: it would close
+// its connection.
+func tooLarge(f codec.Raw, most int) bool { return most > 0 && len(f.Body()) > most }
+
 // decide returns where f goes; 0 and dropNone: to this router.
 func (p *peer) decide(f codec.Raw) (link.Ref, dropReason) {
 	recipient := f.Recipient()
 	switch {
-	case !p.timely(f):
+	case !p.timely(f, p.loop.link.Now()):
 		return 0, dropLate
 	case f.Category() == codec.CategoryNotice && !p.notices.take(p.loop.link.Now(), noticesFromNode):
 		return 0, dropNoticeRate
@@ -69,12 +75,13 @@ func (p *peer) decide(f codec.Raw) (link.Ref, dropReason) {
 
 // timely tells whether f's send time is near enough to this router's clock, and
 // its certificate was valid then.
-func (p *peer) timely(f codec.Raw) bool {
-	sent := int64(f.SendTime())
-	now := p.loop.link.Now().UnixNano()
-	skew := int64(p.router.config.SkewMax)
-	return f.SendTime() < 1<<63 && sent >= now-skew && sent <= now+skew &&
-		sent >= p.id.NotBefore.UnixNano() && sent <= p.id.NotAfter.UnixNano()
+func (p *peer) timely(f codec.Raw, now time.Time) bool {
+	if f.SendTime() >= 1<<63 {
+		return false
+	}
+	sent := time.Unix(0, int64(f.SendTime())) // compared as times: certificates may end beyond 2262
+	return now.Sub(sent).Abs() <= p.router.config.SkewMax &&
+		!sent.Before(p.id.NotBefore) && !sent.After(p.id.NotAfter)
 }
 
 // ownNotice tells whether a node's notice is about frames to itself.
@@ -92,6 +99,7 @@ var noticeReasons = [dropReasons]codec.NoticeReason{
 	dropTTL:           codec.NoticeTTLSpent,
 	dropNoRoute:       codec.NoticeNoRoute,
 	dropQueueFull:     codec.NoticeQueueFull,
+	dropTooLarge:      codec.NoticeTooLarge,
 	dropRecipientGone: codec.NoticeRecipientGone,
 }
 

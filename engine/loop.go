@@ -9,8 +9,12 @@ import (
 	"causeway/engine/verify"
 )
 
-// secondly is how often a loop looks at each of its connections.
-const secondly = time.Second
+// A loop looks at each of its connections once a second, or as often as short
+// keep-alives ask for; ticks are no closer than 100 ms.
+const (
+	lookEveryMax = time.Second
+	lookEveryMin = 100 * time.Millisecond
+)
 
 // loop is what belongs to one event loop.
 type loop struct {
@@ -93,7 +97,7 @@ func (l *loop) undeliverable(to link.Ref, b *buf.Buffer) {
 		buf.Put(b)
 		return
 	}
-	if now := link.Ref(r.table.Lookup(f.Recipient())); now != 0 && now != to {
+	if now := link.Ref(r.table.Lookup(f.Recipient())); now != 0 && now != to && !l.link.Full(now) && !tooLarge(f, l.link.FrameMax(now)) {
 		l.forward(now, b)
 		return
 	}
@@ -126,10 +130,15 @@ func (l *loop) tick(now time.Time) {
 			delete(l.leftovers, p)
 		}
 	}
-	if now.Sub(l.looked) < secondly {
+	if now.Sub(l.looked) < l.router.lookEvery {
 		return
 	}
 	l.looked = now
+	l.lookAll(now)
+}
+
+// lookAll looks at each connection, and at what else has had its time.
+func (l *loop) lookAll(now time.Time) {
 	l.book.payAll(now, l)
 	for ref, until := range l.noPause {
 		if now.After(until) {
@@ -149,9 +158,9 @@ func (p *peer) look(now time.Time) {
 	if n.BytesOut != p.spoken {
 		p.spoken, p.spokeAt = n.BytesOut, now
 	}
-	if p.owesAnswer && p.takesAnswers() {
+	if p.owesAnswer && p.phase == phaseOpen && p.takesAnswers() {
 		p.owesAnswer = false
-		p.say(&codec.KeepAlive{Received: p.received})
+		p.say(&codec.KeepAlive{Received: p.decided()})
 	}
 	switch {
 	case p.phase >= phaseLeaving:
@@ -163,7 +172,9 @@ func (p *peer) look(now time.Time) {
 		p.leave(codec.GoodbyeExpired, "your certificate was valid until "+clock(p.id.NotAfter)+"; this router's clock says "+clock(now))
 	case now.Sub(p.heardAt) >= c.DeadAfter:
 		p.leave(codec.GoodbyeIdle, "")
-	case now.Sub(p.spokeAt) >= c.KeepAlive-secondly && p.takesAnswers():
-		p.say(&codec.KeepAlive{Received: p.received})
+	case now.After(p.domain.grant.NotAfter):
+		p.leave(codec.GoodbyeExpired, "this router's grant of "+p.domain.name+" was valid until "+clock(p.domain.grant.NotAfter))
+	case now.Sub(p.spokeAt) >= c.KeepAlive-2*p.router.lookEvery && p.takesAnswers():
+		p.say(&codec.KeepAlive{Received: p.decided()})
 	}
 }

@@ -44,11 +44,13 @@ type peer struct {
 	waitsFor link.Ref  // a full destination that the ring's head is for; 0: none
 	waitsAt  time.Time // since when
 	received uint64    // frames other than link control that were cut
+	covered  uint64    // what the peer has said to have received
 	badSigs  int
 	member   *member // once open
 	kind     string
 	echoes   bucket
 	asked    bucket // certificate and name requests
+	pokes    bucket // keep-alives that ask for an answer
 	notices  bucket // notices that it sends
 
 	owesAnswer bool // to a keep-alive that asked for one
@@ -67,9 +69,24 @@ type peer struct {
 // Rates of what a node may ask of the router itself, per second and at once.
 const (
 	echoesPerSecond = 200
+	pokesPerSecond  = 1000 // answered later beyond that
 	asksPerSecond   = 200
 	noticesFromNode = 200 // each is decoded, and may be of 64 KiB
 )
+
+// ringBytesMax is how much of one connection may wait for verdicts before it is
+// read no further; a frame that is larger waits alone.
+const ringBytesMax = 1 << 20
+
+// decided returns how many frames other than link control came before the
+// oldest that still waits for its verdict or for room: those whose fate is
+// known, and whose senders were told if it was bad.
+func (p *peer) decided() uint64 {
+	if n, waits := p.ring.HeadTag(); waits {
+		return n
+	}
+	return p.received
+}
 
 // bucket is a token bucket. The zero bucket is full.
 type bucket struct {
@@ -131,11 +148,15 @@ func (p *peer) frame(b *buf.Buffer) {
 	if p.router.config.VerifyNone && !control {
 		key = nil
 	}
-	p.ring.Push(b, key, &l.batch)
+	before := p.received // frames other than link control that came before this one
+	if !control {
+		before--
+	}
+	p.ring.Push(b, key, before, &l.batch)
 	if _, verdict := p.ring.Head(); verdict != verify.Pending {
 		p.drain()
 	}
-	if p.ring.Full() && !p.full {
+	if (p.ring.Full() || p.ring.Bytes() >= ringBytesMax) && !p.full {
 		p.full = true
 		p.conn.PauseOnLoop()
 	}
@@ -149,7 +170,7 @@ func (p *peer) early(f codec.Raw, control bool) dropReason {
 	case p.phase == phaseHello && (!control || p.ring.Len() > 0):
 		p.leave(codec.GoodbyeProtocol, "a frame came before hello was answered")
 		return dropBeforeHello
-	case control && (f.Sender() != p.address() || f.Recipient() != p.domain.address || f.Encrypted()):
+	case control && (f.Sender() != p.address() || f.CertID() != p.id.CertID || f.Recipient() != p.domain.address || f.Encrypted()):
 		p.leave(codec.GoodbyeProtocol, "link control must go from this connection's one end to its other")
 		return dropProtocol
 	case f.Sender() != p.address():
@@ -184,7 +205,7 @@ func (p *peer) drain() {
 			}
 		}
 	}
-	if p.full && p.ring.Len() <= verify.RingSize/2 {
+	if p.full && p.ring.Len() <= verify.RingSize/2 && p.ring.Bytes() <= ringBytesMax/2 {
 		p.full = false
 		if p.phase != phaseClosed {
 			p.conn.ResumeOnLoop()
@@ -216,7 +237,18 @@ func (p *peer) leave(reason codec.GoodbyeReason, text string) {
 	p.unregister()
 	p.say(&codec.Goodbye{Reason: reason, Text: text, Received: p.received})
 	p.phase = phaseLeaving
-	p.conn.FinishOnLoop(&leftError{reason}, p.loop.link.Now().Add(leaveTime))
+	p.conn.FinishOnLoop(&leftError{reason}, p.router.leaveBy(p.loop.link.Now()))
+}
+
+// helloBodyMax is the largest body of a peer that has not introduced itself.
+const helloBodyMax = codec.ControlBodyMax
+
+// bodyMax returns the largest body that the peer may send now, in bytes.
+func (p *peer) bodyMax() uint32 {
+	if p.phase == phaseHello {
+		return min(helloBodyMax, p.router.config.BodyMax)
+	}
+	return p.router.config.BodyMax
 }
 
 // leftError is why this router ended a connection.
@@ -244,6 +276,7 @@ func (p *peer) gone(lost int) {
 	p.unregister()
 	p.phase = phaseClosed
 	p.loop.count.dropped[dropRecipientGone].Add(uint64(lost))
+	p.loop.count.unnoticed.Add(uint64(lost)) // sealed: who sent them is no longer known
 	delete(p.loop.waiting, p)
 	p.waitsFor = 0
 	p.closed.Store(true)

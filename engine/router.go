@@ -30,6 +30,9 @@ type Router struct {
 	domains  map[string]*domain
 	byPrefix map[[pki.PrefixSize]byte]*domain
 	cutoff   *codec.Version
+
+	lookEvery time.Duration
+
 	table    *table.Table
 	pool     *verify.Pool
 	link     *link.Engine
@@ -40,9 +43,13 @@ type Router struct {
 	lastTime atomic.Uint64 // send time of the last own frame
 	refused  refusals
 
+	closeOnce sync.Once
+	closeErr  error
+
 	mu        sync.Mutex
 	listeners []*link.Listener
 	closing   bool
+	closeBy   time.Time // when closing: the end of Close's context, if it has one
 }
 
 // Start makes a router that listens nowhere yet. Close ends it.
@@ -51,7 +58,10 @@ func Start(c Config) (*Router, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Router{config: c, log: c.Logger, table: table.New()}
+	r := &Router{
+		config: c, log: c.Logger, table: table.New(),
+		lookEvery: max(lookEveryMin, min(lookEveryMax, c.KeepAlive/4)),
+	}
 	if c.VersionCutoff != "" {
 		v, err := codec.ParseVersion(c.VersionCutoff)
 		if err != nil {
@@ -79,7 +89,7 @@ func Start(c Config) (*Router, error) {
 	}
 	r.link, err = link.Start(link.Config{
 		Loops: c.Loops, CPUs: c.CPUs,
-		Cut:              func(b []byte) (int, error) { return codec.Cut(b, c.BodyMax) },
+		Cut:              func(conn *link.Conn, b []byte) (int, error) { return codec.Cut(b, peerOf(conn).bodyMax()) },
 		HandshakeTimeout: c.HandshakeTimeout, HandshakesMax: c.HandshakesMax, ReceiveBuffer: c.ReceiveBuffer,
 		QueueHigh: c.QueueHigh, QueueLow: c.QueueLow, Logger: c.Logger,
 	}, handler{r})
@@ -125,10 +135,17 @@ func (r *Router) Ready() error {
 
 // Close stops accepting, says goodbye to all peers, hands over what is queued
 // for them, and ends everything. When ctx ends first, the rest is dropped; the
-// frames are counted. No goroutine of the router is left.
+// frames are counted, and the error tells. No goroutine of the router is left.
+// Later calls wait for the first and return the same.
 func (r *Router) Close(ctx context.Context) error {
+	r.closeOnce.Do(func() { r.closeErr = r.close(ctx) })
+	return r.closeErr
+}
+
+func (r *Router) close(ctx context.Context) error {
 	r.mu.Lock()
 	r.closing = true
+	r.closeBy, _ = ctx.Deadline()
 	listeners := r.listeners
 	r.listeners = nil
 	r.mu.Unlock()
@@ -149,6 +166,16 @@ func (r *Router) Close(ctx context.Context) error {
 		l.sweep()
 	}
 	return errors.Join(errs...)
+}
+
+// leaveBy returns until when a connection that was told goodbye is kept.
+func (r *Router) leaveBy(now time.Time) time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closing && !r.closeBy.IsZero() {
+		return r.closeBy
+	}
+	return now.Add(leaveTime)
 }
 
 // sweep drops what the rings of closed connections still hold. The loop has

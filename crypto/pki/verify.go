@@ -73,6 +73,12 @@ func (s *Store) verify(chain []*x509.Certificate, domain string, now time.Time) 
 	if len(chain) == 0 || len(chain) > chainMax {
 		return nil, badCount(domain, len(chain))
 	}
+	for _, c := range chain {
+		if len(c.Raw) > certMax { // TLS takes larger ones, and what we pass on has to fit a control body
+			return nil, &Error{Reason: ReasonMalformed, Domain: domain, Who: whoIs(c),
+				What: fmt.Sprintf("it has %d bytes and may have %d", len(c.Raw), certMax)}
+		}
+	}
 	if domain == "" {
 		domain = claimedDomain(chain[0])
 	}

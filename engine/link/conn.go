@@ -55,12 +55,14 @@ type Conn struct {
 	blocked bool // the kernel takes no more for now
 	watched bool // in W
 	queue   fifo[queued]
-	ahead   fifo[queued]  // goes before queue
-	aheadN  int           // bytes of frames in it
-	sealing *fifo[queued] // whose first frame is sealed in part
-	sealed  int           // bytes of it that are
-	marks   fifo[mark]
-	out     ciphertext
+	ahead   fifo[queued] // goes before queue
+	aheadN  int          // bytes of frames in it
+
+	lastQueued bool          // an OwnLast frame is in queue, or was
+	sealing    *fifo[queued] // whose first frame is sealed in part
+	sealed     int           // bytes of it that are
+	marks      fifo[mark]
+	out        ciphertext
 
 	// any goroutine
 	ref          atomic.Uint64

@@ -75,7 +75,7 @@ func (c *Conn) fill(p []byte) (used int) {
 
 // need asks Config.Cut; when b is malformed it ends the connection.
 func (c *Conn) need(b []byte) (need int, ok bool) {
-	need, err := c.loop.engine.cfg.Cut(b)
+	need, err := c.loop.engine.cfg.Cut(c, b)
 	if err == nil && need > buf.SizeMax {
 		err = fmt.Errorf("link: a frame of %d bytes", need)
 	}

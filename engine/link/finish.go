@@ -30,7 +30,7 @@ const lingerMax = 5 * time.Second
 
 // accepts tells whether frames can still be queued for c.
 func (c *Conn) accepts() bool {
-	return (c.phase == phaseOpen || c.phase == phaseFlushing && !c.closeSent) && !c.noWrite
+	return (c.phase == phaseOpen || c.phase == phaseFlushing && !c.closeSent) && !c.noWrite && !c.lastQueued
 }
 
 // CloseOnLoop ends the connection at once, without flushing: no frame is cut or
@@ -134,7 +134,7 @@ func (l *Loop) checkDeadlines() {
 
 // giveUp ends a finishing connection whose time is over.
 func (c *Conn) giveUp() {
-	if c.phase == phaseFlushing && c.why == ErrEngineClosed {
+	if c.phase == phaseFlushing && c.loop.engine.ctx.Err() != nil && c.slot.backlog.Load() > 0 {
 		c.loop.engine.cutShort.Add(1)
 	}
 	c.die(c.why)
@@ -281,6 +281,7 @@ func (l *Loop) vacate(c *Conn) {
 	if next == 0 {
 		next = 1
 	}
+	c.slot.frameMax.Store(0)
 	c.slot.generation.Store(next)
 	l.endWaits(c.slot)
 	l.conns[ref.slot()] = nil

@@ -60,7 +60,7 @@ const (
 
 var errTestMalformed = errors.New("test frame malformed")
 
-func testCut(b []byte) (int, error) {
+func testCut(_ *Conn, b []byte) (int, error) {
 	if len(b) < 4 {
 		return 4, nil
 	}

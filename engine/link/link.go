@@ -29,8 +29,9 @@ type Config struct {
 	CPUs []int
 	// Cut tells how many bytes from b's start must be there to go on. When
 	// need <= len(b) the first need bytes are one whole frame. An error means
-	// malformed; it closes the connection. b is borrowed. Required.
-	Cut func(b []byte) (need int, err error)
+	// malformed; it closes the connection. b is borrowed; it runs on c's loop.
+	// Required.
+	Cut func(c *Conn, b []byte) (need int, err error)
 	// HandshakeTimeout bounds connect, TLS handshake and Handshaken together;
 	// 0 = 10 s.
 	HandshakeTimeout time.Duration

@@ -108,9 +108,12 @@ type mark struct {
 func (c *Conn) enqueue(b *buf.Buffer, kind Kind) {
 	l := c.loop
 	to := &c.queue
-	if kind == OwnAhead {
+	switch kind {
+	case OwnAhead:
 		to = &c.ahead
 		c.aheadN += len(b.B)
+	case OwnLast:
+		c.lastQueued = true
 	}
 	to.push(&l.spareQueued, queued{b, l.elapsed(), kind != Forwarded})
 	if c.oldest.Load() == 0 {

@@ -9,6 +9,7 @@ const (
 	Forwarded Kind = iota // came from another connection
 	Own                   // made by the handler; counted apart
 	OwnAhead              // the same, and goes before the frames that wait
+	OwnLast               // the same, and no frame goes after it: later ones are undeliverable
 )
 
 // Send takes b, a forwarded frame, and queues it for the connection `to`, on
@@ -85,6 +86,42 @@ func (l *Loop) Full(to Ref) bool { return l.Backlog(to) >= l.engine.cfg.QueueHig
 func (l *Loop) uncharge(to Ref, n int) {
 	if s := l.engine.slotOf(to); s != nil {
 		s.backlog.Add(-int64(n))
+	}
+}
+
+// FrameMax returns what SetFrameMaxOnLoop has set for the connection `to`; 0 when
+// nothing, or when it is gone. Any goroutine, without a lock.
+func (l *Loop) FrameMax(to Ref) int {
+	if s := l.engine.liveSlot(to); s != nil {
+		return int(s.frameMax.Load())
+	}
+	return 0
+}
+
+// SetFrameMaxOnLoop notes the largest frame that may be sent to c, in bytes, for
+// others to ask by Loop.FrameMax.
+func (c *Conn) SetFrameMaxOnLoop(bytes int) { c.slot.frameMax.Store(uint32(bytes)) }
+
+// GiveBackOnLoop ends, through Handler.Undeliverable, the journey of forwarded
+// frames that wait for c and are not sealed, not even in part.
+func (c *Conn) GiveBackOnLoop() {
+	var kept fifo[queued]
+	bytes := 0
+	for l := c.loop; !c.queue.empty(); {
+		inPart := c.sealed > 0 && c.sealing == &c.queue && kept.empty()
+		q := c.queue.pop(&l.spareQueued)
+		if q.own || inPart {
+			kept.push(&l.spareQueued, q)
+			continue
+		}
+		bytes += len(q.b.B)
+		l.dead = append(l.dead, parcel{to: c.Ref(), b: q.b})
+		l.arm()
+	}
+	c.queue = kept
+	c.noteOldest()
+	if bytes > 0 {
+		c.loop.release(c.slot, bytes)
 	}
 }
 

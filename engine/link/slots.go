@@ -22,7 +22,9 @@ type slot struct {
 	mu      sync.Mutex
 	waiters []waiter // guarded by mu
 
-	_ [16]byte // a slot fills a cache line of its own
+	frameMax atomic.Uint32 // largest frame for the connection, bytes; 0: not said
+
+	_ [12]byte // a slot fills a cache line of its own
 }
 
 var _ [0]struct{} = [unsafe.Sizeof(slot{}) % 64]struct{}{}

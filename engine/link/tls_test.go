@@ -261,7 +261,7 @@ func FuzzCut(f *testing.F) {
 		var want []string
 		malformed := false
 		for rest := stream; ; {
-			need, err := testCut(rest)
+			need, err := testCut(nil, rest)
 			if err != nil {
 				malformed = true
 				break

@@ -337,6 +337,7 @@ var noticeMeaning = map[codec.NoticeReason]string{
 	codec.NoticeQueueFull:     "the recipient reads too slowly; send again later",
 	codec.NoticeRecipientGone: "the recipient's connection ended first; send again when it is back",
 	codec.NoticeUnconfirmed:   "the recipient's connection ended meanwhile; Seen asks it when it is back",
+	codec.NoticeTooLarge:      "the body is larger than the recipient takes; send less at a time, or have it take more (node.Config.BodyMax)",
 	codec.NoticeLate:          "the send time is too far from the router's clock; check both clocks, and how long the message waited",
 }
 

@@ -6,10 +6,14 @@ import (
 	"time"
 )
 
-// takeMax is how many jobs a worker takes at once. Small, because one check
-// costs tens of microseconds and the jobs behind it wait: eight keep the lock
-// below a hundredth of the time and a lone sender's frames on several workers.
-const takeMax = 8
+// What a worker takes from one ring before it is the next ring's turn. A share
+// is bounded in bytes too, since hashing a frame of 1 MiB takes fifty times as
+// long as checking a small one. Within these bounds a connection that floods
+// costs the others one share each round.
+const (
+	takeMax      = 8        // frames
+	takeBytesMax = 64 << 10 // but one frame always
+)
 
 // Config of a Pool.
 type Config struct {
@@ -21,15 +25,17 @@ type Config struct {
 	Observe func(frames int, took time.Duration)
 }
 
-type job struct {
-	slot *slot
+// Batch collects what one loop has pushed in a turn. The zero Batch is ready.
+type Batch struct{ pushed []pushed }
+
+// pushed is one slot to be checked.
+type pushed struct {
 	ring *Ring
+	slot uint8
 }
 
-// Batch collects the jobs of one loop's turn. The zero Batch is ready.
-type Batch struct{ jobs []job }
-
-// Pool checks signatures in worker goroutines.
+// Pool checks signatures in worker goroutines. Rings with jobs wait in turn: a
+// worker takes a share of the first ring, which then goes to the end.
 type Pool struct {
 	workers int
 	observe func(int, time.Duration)
@@ -38,8 +44,7 @@ type Pool struct {
 
 	mu     sync.Mutex
 	wake   sync.Cond
-	queue  []job // jobs [first:]
-	first  int
+	rings  ringQueue // that have jobs
 	idle   int
 	closed bool
 }
@@ -56,19 +61,26 @@ func NewPool(c Config) *Pool {
 
 // Submit hands b's jobs to the workers and empties b.
 func (p *Pool) Submit(b *Batch) {
-	if len(b.jobs) == 0 {
+	if len(b.pushed) == 0 {
 		return
 	}
+	p.queued.Add(int64(len(b.pushed)))
 	p.mu.Lock()
-	p.queue = append(p.queue, b.jobs...)
-	wake := min(p.idle, (len(b.jobs)+takeMax-1)/takeMax)
+	for _, j := range b.pushed {
+		r := j.ring
+		if r.jobs.empty() {
+			p.rings.put(r)
+		}
+		r.jobs.from = r.slots // stays while a frame is in the ring
+		r.jobs.put(j.slot)
+	}
+	wake := min(p.idle, (len(b.pushed)+takeMax-1)/takeMax)
 	p.mu.Unlock()
-	p.queued.Add(int64(len(b.jobs)))
 	for range wake {
 		p.wake.Signal()
 	}
-	clear(b.jobs)
-	b.jobs = b.jobs[:0]
+	clear(b.pushed)
+	b.pushed = b.pushed[:0]
 }
 
 // Queued returns how many frames wait for a worker.
@@ -85,55 +97,98 @@ func (p *Pool) Close() {
 }
 
 func (p *Pool) work() {
-	var jobs [takeMax]job
+	var share [takeMax]*slot
 	for {
-		n := p.take(jobs[:])
+		r, n := p.take(&share)
 		if n == 0 {
 			return
 		}
-		p.run(jobs[:n])
-		clear(jobs[:n])
+		p.run(r, share[:n])
+		clear(share[:n])
 	}
 }
 
-// take fills jobs with the oldest ones, a fair share of what waits, and returns
-// how many; 0 when the pool is closed and empty.
-func (p *Pool) take(jobs []job) int {
+// take takes a share of the ring whose turn it is; 0 when the pool is closed
+// and empty.
+func (p *Pool) take(share *[takeMax]*slot) (r *Ring, n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for p.first == len(p.queue) {
+	for p.rings.empty() {
 		if p.closed {
-			return 0
+			return nil, 0
 		}
 		p.idle++
 		p.wake.Wait()
 		p.idle--
 	}
-	waiting := len(p.queue) - p.first
-	n := copy(jobs[:min(len(jobs), (waiting+p.workers-1)/p.workers)], p.queue[p.first:])
-	p.first += n
-	if p.first == len(p.queue) {
-		p.queue, p.first = p.queue[:0], 0
-	} else if p.first > len(p.queue)/2 {
-		p.queue = p.queue[:copy(p.queue, p.queue[p.first:])]
-		p.first = 0
+	r = p.rings.take()
+	for bytes := 0; n < takeMax && !r.jobs.empty(); n++ {
+		s := &r.jobs.from[r.jobs.first()]
+		if bytes += len(s.frame.B); n > 0 && bytes > takeBytesMax {
+			break
+		}
+		r.jobs.drop()
+		share[n] = s
+	}
+	if !r.jobs.empty() {
+		p.rings.put(r)
 	}
 	p.queued.Add(int64(-n))
-	return n
+	return r, n
 }
 
-// run checks jobs and notifies each ring once per run of its jobs. A ring may be
-// popped, and its slots lent to another, as soon as the verdict is stored: the
-// slot is not touched after that, only ring.notify is.
-func (p *Pool) run(jobs []job) {
+// run checks a share and notifies the ring's owner. The ring may be popped, and
+// its slots lent to another, as soon as a verdict is stored: a slot is not
+// touched after that, only r.notify is.
+func (p *Pool) run(r *Ring, share []*slot) {
 	start := time.Now()
-	for i, j := range jobs {
-		j.slot.verdict.Store(uint32(check(j.slot)))
-		if i+1 == len(jobs) || jobs[i+1].ring != j.ring {
-			j.ring.notify()
-		}
+	for _, s := range share {
+		s.verdict.Store(uint32(check(s)))
 	}
+	r.notify()
 	if p.observe != nil {
-		p.observe(len(jobs), time.Since(start))
+		p.observe(len(share), time.Since(start))
 	}
+}
+
+// jobs are the slots of one ring that wait for a worker, in order; guarded by
+// Pool.mu.
+type jobs struct {
+	from       *slots
+	slots      [RingSize]uint8
+	head, tail uint32 // free-running
+}
+
+func (j *jobs) empty() bool    { return j.head == j.tail }
+func (j *jobs) first() uint8   { return j.slots[j.head&ringMask] }
+func (j *jobs) put(slot uint8) { j.slots[j.tail&ringMask] = slot; j.tail++ }
+
+func (j *jobs) drop() {
+	if j.head++; j.head == j.tail {
+		j.from = nil
+	}
+}
+
+// ringQueue is a first-in-first-out queue of rings, linked through them: each
+// is in it at most once.
+type ringQueue struct{ head, tail *Ring }
+
+func (q *ringQueue) empty() bool { return q.head == nil }
+
+func (q *ringQueue) put(r *Ring) {
+	if q.tail == nil {
+		q.head = r
+	} else {
+		q.tail.next = r
+	}
+	q.tail = r
+}
+
+func (q *ringQueue) take() *Ring {
+	r := q.head
+	q.head, r.next = r.next, nil
+	if q.head == nil {
+		q.tail = nil
+	}
+	return r
 }

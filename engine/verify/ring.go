@@ -32,6 +32,7 @@ const (
 type slot struct {
 	frame   *buf.Buffer
 	key     *sign.Key
+	tag     uint64
 	verdict atomic.Uint32
 }
 
@@ -50,9 +51,13 @@ type Ring struct {
 	slots      *slots // nil when empty
 	head, tail uint32 // free-running; tail-head frames wait
 	bytes      int
+
+	// guarded by pool.mu
+	jobs jobs
+	next *Ring // in the pool's queue
 }
 
-// NewRing returns an empty Ring. notify is called by workers, from their
+// NewRing returns an empty Ring, which must not be copied once it is used. notify is called by workers, from their
 // goroutines, after slots of this ring have got verdicts; it must be quick.
 func (p *Pool) NewRing(notify func()) Ring { return Ring{pool: p, notify: notify} }
 
@@ -67,19 +72,20 @@ func (r *Ring) Bytes() int { return r.bytes }
 
 // Push takes frame, one whole frame, and has it checked under key; a nil key
 // means that nothing is to be checked: Good. The job waits in batch until
-// Pool.Submit. With a pool of no workers the check is done here. It panics when
-// the ring is full.
-func (r *Ring) Push(frame *buf.Buffer, key *sign.Key, batch *Batch) {
+// Pool.Submit. With a pool of no workers the check is done here. tag is the
+// caller's, see HeadTag. It panics when the ring is full.
+func (r *Ring) Push(frame *buf.Buffer, key *sign.Key, tag uint64, batch *Batch) {
 	if r.Full() {
 		panic("verify: Ring.Push: ring is full")
 	}
 	if r.slots == nil {
 		r.slots = rings.Get().(*slots)
 	}
-	s := &r.slots[r.tail&ringMask]
+	at := uint8(r.tail & ringMask)
+	s := &r.slots[at]
 	r.tail++
 	r.bytes += len(frame.B)
-	s.frame, s.key = frame, key
+	s.frame, s.key, s.tag = frame, key, tag
 	switch {
 	case key == nil:
 		s.verdict.Store(uint32(Good))
@@ -87,7 +93,7 @@ func (r *Ring) Push(frame *buf.Buffer, key *sign.Key, batch *Batch) {
 		s.verdict.Store(uint32(check(s)))
 	default:
 		s.verdict.Store(uint32(Pending))
-		batch.jobs = append(batch.jobs, job{s, r})
+		batch.pushed = append(batch.pushed, pushed{r, at})
 	}
 }
 
@@ -99,6 +105,14 @@ func (r *Ring) Head() (*buf.Buffer, Verdict) {
 	}
 	s := &r.slots[r.head&ringMask]
 	return s.frame, Verdict(s.verdict.Load())
+}
+
+// HeadTag returns the tag of the oldest frame; ok is false when no frame waits.
+func (r *Ring) HeadTag() (tag uint64, ok bool) {
+	if r.head == r.tail {
+		return 0, false
+	}
+	return r.slots[r.head&ringMask].tag, true
 }
 
 // Pop removes the oldest frame, which must have its verdict, and gives it to

@@ -3,6 +3,7 @@ package verify
 import (
 	"crypto/ed25519"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -79,7 +80,7 @@ func TestVerdictsComeInOrderWhateverTheWorkersDo(t *testing.T) {
 				for popped < frames {
 					for pushed < frames && !ring.Full() && r.IntN(20) != 0 {
 						want[pushed] = r.IntN(3) != 0
-						ring.Push(s.frame(t, pushed, want[pushed]), s.key, &batch)
+						ring.Push(s.frame(t, pushed, want[pushed]), s.key, uint64(pushed), &batch)
 						pushed++
 					}
 					p.Submit(&batch)
@@ -90,6 +91,9 @@ func TestVerdictsComeInOrderWhateverTheWorkersDo(t *testing.T) {
 						_, v := ring.Head()
 						if v == Pending {
 							break
+						}
+						if tag, ok := ring.HeadTag(); !ok || tag != uint64(popped) {
+							t.Errorf("tag %d of frame %d", tag, popped)
 						}
 						b := ring.Pop()
 						if n := int(codec.Raw(b.B).SendTime()); n != popped {
@@ -125,8 +129,8 @@ func TestFramesWithoutAKeyKeepTheirPlace(t *testing.T) {
 	notified := make(chan struct{}, 1)
 	ring := p.NewRing(func() { notified <- struct{}{} })
 	var batch Batch
-	ring.Push(s.frame(t, 0, true), s.key, &batch)
-	ring.Push(s.frame(t, 1, false), nil, &batch)
+	ring.Push(s.frame(t, 0, true), s.key, 0, &batch)
+	ring.Push(s.frame(t, 1, false), nil, 1, &batch)
 	if _, v := ring.Head(); v != Pending {
 		t.Fatalf("verdict %v before Submit", v)
 	}
@@ -153,7 +157,7 @@ func TestCloseFinishesWhatIsQueued(t *testing.T) {
 	ring := p.NewRing(func() {})
 	var batch Batch
 	for n := range RingSize {
-		ring.Push(s.frame(t, n, true), s.key, &batch)
+		ring.Push(s.frame(t, n, true), s.key, 0, &batch)
 	}
 	p.Submit(&batch)
 	p.Close()
@@ -173,7 +177,7 @@ func TestAFullRingRefusesMore(t *testing.T) {
 	ring := p.NewRing(nil)
 	s := newSigner(t, 1)
 	for n := range RingSize {
-		ring.Push(s.frame(t, n, true), nil, nil)
+		ring.Push(s.frame(t, n, true), nil, 0, nil)
 	}
 	defer func() {
 		if recover() == nil {
@@ -183,5 +187,30 @@ func TestAFullRingRefusesMore(t *testing.T) {
 			buf.Put(ring.Pop())
 		}
 	}()
-	ring.Push(nil, nil, nil)
+	ring.Push(nil, nil, 0, nil)
+}
+
+// However much one connection has waiting, another's frame waits for one share
+// of it, not for all.
+func TestAFloodDelaysOthersByOneShare(t *testing.T) {
+	var order []string
+	s := newSigner(t, 1)
+	p := NewPool(Config{Workers: 1})
+	flood := p.NewRing(func() { order = append(order, "flood") }) // one worker: no race
+	lone := p.NewRing(func() { order = append(order, "lone") })
+	var batch Batch
+	for n := range RingSize {
+		flood.Push(s.frame(t, n, true), s.key, 0, &batch)
+	}
+	lone.Push(s.frame(t, 0, true), s.key, 0, &batch)
+	p.Submit(&batch)
+	p.Close()
+	if at := slices.Index(order, "lone"); at < 0 || at > 1 || len(order) != RingSize/takeMax+1 {
+		t.Errorf("shares were taken in the order %v", order)
+	}
+	for _, r := range []*Ring{&flood, &lone} {
+		for r.Len() > 0 {
+			buf.Put(r.Pop())
+		}
+	}
 }
