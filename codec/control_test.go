@@ -3,6 +3,7 @@ package codec
 import (
 	"bytes"
 	"encoding/hex"
+	"math"
 	"fmt"
 	"reflect"
 	"runtime"
@@ -303,14 +304,18 @@ func TestDecodingIsBoundedByItsInput(t *testing.T) {
 		"65,537 bytes":             make([]byte, ControlBodyMax+1),
 	}
 	for name, body := range bodies {
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		err := control(body)
-		runtime.ReadMemStats(&after)
-		if err == nil {
-			t.Errorf("%s: taken", name)
+		got := uint64(math.MaxUint64)
+		for range 3 { // the runtime allocates too, at times
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			err := control(body)
+			runtime.ReadMemStats(&after)
+			if err == nil {
+				t.Errorf("%s: taken", name)
+			}
+			got = min(got, after.TotalAlloc-before.TotalAlloc)
 		}
-		if got, limit := after.TotalAlloc-before.TotalAlloc, uint64(perByte*len(body)+4096); got > limit {
+		if limit := uint64(perByte*len(body) + 4096); got > limit {
 			t.Errorf("%s: %d bytes allocated for a body of %d, limit %d", name, got, len(body), limit)
 		}
 	}

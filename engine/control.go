@@ -55,7 +55,7 @@ func (p *peer) control(f codec.Raw) {
 			p.sendNames(m)
 		}
 	default:
-		p.leave(codec.GoodbyeProtocol, fmt.Sprintf("a router does not take %T from a node", m))
+		p.leave(codec.GoodbyeProtocol, "certificates and names are answers, and go from router to node")
 	}
 }
 

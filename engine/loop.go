@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"fmt"
 	"time"
 
 	"causeway/codec"
@@ -171,7 +172,7 @@ func (p *peer) look(now time.Time) {
 	case now.After(p.id.NotAfter):
 		p.leave(codec.GoodbyeExpired, "your certificate was valid until "+clock(p.id.NotAfter)+"; this router's clock says "+clock(now))
 	case now.Sub(p.heardAt) >= c.DeadAfter:
-		p.leave(codec.GoodbyeIdle, "")
+		p.leave(codec.GoodbyeIdle, fmt.Sprintf("nothing came for %v", c.DeadAfter))
 	case now.After(p.domain.grant.NotAfter):
 		p.leave(codec.GoodbyeExpired, "this router's grant of "+p.domain.name+" was valid until "+clock(p.domain.grant.NotAfter))
 	case now.Sub(p.spokeAt) >= c.KeepAlive-2*p.router.lookEvery && p.takesAnswers():

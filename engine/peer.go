@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -223,7 +224,7 @@ func (p *peer) badSignature(b *buf.Buffer, control bool) {
 	case control:
 		p.leave(codec.GoodbyeProtocol, "a link-control frame has a bad signature")
 	case p.badSigs > p.router.config.BadSignatures:
-		p.leave(codec.GoodbyeBadSignatures, "")
+		p.leave(codec.GoodbyeBadSignatures, fmt.Sprintf("%d frames had bad signatures", p.badSigs))
 	}
 }
 

@@ -144,7 +144,7 @@ func TestTheQueueMovesToTheNewerConnection(t *testing.T) {
 	id := d.node("b")
 	older := connect(t, addr, id)
 	older.conn.NetConn().(*net.TCPConn).SetReadBuffer(4 << 10)
-	const frames, size = 1000, 8000
+	const frames, size = 500, 8000 // less than the high mark, so none is dropped
 	for n := range frames {
 		body := make([]byte, size)
 		binary.BigEndian.PutUint32(body, uint32(n))
@@ -152,13 +152,18 @@ func TestTheQueueMovesToTheNewerConnection(t *testing.T) {
 	}
 	a.sync()
 	newer := connect(t, addr, id)
-	last := uint32(0)
-	for last != frames-1 { // some are in the kernel's buffers for the older
+	// What the kernel and TLS hold for the older is gone with it; a frame that is
+	// sealed in part comes when its connection has been given up.
+	seen := map[uint32]bool{}
+	for !seen[frames-1] {
 		n := binary.BigEndian.Uint32(newer.next().Body())
-		if n <= last {
-			t.Fatalf("frame %d after %d", n, last)
+		if seen[n] {
+			t.Fatalf("frame %d came twice", n)
 		}
-		last = n
+		seen[n] = true
+	}
+	if len(seen) < frames/20 {
+		t.Errorf("%d of %d frames moved", len(seen), frames)
 	}
 	older.conn.NetConn().Close()
 }

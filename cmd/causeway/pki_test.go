@@ -91,7 +91,7 @@ func TestKeyThatOthersCanReadIsRefusedWithTheCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := pki.LoadIdentity(os.DirFS("one"))
-	want := "one/node.key: is a private key that others can read (mode 0644); run chmod 600 one/node.key"
+	want := "one/node.key is a private key that others can read (mode 0644); run chmod 600 one/node.key"
 	if err = pki.WithDir(err, "one"); err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
