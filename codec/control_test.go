@@ -3,8 +3,8 @@ package codec
 import (
 	"bytes"
 	"encoding/hex"
-	"math"
 	"fmt"
+	"math"
 	"reflect"
 	"runtime"
 	"slices"

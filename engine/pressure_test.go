@@ -139,12 +139,12 @@ func TestImpossibleReceivedAndForeignCertificateIDsClose(t *testing.T) {
 // What waited for a connection that is replaced goes to the newer one at once.
 func TestTheQueueMovesToTheNewerConnection(t *testing.T) {
 	d := newAuthority("prod.example")
-	_, addr := startRouter(t, nil, d)
+	_, addr := startRouter(t, func(c *Config) { c.QueueHigh = 64 << 20 }, d) // none is dropped
 	a := connect(t, addr, d.node("a"))
 	id := d.node("b")
 	older := connect(t, addr, id)
 	older.conn.NetConn().(*net.TCPConn).SetReadBuffer(4 << 10)
-	const frames, size = 500, 8000 // less than the high mark, so none is dropped
+	const frames, size = 3000, 8000 // more than kernels buffer
 	for n := range frames {
 		body := make([]byte, size)
 		binary.BigEndian.PutUint32(body, uint32(n))
