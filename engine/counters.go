@@ -60,6 +60,7 @@ type counters struct {
 	consumed   atomic.Uint64 // handled here: link control, echo to this router
 	noticed    atomic.Uint64 // frames that notices told of, listed or counted
 	unnoticed  atomic.Uint64 // frames whose sender could not be told: gone, or too many kinds of trouble at once
+	stalled    atomic.Uint64 // nodes disconnected because they did not read
 	paused     atomic.Uint64 // times a node was not read because a queue was full
 	unanswered atomic.Uint64 // requests beyond a node's rate
 	dropped    [dropReasons]atomic.Uint64

@@ -149,6 +149,13 @@ func (l *loop) lookAll(now time.Time) {
 	l.link.Range(func(c *link.Conn) { peerOf(c).look(now) })
 }
 
+// stalled tells whether the oldest frame that waits for the peer has waited for
+// too long.
+func (p *peer) stalled(now time.Time) bool {
+	oldest := p.conn.OldestQueued()
+	return !oldest.IsZero() && now.Sub(oldest) >= p.router.config.StallTimeout
+}
+
 // look acts on what has not happened on a connection.
 func (p *peer) look(now time.Time) {
 	c := &p.router.config
@@ -171,6 +178,13 @@ func (p *peer) look(now time.Time) {
 		}
 	case now.After(p.id.NotAfter):
 		p.leave(codec.GoodbyeExpired, "your certificate was valid until "+clock(p.id.NotAfter)+"; this router's clock says "+clock(now))
+	case p.stalled(now):
+		l := p.loop
+		l.count.stalled.Add(1)
+		l.router.log.Warn("a node does not read and is disconnected", "peer", describe(p.id), "remote", p.conn.Remote(),
+			"queued_bytes", p.conn.QueuedBytes(), "oldest", now.Sub(p.conn.OldestQueued()).Round(time.Second))
+		p.leave(codec.GoodbyeStalled, fmt.Sprintf("nothing was read for %v", c.StallTimeout))
+		p.conn.CloseOnLoop(&leftError{codec.GoodbyeStalled}) // what waits goes back to its senders
 	case now.Sub(p.heardAt) >= c.DeadAfter:
 		p.leave(codec.GoodbyeIdle, fmt.Sprintf("nothing came for %v", c.DeadAfter))
 	case now.After(p.domain.grant.NotAfter):

@@ -104,6 +104,8 @@ func (r *Router) addFrameMetrics(m *admin.Metrics) {
 		r.sum(func(c *counters) *atomic.Uint64 { return &c.unnoticed }))
 	counter(m, "causeway_requests_unanswered_total", "Certificate and name requests beyond a node's rate.",
 		r.sum(func(c *counters) *atomic.Uint64 { return &c.unanswered }))
+	counter(m, "causeway_stalled_total", "Nodes disconnected because they did not read for --stall-timeout.",
+		r.sum(func(c *counters) *atomic.Uint64 { return &c.stalled }))
 	counter(m, "causeway_pauses_total", "Times a node was not read because its recipient's queue was full.",
 		r.sum(func(c *counters) *atomic.Uint64 { return &c.paused }))
 }

@@ -265,3 +265,44 @@ func TestConfigThatCannotWorkIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// A recipient that does not read is disconnected, and its senders are told of
+// every frame that it was not sent: delivered + noticed + lost in kernel and TLS
+// is all that was sent.
+func TestAStalledRecipientIsDisconnectedAndItsSendersTold(t *testing.T) {
+	d := newAuthority("prod.example")
+	r, addr := startRouter(t, func(c *Config) { c.StallTimeout, c.QueueHigh = 500*time.Millisecond, 64<<20 }, d)
+	a, b := connect(t, addr, d.node("a")), connect(t, addr, d.node("b"))
+	const frames = 2000
+	for range frames {
+		a.send(a.frame(b.id.Peer.Address, codec.CategoryApplication, make([]byte, 8000)))
+	}
+	told := uint64(0)
+	listen := func() { // the slower this machine, the earlier notices come
+		for _, f := range a.sync() {
+			n := must(codec.DecodeNotice(f.Body()))
+			if n.Reason != codec.NoticeRecipientGone && n.Reason != codec.NoticeNoRoute {
+				t.Errorf("notice %v", n.Reason)
+			}
+			told += uint64(len(n.Frames)) + n.More
+		}
+	}
+	listen()
+	waitFor(t, "the recipient is gone", func() bool { return r.table.Len() == 1 })
+	waitFor(t, "its queue is dissolved", func() bool { return r.Counts().InFlight == 0 })
+	waitFor(t, "the sender has been told", func() bool {
+		listen()
+		return told+r.sumUint(func(c *counters) uint64 { return c.unnoticed.Load() }) == r.Counts().DroppedSum()
+	})
+	c := r.Counts()
+	if c.Forwarded+c.DroppedSum() != frames || told < frames/10 {
+		t.Errorf("%d sent: %d forwarded, dropped %v, %d told", frames, c.Forwarded, c.Dropped, told)
+	}
+}
+
+func (r *Router) sumUint(field func(*counters) uint64) (n uint64) {
+	for _, l := range r.loops {
+		n += field(&l.count)
+	}
+	return n
+}

@@ -78,6 +78,7 @@ second SIGINT ends it at once.`,
 	fl.Var(&f.high, "queue-high", "bytes that may wait for one recipient before its senders are paused")
 	fl.Var(&f.low, "queue-low", "bytes at which they are read again")
 	fl.DurationVar(&f.engine.PauseMax, "pause-max", engine.PauseMaxDefault, "longest pause of a sender before its frames are dropped instead")
+	fl.DurationVar(&f.engine.StallTimeout, "stall-timeout", engine.StallTimeoutDefault, "a recipient that has read nothing for so long is disconnected")
 	fl.DurationVar(&f.engine.KeepAlive, "keep-alive", codec.KeepAliveDefault, "something is sent on every connection so often")
 	fl.DurationVar(&f.engine.DeadAfter, "dead-after", codec.DeadAfterDefault, "a connection on which nothing comes for so long is ended")
 	fl.DurationVar(&f.engine.HelloTimeout, "hello-timeout", engine.HelloTimeoutDefault, "longest wait for a node's hello after TLS")
