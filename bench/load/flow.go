@@ -12,13 +12,12 @@ import (
 )
 
 const (
-	inSize     = 256 << 10 // bytes asked of one read
-	eventsMax  = 512
-	waitMax    = 10 * time.Millisecond // longest sleep in a slice
-	drainMax   = 30 * time.Second      // longest wait for what is under way
-	windowMax  = 2 << 20               // bytes under way, when few send
-	verifyMax  = 4096                  // frames under way when each costs a verification
-	unitWindow = 1                     // units of each sender that there is room for at least
+	inSize      = 256 << 10 // bytes asked of one read
+	eventsMax   = 512
+	waitMax     = 10 * time.Millisecond // longest sleep in a slice
+	drainMax    = 30 * time.Second      // longest wait for what is under way
+	windowLeast = 2 << 20               // bytes under way; room for a unit of each sender if that is more
+	verifyMax   = 4096                  // frames under way when each costs a verification
 )
 
 // flow is the connections of one variant and what moves on them. One goroutine
@@ -87,7 +86,7 @@ func (f *flow) size(body int) error {
 		return errUnderWay
 	}
 	f.frame = frameSize(body)
-	f.window = max(windowMax, unitWindow*unitMax*len(f.senders))
+	f.window = max(windowLeast, unitMax*len(f.senders))
 	if f.variant == variantAll {
 		f.window = min(f.window, verifyMax*f.frame)
 	}

@@ -114,14 +114,30 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 		return nil, fmt.Errorf("%q is not a flag", f.Arg(0))
 	}
 	if quick {
-		o.rounds, o.slice, o.latency = 1, 40*time.Millisecond, 20
-		bodies, conns = "64,16384", "2"
+		if err := applyDefaults(f, quickValues); err != nil {
+			return nil, err
+		}
 	}
 	var errBodies, errConns error
 	o.bodies, errBodies = numbers("--bodies", bodies, bodyMin, bodyMax)
 	o.conns, errConns = numbers("--conns", conns, 1, connsMax)
 	o.variants = strings.Split(chosen, ",")
 	return o, errors.Join(errBodies, errConns, o.check())
+}
+
+// quickValues are the defaults that --quick has.
+var quickValues = map[string]string{"rounds": "1", "slice": "40ms", "bodies": "64,16384", "conns": "2", "latency": "20"}
+
+// applyDefaults gives flags that the command line did not set other defaults.
+func applyDefaults(f *flag.FlagSet, values map[string]string) (err error) {
+	set := make(map[string]bool)
+	f.Visit(func(one *flag.Flag) { set[one.Name] = true })
+	for name, value := range values {
+		if !set[name] {
+			err = errors.Join(err, f.Set(name, value))
+		}
+	}
+	return err
 }
 
 func (o *options) check() error {

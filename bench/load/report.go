@@ -154,8 +154,8 @@ func (a about) write(w io.Writer) {
 func (r *result) write(w io.Writer) {
 	r.About.write(w)
 	fmt.Fprintf(w, "%d rounds of %v slices that take turns. Median (quartiles); ratios are of one round. Busy: share of its core that the process under test used. "+
-		"Kernel: share of its time in system calls. A slice is void when the load's core was more than %.0f%% busy.\n\n", r.Rounds, r.Slice, 100*voidFrom)
-	fmt.Fprintln(w, "| connections | body | variant | messages / CPU-s | to TLS echo | to goroutine per connection | busy | kernel | load's core | void |")
+		"Kernel: share of its time in system calls. Load: share of its core that the load used, and that was used at all; a slice with more than %.0f%% of the latter is void.\n\n", r.Rounds, r.Slice, 100*voidFrom)
+	fmt.Fprintln(w, "| connections | body | variant | messages / CPU-s | to TLS echo | to goroutine per connection | busy | kernel | load | void |")
 	fmt.Fprintln(w, "|---|---|---|---|---|---|---|---|---|---|")
 	for _, c := range r.Cells {
 		for _, v := range variants {
@@ -185,10 +185,11 @@ func (c *cell) writeRow(w io.Writer, v string) {
 		void = fmt.Sprintf("%d of %d, left out", n, len(s))
 	}
 	rate := c.rates(v)
-	fmt.Fprintf(w, "| %d+%d | %s | %s | %s (%s–%s) | %s | %s | %.0f%% | %.0f%% | %.0f%% | %s |\n", c.Conns, c.Conns, sizeText(c.Body), variantNames[v],
+	fmt.Fprintf(w, "| %d+%d | %s | %s | %s (%s–%s) | %s | %s | %.0f%% | %.0f%% | %.0f%% of %.0f%% | %s |\n", c.Conns, c.Conns, sizeText(c.Body), variantNames[v],
 		count(rate.Median), count(rate.Q1), count(rate.Q3), c.ratioText(v, variantEcho), c.ratioText(v, variantForwarder),
 		100*c.median(v, func(s sample) float64 { return s.CPU.Seconds() / s.Wall.Seconds() }),
 		100*c.median(v, func(s sample) float64 { return float64(s.System) / float64(max(1, s.User+s.System)) }),
+		100*c.median(v, func(s sample) float64 { return s.LoadOwn }),
 		100*c.median(v, func(s sample) float64 { return s.LoadCore }), void)
 }
 
@@ -197,7 +198,15 @@ func (c *cell) ratioText(v, to string) string {
 	if !ok {
 		return ""
 	}
-	return fmt.Sprintf("%.2f (%.2f–%.2f)", s.Median, s.Q1, s.Q3)
+	return fmt.Sprintf("%s (%s–%s)", ratio(s.Median), ratio(s.Q1), ratio(s.Q3))
+}
+
+// ratio writes a ratio with two places, or more when it is small.
+func ratio(v float64) string {
+	if v < 0.1 {
+		return fmt.Sprintf("%.2g", v)
+	}
+	return fmt.Sprintf("%.2f", v)
 }
 
 func sizeText(n int) string {
