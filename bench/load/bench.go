@@ -135,7 +135,7 @@ func (b *bench) start(ctx context.Context, conns int) error {
 		return err
 	}
 	b.load = load
-	setup := &setupRequest{Root: b.world.authority.Root.Raw, Router: b.world.grant, Nodes: nodes, Senders: conns, LoadCore: b.o.loadCore}
+	setup := &setupRequest{Root: b.world.authority.Root.Raw, Router: b.world.grant, Nodes: nodes, Senders: conns, LoadCore: b.o.loadCore, Window: b.o.window}
 	if _, err := load.ask(request{Setup: setup}); err != nil {
 		return err
 	}

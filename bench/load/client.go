@@ -32,6 +32,7 @@ type setupRequest struct {
 	Nodes    []node // senders, then receivers
 	Senders  int
 	LoadCore int
+	Window   int // bytes under way of a variant, at most
 }
 
 type connectRequest struct {
@@ -142,7 +143,7 @@ func (c *client) prepare(s setupRequest) error {
 // connect makes a variant's connections: senders and receivers, or with echo
 // only senders.
 func (c *client) connect(r *connectRequest) error {
-	f, err := newFlow(r.Variant, r.PID, c.setup.LoadCore)
+	f, err := newFlow(r.Variant, r.PID, c.setup.LoadCore, c.setup.Window)
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,7 @@
 // # The life of a slice
 //
 //  1. frames older than a part of the router's --max-skew are signed again
-//  2. senders send whenever a bounded number of bytes is under way (the window,
+//  2. senders send while less than a bounded number of bytes is under way (the window,
 //     far below any queue's bound, so that nothing is ever dropped)
 //  3. after a warm-up, counters and clocks are read; again at the slice's end
 //  4. sending stops, all that is under way must arrive

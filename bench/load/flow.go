@@ -32,6 +32,7 @@ type flow struct {
 	receivers []*conn // those of the senders themselves with echo
 	members   map[codec.Address]*member
 	loadCore  int
+	asked     int // window asked for; 0: as saturates
 
 	// fixed while anything is under way
 	frame  int // size of a frame, bytes
@@ -45,8 +46,8 @@ type flow struct {
 	events         []unix.EpollEvent
 }
 
-func newFlow(variant string, pid, loadCore int) (*flow, error) {
-	f := &flow{variant: variant, pid: pid, loadCore: loadCore, members: make(map[codec.Address]*member),
+func newFlow(variant string, pid, loadCore, window int) (*flow, error) {
+	f := &flow{variant: variant, pid: pid, loadCore: loadCore, asked: window, members: make(map[codec.Address]*member),
 		in: make([]byte, inSize), events: make([]unix.EpollEvent, eventsMax)}
 	var err error
 	f.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC)
@@ -86,7 +87,10 @@ func (f *flow) size(body int) error {
 		return errUnderWay
 	}
 	f.frame = frameSize(body)
-	f.window = max(windowLeast, unitMax*len(f.senders))
+	f.window = f.asked
+	if f.window == 0 {
+		f.window = max(windowLeast, unitMax*len(f.senders))
+	}
 	if f.variant == variantAll {
 		f.window = min(f.window, verifyMax*f.frame)
 	}

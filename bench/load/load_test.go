@@ -185,6 +185,7 @@ func TestCommandLinesThatMakeNoSense(t *testing.T) {
 		{"--conns 0", "--conns"},
 		{"--variants echo,udp", `"udp"`},
 		{"--latency -1", "--latency"},
+		{"--window 100", "--window"},
 		{"idel", `"idel"`},
 		{"--no-such", "no-such"},
 		{"idle --connections 0", "--connections"},

@@ -30,6 +30,7 @@ const (
 	connsMax       = 2000     // of each kind
 	sliceMin       = 20 * time.Millisecond
 	warmMax        = 200 * time.Millisecond
+	windowMin      = bodyMax
 	latencyBody    = 256
 	latencyDefault = 2500 // frames of each variant
 	idleDefault    = 10_000
@@ -53,6 +54,7 @@ type options struct {
 	bodies   []int
 	conns    []int // senders; as many receivers
 	variants []string
+	window   int // bytes under way, at most; 0: as saturates
 	latency  int // lone frames of each variant; 0: not measured
 	command  string
 }
@@ -105,6 +107,7 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 	f.StringVar(&bodies, "bodies", bodies, "sizes of bodies, bytes")
 	f.StringVar(&conns, "conns", conns, "numbers of senders, each with as many receivers")
 	f.StringVar(&chosen, "variants", chosen, "variants to measure")
+	f.IntVar(&o.window, "window", 0, "bytes under way at one time, at most; 0: 64 KiB a sender, or 2 MiB if that is more")
 	f.IntVar(&o.latency, "latency", latencyDefault, "lone frames of each variant; 0: none")
 	f.BoolVar(&quick, "quick", false, "a short form that shows that everything works, and no figure worth keeping")
 	if err := f.Parse(args); err != nil {
@@ -151,6 +154,8 @@ func (o *options) check() error {
 		return errors.New("--rounds: at least 1")
 	case o.slice < sliceMin:
 		return fmt.Errorf("--slice: at least %v", sliceMin)
+	case o.window != 0 && o.window < windowMin:
+		return fmt.Errorf("--window: 0 or at least %d", windowMin)
 	case o.latency < 0:
 		return errors.New("--latency: not below 0")
 	}

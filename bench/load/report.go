@@ -154,7 +154,8 @@ func (a about) write(w io.Writer) {
 func (r *result) write(w io.Writer) {
 	r.About.write(w)
 	fmt.Fprintf(w, "%d rounds of %v slices that take turns. Median (quartiles); ratios are of one round. Busy: share of its core that the process under test used. "+
-		"Kernel: share of its time in system calls. Load: share of its core that the load used, and that was used at all; a slice with more than %.0f%% of the latter is void.\n\n", r.Rounds, r.Slice, 100*voidFrom)
+		"Kernel: share of its time in system calls. Load: share of its core that the load used, and that was used at all; a slice with more than %.0f%% of the latter is void. "+
+		"Under way: 64 KiB a sender, or 2 MiB if that is more, unless --window says otherwise; with signatures checked %d frames at most.\n\n", r.Rounds, r.Slice, 100*voidFrom, verifyMax)
 	fmt.Fprintln(w, "| connections | body | variant | messages / CPU-s | to TLS echo | to goroutine per connection | busy | kernel | load | void |")
 	fmt.Fprintln(w, "|---|---|---|---|---|---|---|---|---|---|")
 	for _, c := range r.Cells {
