@@ -116,20 +116,21 @@ func (c *cell) rates(v string) spread {
 	return spreadOf(values)
 }
 
-// ratios of a variant to another, round by round.
-func (c *cell) ratios(v, to string) (s spread, ok bool) {
+// ratios of a variant to another, round by round; void when in every round one
+// of the two was; ok when there are any.
+func (c *cell) ratios(v, to string) (s spread, void, ok bool) {
 	a, b := c.Samples[v], c.Samples[to]
 	if len(b) == 0 || v == to {
-		return s, false
+		return s, false, false
 	}
-	rounds, _ := counted(len(a), a, b)
+	rounds, valid := counted(len(a), a, b)
 	var values []float64
 	for _, i := range rounds {
 		if b[i].rate() > 0 {
 			values = append(values, a[i].rate()/b[i].rate())
 		}
 	}
-	return spreadOf(values), len(values) > 0
+	return spreadOf(values), !valid, len(values) > 0
 }
 
 func (c *cell) median(v string, of func(sample) float64) float64 {
@@ -195,9 +196,12 @@ func (c *cell) writeRow(w io.Writer, v string) {
 }
 
 func (c *cell) ratioText(v, to string) string {
-	s, ok := c.ratios(v, to)
-	if !ok {
+	s, void, ok := c.ratios(v, to)
+	switch {
+	case !ok:
 		return ""
+	case void:
+		return "void: " + ratio(s.Median)
 	}
 	return fmt.Sprintf("%s (%s–%s)", ratio(s.Median), ratio(s.Q1), ratio(s.Q3))
 }

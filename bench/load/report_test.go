@@ -71,7 +71,7 @@ func TestVoidSlicesDoNotCount(t *testing.T) {
 	}
 	check(testCell(), "1,000 (750–2,750)", "0.50 (0.50–0.50)", "none")
 	check(testCell(1), "750 (625–875)", "0.50 (0.50–0.50)", "1 of 3, left out")
-	check(testCell(0, 1, 2), "1,000 (750–2,750)", "0.50 (0.50–0.50)", "all: no valid figure")
+	check(testCell(0, 1, 2), "1,000 (750–2,750)", "void: 0.50", "all: no valid figure")
 }
 
 // Whatever CPU time a process has used, both sources say the same of it.
