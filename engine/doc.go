@@ -4,6 +4,7 @@
 // # Packages
 //
 //	cmd/causeway        verbs: one file and one script test each
+//	bench/load          the router measured from outside; imports nothing of engine
 //	engine              the decision per frame; the wiring of all below
 //	engine/link         byte streams: loops, TLS, cutting, outbound queues
 //	engine/verify       frames waiting for a verdict in a worker pool

@@ -27,6 +27,7 @@ var mayImport = map[string][]string{
 	"engine/node":   {"codec", "crypto/pki", "crypto/sign"},
 	"engine":        {"codec", "crypto/pki", "crypto/sign", "engine/admin", "engine/buf", "engine/link", "engine/node", "engine/table", "engine/verify"},
 	"cmd/causeway":  {"codec", "crypto/pki", "crypto/sign", "engine", "engine/admin", "engine/buf", "engine/node"},
+	"bench/load":    {"codec", "crypto/pki", "crypto/sign"},
 }
 
 // pure packages have no goroutine, socket, file, clock or randomness of their

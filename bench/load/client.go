@@ -1,0 +1,242 @@
+package main
+
+import (
+	"bufio"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"time"
+
+	"causeway/codec"
+)
+
+// The load is told what to do in JSON, one request a line, and answers each
+// with one. A request has exactly one of its parts.
+type request struct {
+	Setup   *setupRequest   `json:",omitempty"`
+	Connect *connectRequest `json:",omitempty"`
+	Body    *bodyRequest    `json:",omitempty"`
+	Slice   *sliceRequest   `json:",omitempty"`
+	Lone    *loneRequest    `json:",omitempty"`
+	Verify  *verifyRequest  `json:",omitempty"`
+	Idle    *idleRequest    `json:",omitempty"`
+	Carry   *carryRequest   `json:",omitempty"`
+}
+
+type setupRequest struct {
+	Root     []byte // DER
+	Router   codec.Address
+	Nodes    []node // senders, then receivers
+	Senders  int
+	LoadCore int
+	Window   int // bytes under way of a variant, at most
+}
+
+type connectRequest struct {
+	Variant, Addr string
+	PID           int // of the process under test
+}
+
+type bodyRequest struct{ Size int }
+
+type sliceRequest struct {
+	Variant      string
+	Warm, Length time.Duration
+}
+
+// answer is the load's.
+type answer struct {
+	Error   string          `json:",omitempty"`
+	Usage   usage           // of a slice
+	Frames  float64         // that arrived in the slice
+	Total   uint64          // that were sent and arrived since the start
+	Lone    []time.Duration `json:",omitempty"`
+	Verify  time.Duration   // for one
+	Carried int
+}
+
+// client is the load's process.
+type client struct {
+	setup    setupRequest
+	roots    *x509.CertPool
+	members  []*member
+	flows    map[string]*flow
+	idle     []*conn
+	body     int
+	signedAt time.Time
+}
+
+// serveClient is the load's process: it answers requests until there are no more.
+func serveClient(stdin io.Reader, stdout io.Writer) error {
+	runtime.LockOSThread() // one thread does it all
+	c := &client{flows: make(map[string]*flow)}
+	defer c.close()
+	requests, answers := json.NewDecoder(bufio.NewReader(stdin)), json.NewEncoder(stdout)
+	for {
+		var r request
+		if err := requests.Decode(&r); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("read a request: %w", err)
+		}
+		var a answer
+		if err := c.do(&r, &a); err != nil {
+			a.Error = err.Error()
+		}
+		if err := answers.Encode(&a); err != nil {
+			return fmt.Errorf("answer: %w", err)
+		}
+	}
+}
+
+func (c *client) close() {
+	for _, f := range c.flows {
+		f.close()
+	}
+	for _, conn := range c.idle {
+		conn.close()
+	}
+}
+
+func (c *client) do(r *request, a *answer) error {
+	switch {
+	case r.Setup != nil:
+		return c.prepare(*r.Setup)
+	case r.Connect != nil:
+		return c.connect(r.Connect)
+	case r.Body != nil:
+		return c.sign(r.Body.Size)
+	case r.Slice != nil:
+		return c.slice(r.Slice, a)
+	case r.Lone != nil:
+		return c.lone(r.Lone, a)
+	case r.Verify != nil:
+		return c.verify(r.Verify, a)
+	case r.Idle != nil:
+		return c.connectIdle(r.Idle)
+	case r.Carry != nil:
+		return c.carry(r.Carry, a)
+	}
+	return errors.New("an empty request")
+}
+
+func (c *client) prepare(s setupRequest) error {
+	root, err := x509.ParseCertificate(s.Root)
+	if err != nil {
+		return err
+	}
+	c.roots = x509.NewCertPool()
+	c.roots.AddCert(root)
+	c.setup = s
+	c.members = make([]*member, len(s.Nodes))
+	for i, n := range s.Nodes {
+		if c.members[i], err = newMember(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// connect makes a variant's connections: senders and receivers, or with echo
+// only senders.
+func (c *client) connect(r *connectRequest) error {
+	f, err := newFlow(r.Variant, r.PID, c.setup.LoadCore, c.setup.Window)
+	if err != nil {
+		return err
+	}
+	c.flows[r.Variant] = f
+	members, echo := c.members, r.Variant == variantEcho
+	if echo {
+		members = members[:c.setup.Senders]
+	}
+	for i, m := range members {
+		conn, err := dial(r.Addr, "", m, c.roots)
+		if err != nil {
+			return fmt.Errorf("%s: connection %d: %w", r.Variant, i+1, err)
+		}
+		if r.Variant == variantNone || r.Variant == variantAll {
+			if err := conn.hello(c.setup.Router); err != nil {
+				return fmt.Errorf("%s: hello: %w", r.Variant, err)
+			}
+		}
+		sends := i < c.setup.Senders
+		if err := f.add(conn, sends, echo || !sends); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkedFrom is after how many bytes on a connection one of its frames must
+// have been looked at: some record of so many lies in one read as a whole.
+const checkedFrom = 4 * inSize
+
+// sign sets the size of bodies and signs what senders will send.
+func (c *client) sign(body int) error {
+	senders, receivers := c.members[:c.setup.Senders], c.members[c.setup.Senders:]
+	distinct := distinctFrames(frameSize(body), len(receivers))
+	for i, m := range senders {
+		if err := m.signAhead(receivers, i*distinct+i, distinct, body); err != nil {
+			return err
+		}
+	}
+	c.body, c.signedAt = body, time.Now()
+	for _, f := range c.flows {
+		if err := f.size(body); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *client) flow(variant string) (*flow, error) {
+	f := c.flows[variant]
+	if f == nil {
+		return nil, fmt.Errorf("%s is not connected", variant)
+	}
+	if time.Since(c.signedAt) > resignAfter {
+		return f, c.sign(c.body)
+	}
+	return f, nil
+}
+
+// slice moves frames, and measures all but the warm-up.
+func (c *client) slice(r *sliceRequest, a *answer) error {
+	f, err := c.flow(r.Variant)
+	if err != nil {
+		return err
+	}
+	for _, conn := range f.conns {
+		conn.checked, conn.before = false, conn.got.plain
+	}
+	if err := f.run(time.Now().Add(r.Warm)); err != nil {
+		return err
+	}
+	before, err := readClocks(f.pid, f.loadCore)
+	if err != nil {
+		return err
+	}
+	from := f.received
+	if err := f.run(before.at.Add(r.Length)); err != nil {
+		return err
+	}
+	after, err := readClocks(f.pid, f.loadCore)
+	if err != nil {
+		return err
+	}
+	a.Usage = after.since(before)
+	a.Frames = float64(f.received-from) / float64(f.frame)
+	if err := f.drain(); err != nil {
+		return err
+	}
+	a.Total = f.frames
+	for _, conn := range f.receivers {
+		if got := conn.got.plain - conn.before; !conn.checked && got >= checkedFrom {
+			return fmt.Errorf("%s: of %d bytes that came on a connection no frame could be checked", r.Variant, got)
+		}
+	}
+	return nil
+}

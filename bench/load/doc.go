@@ -1,0 +1,50 @@
+// Command load measures what the router forwards per second of its CPU time.
+//
+//	go run ./bench/load              throughput and the time of a lone frame
+//	go run ./bench/load idle         memory of idle connections
+//
+// # Who is measured
+//
+// Four variants take turns, slice by slice, each a process of its own pinned to
+// one core, with the same certificates:
+//
+//	echo        plain crypto/tls: what a connection sends comes back to it
+//	forwarder   goroutine per connection, bufio, a writer goroutine each, the
+//	            same routing by a map; no rule, no signature, no bound of memory
+//	none        the router, signatures unchecked
+//	all         the router, every signature checked
+//
+// The load has a process and a core of its own. It signs ahead; one goroutine
+// drives all connections through epoll, seals TLS records itself, and counts
+// what arrives by the lengths of records without opening them, but for one
+// record of each connection and slice whose frame it checks (sample.go). So it
+// costs less than what it measures. A slice in which its core was more than 90%
+// busy, whoever kept it so, is void.
+//
+// # The life of a slice
+//
+//  1. frames older than a part of the router's --max-skew are signed again
+//  2. senders send while less than a bounded number of bytes is under way (the window,
+//     far below any queue's bound, so that nothing is ever dropped)
+//  3. after a warm-up, counters and clocks are read; again at the slice's end
+//  4. sending stops, all that is under way must arrive
+//
+// Messages per CPU-second is what arrived between the two readings over the CPU
+// time of the process under test, utime + stime of all its threads. The ratios
+// are those of one round; the report has medians and quartiles over the rounds.
+//
+// # What is ideal
+//
+// A message of b bytes costs at least opening and sealing b bytes (AES-GCM,
+// about 5 GB/s each way in Go on Zen 4) and its share of a read and a write of
+// many records. TLS echo pays just that, so a ratio of 1 to it is a router
+// without cost of its own when records are full; for small frames sent to many
+// connections the bound is system calls, each connection needs its own write;
+// with signatures checked it is one Ed25519 verification a message.
+//
+// # Accounting
+//
+// The kernel's part of loopback, the softirq that receives what a process
+// sends, runs on the sender's core and in its time, because processes are
+// pinned; a kernel with CONFIG_IRQ_TIME_ACCOUNTING would leave it out.
+package main
