@@ -47,6 +47,9 @@ func (t *transport) stage(raw *bytes.Buffer) (ready bool) {
 	if t.got == recordHeaderLen && t.body == 0 {
 		t.got = 0
 	}
+	if raw.Len() == 0 {
+		raw.Reset() // what was read no longer counts as used; a Read takes a record's plaintext whole
+	}
 	if t.got < recordHeaderLen {
 		n := copy(t.header[t.got:], t.in)
 		raw.Write(t.in[:n])
@@ -60,10 +63,29 @@ func (t *transport) stage(raw *bytes.Buffer) (ready bool) {
 		return true
 	}
 	n := min(t.body, len(t.in))
+	t.makeRoom(raw, n)
 	raw.Write(t.in[:n])
 	t.in = t.in[n:]
 	t.body -= n
 	return t.body == 0
+}
+
+// exactFrom is the part of a record, one in so many, that has to be there before
+// room is made for all of it.
+const exactFrom = 4
+
+// makeRoom makes room for n more bytes of the record. A bytes.Buffer that grows
+// by itself at least doubles, and keeps that for the connection's life; when a
+// quarter of the record is there, room for the whole is made at once, which
+// from less than that is exactly what was asked for.
+func (t *transport) makeRoom(raw *bytes.Buffer, n int) {
+	if raw.Available() >= n {
+		return
+	}
+	if have := raw.Len() + n; have*exactFrom >= raw.Len()+t.body {
+		n = t.body
+	}
+	raw.Grow(n)
 }
 
 // headerRead notes that n more bytes of t.header are there.
