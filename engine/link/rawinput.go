@@ -74,6 +74,10 @@ func (t *transport) stage(raw *bytes.Buffer) (ready bool) {
 // room is made for all of it.
 const exactFrom = 4
 
+// wholeMax is the size of the largest record of TLS 1.3, in bytes (RFC 8446
+// section 5.2); a buffer of it takes 18 KiB.
+const wholeMax = recordHeaderLen + recordMax + 256
+
 // makeRoom makes room for n more bytes of the record. A bytes.Buffer that grows
 // by itself at least doubles, and keeps that for the connection's life; when a
 // quarter of the record is there, room for the whole is made at once, which
@@ -82,8 +86,11 @@ func (t *transport) makeRoom(raw *bytes.Buffer, n int) {
 	if raw.Available() >= n {
 		return
 	}
-	if have := raw.Len() + n; have*exactFrom >= raw.Len()+t.body {
-		n = t.body
+	whole := raw.Len() + t.body
+	if have := raw.Len() + n; have*exactFrom >= whole {
+		if n = t.body; whole > wholeMax/2 {
+			n = max(n, wholeMax-raw.Len()) // or the next one, a little longer, would double it
+		}
 	}
 	raw.Grow(n)
 }

@@ -309,3 +309,24 @@ func TestReaderThatGivesOneByteAtATime(t *testing.T) {
 		}
 	}
 }
+
+// A record longer than TLS 1.3 allows, but not refused at its header, comes in
+// pieces.
+func TestARecordTooLongInPiecesIsRefused(t *testing.T) {
+	for _, step := range []int{1, 500, 5000, 9000, 17000} {
+		_, server := memoryServer(t)
+		server.transport.socket = nil
+		record := append([]byte{23, 3, 3, ciphertextMax >> 8, ciphertextMax & 0xff}, make([]byte, ciphertextMax)...)
+		ready := false
+		for i := 0; i < len(record) && !ready; i += step {
+			server.transport.in = record[i:min(i+step, len(record))]
+			ready = server.transport.stage(rawInput(server.tls))
+		}
+		if !ready {
+			t.Fatalf("steps of %d: never ready", step)
+		}
+		if _, err := server.tls.Read(make([]byte, recordMax)); err == nil {
+			t.Errorf("steps of %d: taken", step)
+		}
+	}
+}
