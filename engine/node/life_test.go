@@ -267,6 +267,7 @@ func TestDrainingRouterIsLeftWithoutLoss(t *testing.T) {
 				break
 			}
 		}
+		synctest.Wait() // the switch comes right after the goodbye
 		if r, ok := n.Router(); !ok || r.Name != "r2" {
 			t.Errorf("router %+v: the next connection was not made before goodbye", r)
 		}
