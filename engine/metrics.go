@@ -127,6 +127,10 @@ func (r *Router) addLinkMetrics(m *admin.Metrics) {
 		func() float64 { return float64(r.link.Stats().Connections) })
 	counter(m, "causeway_malformed_total", "Connections closed for a malformed frame.",
 		func() float64 { return float64(r.link.Stats().Malformed) })
+	counter(m, "causeway_partial_ended_total", "Connections ended because half-received frames had reached --max-partial.",
+		func() float64 { return float64(r.link.Stats().PartialEnded) })
+	gauge(m, "causeway_partial_bytes", "Memory of half-received frames.",
+		func() float64 { return float64(r.link.Stats().PartialBytes) })
 	counter(m, "causeway_received_bytes_total", "Bytes received, as TLS sends them.",
 		func() float64 { return float64(r.link.Stats().BytesIn) })
 	counter(m, "causeway_sent_bytes_total", "Bytes handed to the kernel, as TLS sends them.",

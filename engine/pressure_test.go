@@ -306,3 +306,26 @@ func (r *Router) sumUint(field func(*counters) uint64) (n uint64) {
 	}
 	return n
 }
+
+// Many half-sent frames are bounded in all, and the connection that goes slowly
+// pays, not the one that sends well.
+func TestHalfReceivedFramesAreBoundedInAll(t *testing.T) {
+	d := newAuthority("prod.example")
+	const most = 4 << 20
+	r, addr := startRouter(t, func(c *Config) { c.PartialMax = most }, d)
+	a := connect(t, addr, d.node("good"))
+	for n := range 20 {
+		c := connect(t, addr, d.node("slow-"+string(rune('a'+n))))
+		wire := c.wire(c.frame(a.id.Peer.Address, codec.CategoryApplication, make([]byte, 1<<20)))
+		c.write(wire[:600<<10])
+		a.send(a.frame(a.id.Peer.Address, codec.CategoryApplication, make([]byte, 1<<20)))
+		a.next()
+	}
+	waitFor(t, "most of the slow ones are gone", func() bool { return r.link.Stats().PartialEnded >= 12 })
+	if n := r.link.Stats().PartialBytes; n > most {
+		t.Errorf("%d bytes of half-received frames, at most %d", n, most)
+	}
+	if others := a.sync(); len(others) != 0 {
+		t.Errorf("%d frames out of nowhere", len(others))
+	}
+}

@@ -91,7 +91,7 @@ func Start(c Config) (*Router, error) {
 		Loops: c.Loops, CPUs: c.CPUs,
 		Cut:              func(conn *link.Conn, b []byte) (int, error) { return codec.Cut(b, peerOf(conn).bodyMax()) },
 		HandshakeTimeout: c.HandshakeTimeout, HandshakesMax: c.HandshakesMax, ReceiveBuffer: c.ReceiveBuffer,
-		QueueHigh: c.QueueHigh, QueueLow: c.QueueLow, Logger: c.Logger,
+		QueueHigh: c.QueueHigh, QueueLow: c.QueueLow, PartialMax: int64(c.PartialMax), Logger: c.Logger,
 	}, handler{r})
 	if err != nil {
 		r.pool.Close()

@@ -41,13 +41,14 @@ type serveFlags struct {
 	log                          logFlags
 	drain                        time.Duration
 	bodyMax, high, low, receive  sizeFlag
+	partial                      sizeFlag
 	engine                       engine.Config
 }
 
 func serveCommand() *cobra.Command {
 	f := serveFlags{
 		bodyMax: codec.BodyMaxDefault, high: engine.QueueHighDefault, low: engine.QueueHighDefault / 4,
-		receive: engine.ReceiveBufferDefault,
+		receive: engine.ReceiveBufferDefault, partial: engine.PartialMaxDefault,
 	}
 	cmd := &cobra.Command{
 		Use:   "serve --identity DIR --trust DIR (--listen URL... | --connections FILE)",
@@ -79,6 +80,7 @@ second SIGINT ends it at once.`,
 	fl.Var(&f.low, "queue-low", "bytes at which they are read again")
 	fl.DurationVar(&f.engine.PauseMax, "pause-max", engine.PauseMaxDefault, "longest pause of a sender before its frames are dropped instead")
 	fl.DurationVar(&f.engine.StallTimeout, "stall-timeout", engine.StallTimeoutDefault, "a recipient that has read nothing for so long is disconnected")
+	fl.Var(&f.partial, "max-partial", "half-received frames in all; beyond it the slowest connection is ended")
 	fl.DurationVar(&f.engine.KeepAlive, "keep-alive", codec.KeepAliveDefault, "something is sent on every connection so often")
 	fl.DurationVar(&f.engine.DeadAfter, "dead-after", codec.DeadAfterDefault, "a connection on which nothing comes for so long is ended")
 	fl.DurationVar(&f.engine.HelloTimeout, "hello-timeout", engine.HelloTimeoutDefault, "longest wait for a node's hello after TLS")
@@ -155,6 +157,7 @@ func (f *serveFlags) complete(cmd *cobra.Command) (listen []string, err error) {
 		return nil, usageError{errors.New("--loops and --verify-workers must not be negative (but -1 for the default of the latter)")}
 	}
 	c.BodyMax, c.QueueHigh, c.QueueLow, c.ReceiveBuffer = uint32(f.bodyMax), int(f.high), int(f.low), int(f.receive)
+	c.PartialMax = int(f.partial)
 	if !cmd.Flags().Changed("queue-low") {
 		c.QueueLow = c.QueueHigh / 4
 	}

@@ -44,6 +44,7 @@ type Conn struct {
 	transport   transport
 	partial     *buf.Buffer // the beginning of a frame
 	partialNeed int         // bytes of it that Config.Cut wants to see
+	partialAt   int64       // when it began, Engine.elapsed
 	rest        *buf.Buffer // plaintext that a pause left
 	restAt      int         // bytes of rest that are used
 	held        *buf.Buffer // ciphertext that a pause left, after rest

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"errors"
 	"fmt"
 
 	"causeway/engine/buf"
@@ -32,9 +33,11 @@ func (c *Conn) cut(p []byte) (used int) {
 		}
 		have := len(p) - used
 		if need > have {
-			c.partial, c.partialNeed = buf.Get(min(need, max(have, partialMin))), need
-			c.partial.B = c.partial.B[:have]
-			copy(c.partial.B, p[used:])
+			b := buf.Get(min(need, max(have, partialMin)))
+			b.B = b.B[:have]
+			copy(b.B, p[used:])
+			c.partialNeed = need
+			c.setPartial(b)
 			return len(p)
 		}
 		b := buf.Get(need)
@@ -53,11 +56,16 @@ func (c *Conn) fill(p []byte) (used int) {
 	have := len(b.B)
 	used = min(len(p), c.partialNeed-have)
 	if have+used > cap(b.B) {
-		b = buf.Grow(b, min(c.partialNeed, max(have+used, 2*cap(b.B))))
+		size := cap(b.B)
+		b = buf.Grow(b, min(c.partialNeed, max(have+used, 2*size)))
+		c.partial = b
+		c.chargePartial(cap(b.B) - size)
+		if c.partial == nil { // c itself was the slowest
+			return used
+		}
 	}
 	b.B = b.B[:have+used]
 	copy(b.B[have:], p[:used])
-	c.partial = b
 	if len(b.B) < c.partialNeed {
 		return used
 	}
@@ -67,10 +75,59 @@ func (c *Conn) fill(p []byte) (used int) {
 	case need > len(b.B):
 		c.partialNeed = need
 	default:
-		c.partial = nil
+		c.setPartial(nil)
 		c.frame(b)
 	}
 	return used
+}
+
+// ErrPartial ends a connection whose half-received frame grew more slowly than
+// all others on its loop when there were too many.
+var ErrPartial = errors.New("link: half-received frames have reached their limit, and this was the slowest")
+
+// setPartial makes b, taken, the beginning of a frame that is being received;
+// nil: none is, and the one before is somebody else's.
+func (c *Conn) setPartial(b *buf.Buffer) {
+	before := c.partial
+	c.partial = b
+	switch {
+	case before != nil:
+		c.loop.engine.partial.Add(-int64(cap(before.B)))
+	case b != nil:
+		c.partialAt = c.loop.elapsed()
+	}
+	if b != nil {
+		c.chargePartial(cap(b.B))
+	}
+}
+
+// chargePartial counts n more bytes for half-received frames. Beyond the limit
+// the slowest of this loop's connections that have one is ended; it need not be
+// the slowest of all.
+func (c *Conn) chargePartial(n int) {
+	l := c.loop
+	if l.engine.partial.Add(int64(n)) <= l.engine.cfg.PartialMax {
+		return
+	}
+	var slowest *Conn
+	var least float64
+	l.Range(func(o *Conn) {
+		if o.partial == nil || o.phase != phaseOpen {
+			return
+		}
+		rate := float64(len(o.partial.B)) / float64(l.elapsed()-o.partialAt+1)
+		if slowest == nil || rate < least {
+			slowest, least = o, rate
+		}
+	})
+	if slowest == nil {
+		return
+	}
+	l.stat.partialEnded.Add(1)
+	b := slowest.partial
+	slowest.setPartial(nil)
+	buf.Put(b)
+	slowest.die(ErrPartial)
 }
 
 // need asks Config.Cut; when b is malformed it ends the connection.
@@ -98,7 +155,11 @@ func (c *Conn) frame(b *buf.Buffer) {
 
 // dropInput throws away what was received and not yet cut.
 func (c *Conn) dropInput() {
-	for _, b := range []**buf.Buffer{&c.partial, &c.rest, &c.held} {
+	if b := c.partial; b != nil {
+		c.setPartial(nil)
+		buf.Put(b)
+	}
+	for _, b := range []**buf.Buffer{&c.rest, &c.held} {
 		if *b != nil {
 			buf.Put(*b)
 			*b = nil

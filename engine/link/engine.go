@@ -30,6 +30,7 @@ type Engine struct {
 	handshaking atomic.Int64
 	accepted    atomic.Uint64
 	handshakes  atomic.Uint64
+	partial     atomic.Int64 // bytes of half-received frames
 	cutShort    atomic.Int64 // connections that Close ended before all was written
 
 	mu           sync.Mutex

@@ -44,6 +44,9 @@ type Config struct {
 	// QueueHigh and QueueLow are the marks of a destination's queue, in bytes
 	// of frames not yet handed to the kernel. 0 = 4 MiB and a quarter of High.
 	QueueHigh, QueueLow int
+	// PartialMax bounds half-received frames in all, in bytes; beyond it the
+	// slowest connection is ended (ErrPartial). 0 = 256 MiB.
+	PartialMax int64
 	// Tick is the period of Handler.Tick; 0 = 100 ms, which is also the least,
 	// so that an idle loop wakes at most ten times a second.
 	Tick time.Duration
@@ -56,6 +59,7 @@ const (
 	handshakesMaxDefault    = 256
 	receiveBufferDefault    = 256 << 10 // bytes
 	queueHighDefault        = 4 << 20   // bytes
+	partialMaxDefault       = 256 << 20 // bytes
 	tickMin                 = 100 * time.Millisecond
 )
 
@@ -87,6 +91,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.QueueLow <= 0 || c.QueueLow >= c.QueueHigh {
 		c.QueueLow = c.QueueHigh / 4
+	}
+	if c.PartialMax <= 0 {
+		c.PartialMax = partialMaxDefault
 	}
 	c.Tick = max(c.Tick, tickMin)
 	if c.Logger == nil {

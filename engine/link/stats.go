@@ -19,6 +19,7 @@ type LoopStats struct {
 	Undeliverable uint64 // frames given back
 	Lost          uint64 // frames, own ones included, that were sealed and never handed to the kernel
 	Malformed     uint64 // connections closed for a malformed frame
+	PartialEnded  uint64 // connections closed because half-received frames were too many
 	Pauses        uint64
 	Turns         uint64
 	Wakes         uint64 // writes to the loop's eventfd
@@ -33,6 +34,7 @@ type Stats struct {
 	Handshaking      int               // under way now, dialed ones included
 	Accepted         uint64            // connections taken from the kernel
 	Handshakes       uint64            // complete, accepted by the handler and enrolled
+	PartialBytes     int64             // of half-received frames now
 	HandshakesFailed map[string]uint64 // by reason
 	AcceptErrors     map[string]uint64 // by reason: "descriptors", "other"
 }
@@ -45,6 +47,7 @@ type loopStat struct {
 	ownWritten               atomic.Uint64
 	undeliverable, lost      atomic.Uint64
 	malformed, pauses        atomic.Uint64
+	partialEnded             atomic.Uint64
 	turns, wakes             atomic.Uint64
 	writes, records          atomic.Uint64
 }
@@ -60,6 +63,7 @@ func (e *Engine) Stats() Stats {
 	}
 	s.Handshaking = int(e.handshaking.Load())
 	s.Accepted = e.accepted.Load()
+	s.PartialBytes = e.partial.Load()
 	s.Handshakes = e.handshakes.Load()
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -76,7 +80,7 @@ func (l *Loop) stats() LoopStats {
 		FramesCut: t.framesCut.Load(), FramesWritten: t.framesWritten.Load(),
 		OwnWritten:    t.ownWritten.Load(),
 		Undeliverable: t.undeliverable.Load(), Lost: t.lost.Load(),
-		Malformed: t.malformed.Load(), Pauses: t.pauses.Load(),
+		Malformed: t.malformed.Load(), PartialEnded: t.partialEnded.Load(), Pauses: t.pauses.Load(),
 		Turns: t.turns.Load(), Wakes: t.wakes.Load(),
 		Writes: t.writes.Load(), Records: t.records.Load(),
 	}
@@ -106,6 +110,7 @@ func (s *LoopStats) add(o LoopStats) {
 	s.OwnWritten += o.OwnWritten
 	s.Lost += o.Lost
 	s.Malformed += o.Malformed
+	s.PartialEnded += o.PartialEnded
 	s.Pauses += o.Pauses
 	s.Turns += o.Turns
 	s.Wakes += o.Wakes
