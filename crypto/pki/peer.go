@@ -29,6 +29,8 @@ type Peer struct {
 	// RevocationUnknown: no list of the leaf's issuer is at hand, so that
 	// nobody can tell whether it was revoked.
 	RevocationUnknown bool
+
+	path []*x509.Certificate // leaf to root, once verified
 }
 
 // URI returns the peer's URI, dbw://DOMAIN/NAME or dbw://DOMAIN/router/NAME.

@@ -300,6 +300,7 @@ func (d *domainTrust) checkRevoked(path []*x509.Certificate) (unknown bool, err 
 
 // setPath fills in what the Peer has from the whole path.
 func (p *Peer) setPath(path []*x509.Certificate) {
+	p.path = path
 	for _, c := range path[:len(path)-1] {
 		p.Chain = append(p.Chain, c.Raw)
 	}
