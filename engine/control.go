@@ -79,7 +79,8 @@ func (p *peer) keepAlive(k *codec.KeepAlive) {
 // hello checks the peer's hello (PROTOCOL.md section 4) and opens the
 // connection for frames.
 func (p *peer) hello(h *codec.Hello, f codec.Raw) {
-	c := &p.router.config
+	s := p.router.state()
+	c := &s.config
 	now := p.loop.link.Now()
 	sent := time.Unix(0, int64(f.SendTime()))
 	switch {
@@ -93,9 +94,12 @@ func (p *peer) hello(h *codec.Hello, f codec.Raw) {
 	case h.Role != codec.RoleNode:
 		p.leave(codec.GoodbyeRole, "hello says "+h.Role.String()+", the certificate node")
 		return
-	case p.router.cutoff != nil && h.IsOlderThan(*p.router.cutoff):
+	case s.cutoff != nil && h.IsOlderThan(*s.cutoff):
 		p.leave(codec.GoodbyeVersion, fmt.Sprintf("you run %s; this router takes %s and newer", h.Software, c.VersionCutoff))
 		return
+	}
+	if p.adopt(s); p.phase >= phaseLeaving {
+		return // what was good in the handshake is no longer
 	}
 	p.phase = phaseOpen
 	p.kind = h.Kind
@@ -202,9 +206,6 @@ func chainSize(chain [][]byte) int {
 
 // chain returns the chain of a node of the domain, or of this router.
 func (d *domain) chain(key codec.CertKey) [][]byte {
-	if key.Address == d.address && key.CertID == d.certID {
-		return d.grant.Chain
-	}
 	return d.members.chain(key)
 }
 

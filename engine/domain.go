@@ -2,50 +2,58 @@ package engine
 
 import (
 	"crypto/tls"
-	"fmt"
-	"slices"
 	"time"
 
 	"causeway/codec"
 	"causeway/crypto/pki"
+	"causeway/crypto/sign"
 )
 
 // ALPN is the protocol that TLS must have negotiated (PROTOCOL.md section 4).
 const ALPN = "dbw/1"
 
-// domain is what this router is in one domain: fixed after start.
+// domain is what this router is in one domain, under one grant. It is immutable,
+// but for members, which the grants of a domain share.
 type domain struct {
 	name    string
 	prefix  [pki.PrefixSize]byte
 	address codec.Address // the grant's: who this router is in the domain
 	certID  codec.CertID
 	grant   *pki.Peer
+	signer  *sign.Signer
+	lists   []pki.List
 	tls     *tls.Config
 	members *members
 }
 
-func newDomain(c *Config, grant *pki.Peer) *domain {
+// newDomain verifies the grant against the store first.
+func newDomain(r *Router, signer *sign.Signer, id *pki.Identity, store *pki.Store, grant *pki.Peer, now time.Time) (*domain, error) {
+	grant, err := store.VerifyDER(grant.Chain, grant.Domain, now)
+	if err != nil {
+		return nil, err
+	}
 	d := &domain{
 		name:    grant.Domain,
 		prefix:  pki.Prefix(grant.Domain),
 		address: grant.Address,
 		certID:  grant.CertID,
 		grant:   grant,
+		signer:  signer,
+		lists:   store.Lists(grant.Domain),
 		members: newMembers(),
 	}
-	store := c.Store
 	d.tls = &tls.Config{
 		MinVersion:             tls.VersionTLS13,
 		NextProtos:             []string{ALPN},
-		Certificates:           []tls.Certificate{c.Identity.TLSCertificate(grant.Domain)},
+		Certificates:           []tls.Certificate{id.TLSCertificate(grant.Domain)},
 		ClientAuth:             tls.RequireAnyClientCert, // names no authorities; verified below
 		SessionTicketsDisabled: true,
 		VerifyConnection: func(state tls.ConnectionState) error {
-			_, err := verifyNode(store, state, grant.Domain, time.Now())
+			_, err := verifyNode(r.state().config.Store, state, grant.Domain, time.Now())
 			return err
 		},
 	}
-	return d
+	return d, nil
 }
 
 // errNoALPN and errCipher are counted under their Reason.
@@ -84,26 +92,10 @@ func (r *Router) listenerTLS() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			if d, ok := r.domains[hello.ServerName]; ok {
+			if d, ok := r.state().domains[hello.ServerName]; ok {
 				return d.tls, nil
 			}
 			return none, nil
 		},
 	}
-}
-
-// newDomains makes the domains of all grants, each verified first: a grant that
-// the router's own trust store refuses would be refused by every node.
-func newDomains(c *Config, now time.Time) (map[string]*domain, error) {
-	if err := c.Identity.Check(c.Store, now); err != nil {
-		return nil, err
-	}
-	all := make(map[string]*domain, len(c.Identity.Grants))
-	for name, grant := range c.Identity.Grants {
-		if !slices.Contains(c.Store.Domains(), name) {
-			return nil, fmt.Errorf("the trust store has no domain %s, for which there is a grant; run: causeway pki trust --store DIR --root FILE", name)
-		}
-		all[name] = newDomain(c, grant)
-	}
-	return all, nil
 }

@@ -33,7 +33,7 @@ func (p *peer) route(f codec.Raw) bool {
 	case l.link.Full(to):
 		p.refuse(dropQueueFull, f)
 	default:
-		f.SetTTL(min(f.TTL(), p.router.config.TTLMax) - 1)
+		f.SetTTL(min(f.TTL(), p.router.state().config.TTLMax) - 1)
 		l.forward(to, p.ring.Pop())
 	}
 	return true
@@ -47,6 +47,8 @@ func tooLarge(f codec.Raw, most int) bool { return most > 0 && len(f.Body()) > m
 func (p *peer) decide(f codec.Raw) (link.Ref, dropReason) {
 	recipient := f.Recipient()
 	switch {
+	case p.cert(f.CertID()) == nil: // it has been revoked meanwhile
+		return 0, dropUnknownCertificate
 	case !p.timely(f, p.loop.link.Now()):
 		return 0, dropLate
 	case f.Category() == codec.CategoryNotice && !p.notices.take(p.loop.link.Now(), noticesFromNode):
@@ -76,12 +78,13 @@ func (p *peer) decide(f codec.Raw) (link.Ref, dropReason) {
 // timely tells whether f's send time is near enough to this router's clock, and
 // its certificate was valid then.
 func (p *peer) timely(f codec.Raw, now time.Time) bool {
-	if f.SendTime() >= 1<<63 {
+	c := p.cert(f.CertID())
+	if c == nil || f.SendTime() >= 1<<63 {
 		return false
 	}
 	sent := time.Unix(0, int64(f.SendTime())) // compared as times: certificates may end beyond 2262
-	return now.Sub(sent).Abs() <= p.router.config.SkewMax &&
-		!sent.Before(p.id.NotBefore) && !sent.After(p.id.NotAfter)
+	return now.Sub(sent).Abs() <= p.router.state().config.SkewMax &&
+		!sent.Before(c.id.NotBefore) && !sent.After(c.id.NotAfter)
 }
 
 // ownNotice tells whether a node's notice is about frames to itself.

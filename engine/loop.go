@@ -30,6 +30,7 @@ type loop struct {
 	leftovers map[*peer]struct{} // gone, and their ring still has frames
 	noPause   map[link.Ref]time.Time
 	looked    time.Time
+	expires   time.Time // when the first certificate of a connection ends; zero: none
 
 	count counters // atomic
 }
@@ -63,7 +64,7 @@ func (l *loop) forward(to link.Ref, b *buf.Buffer) { l.link.Send(to, b) }
 // frames that wait for the same connection, unless it must be its last.
 func (l *loop) sendOwn(to link.Ref, d *domain, address codec.Address, category codec.Category, body []byte, kind link.Kind) {
 	r := l.router
-	f, err := ownFrame(r.signer, d, address, category, r.config.TTLMax, r.ownTime(l.link.Now()), body)
+	f, err := ownFrame(d, address, category, r.state().config.TTLMax, r.ownTime(l.link.Now()), body)
 	if err != nil {
 		r.log.Error("can't sign with the router's own key", "error", err)
 		return
@@ -93,8 +94,8 @@ func (l *loop) owe(d *domain, reason dropReason, f codec.Raw) {
 func (l *loop) undeliverable(to link.Ref, b *buf.Buffer) {
 	r := l.router
 	f := codec.Raw(b.B)
-	d := r.byPrefix[f.Sender().Prefix()]
-	if d == nil || f.Sender() == d.address { // made here
+	s := r.state()
+	if _, own := s.own[f.Sender()]; own { // made here
 		buf.Put(b)
 		return
 	}
@@ -102,7 +103,11 @@ func (l *loop) undeliverable(to link.Ref, b *buf.Buffer) {
 		l.forward(now, b)
 		return
 	}
-	l.owe(d, dropRecipientGone, f)
+	if d := s.byPrefix[f.Sender().Prefix()]; d != nil {
+		l.owe(d, dropRecipientGone, f)
+	} else {
+		l.count.unnoticed.Add(1) // its domain is no longer served
+	}
 	l.drop(dropRecipientGone, b)
 }
 
@@ -122,7 +127,7 @@ func (l *loop) payNotices() {
 // tick looks at what time alone changes.
 func (l *loop) tick(now time.Time) {
 	for p := range l.waiting {
-		if now.Sub(p.waitsAt) >= l.router.config.PauseMax {
+		if now.Sub(p.waitsAt) >= l.router.state().config.PauseMax {
 			p.waitedInVain()
 		}
 	}
@@ -130,6 +135,9 @@ func (l *loop) tick(now time.Time) {
 		if p.ring.Len() == 0 {
 			delete(l.leftovers, p)
 		}
+	}
+	if !l.expires.IsZero() && now.After(l.expires) {
+		l.expire(now)
 	}
 	if now.Sub(l.looked) < l.router.lookEvery {
 		return
@@ -149,16 +157,43 @@ func (l *loop) lookAll(now time.Time) {
 	l.link.Range(func(c *link.Conn) { peerOf(c).look(now) })
 }
 
+// endsAt has the loop look for certificates that have ended, at that time.
+func (l *loop) endsAt(t time.Time) {
+	if l.expires.IsZero() || t.Before(l.expires) {
+		l.expires = t
+	}
+}
+
+// expire ends connections whose certificate has ended, their own or this
+// router's.
+func (l *loop) expire(now time.Time) {
+	l.expires = time.Time{}
+	l.link.Range(func(c *link.Conn) {
+		p := peerOf(c)
+		theirs, ours := p.id.NotAfter, p.domain.grant.NotAfter
+		switch {
+		case p.phase >= phaseLeaving:
+		case now.After(theirs):
+			p.expel(codec.GoodbyeExpired, "your certificate was valid until "+clock(theirs)+"; this router's clock says "+clock(now))
+		case now.After(ours):
+			p.expel(codec.GoodbyeExpired, "this router's grant of "+p.domain.name+" was valid until "+clock(ours))
+		default:
+			l.endsAt(theirs)
+			l.endsAt(ours)
+		}
+	})
+}
+
 // stalled tells whether the oldest frame that waits for the peer has waited for
 // too long.
 func (p *peer) stalled(now time.Time) bool {
 	oldest := p.conn.OldestQueued()
-	return !oldest.IsZero() && now.Sub(oldest) >= p.router.config.StallTimeout
+	return !oldest.IsZero() && now.Sub(oldest) >= p.router.state().config.StallTimeout
 }
 
 // look acts on what has not happened on a connection.
 func (p *peer) look(now time.Time) {
-	c := &p.router.config
+	c := &p.router.state().config
 	n := p.conn.Counters()
 	if n.BytesIn != p.heard || p.conn.Paused() {
 		p.heard, p.heardAt = n.BytesIn, now
@@ -176,8 +211,6 @@ func (p *peer) look(now time.Time) {
 		if now.Sub(p.opened) >= c.HelloTimeout {
 			p.leave(codec.GoodbyeProtocol, "no hello came in time")
 		}
-	case now.After(p.id.NotAfter):
-		p.leave(codec.GoodbyeExpired, "your certificate was valid until "+clock(p.id.NotAfter)+"; this router's clock says "+clock(now))
 	case p.stalled(now):
 		l := p.loop
 		l.count.stalled.Add(1)
@@ -187,8 +220,6 @@ func (p *peer) look(now time.Time) {
 		p.conn.CloseOnLoop(&leftError{codec.GoodbyeStalled}) // what waits goes back to its senders
 	case now.Sub(p.heardAt) >= c.DeadAfter:
 		p.leave(codec.GoodbyeIdle, fmt.Sprintf("nothing came for %v", c.DeadAfter))
-	case now.After(p.domain.grant.NotAfter):
-		p.leave(codec.GoodbyeExpired, "this router's grant of "+p.domain.name+" was valid until "+clock(p.domain.grant.NotAfter))
 	case now.Sub(p.spokeAt) >= c.KeepAlive-2*p.router.lookEvery && p.takesAnswers():
 		p.say(&codec.KeepAlive{Received: p.decided()})
 	}

@@ -32,9 +32,9 @@ type member struct {
 	ref  link.Ref
 }
 
-// certificate of a node that is connected, or was.
+// certificate of a node that is connected, or was, or of this router.
 type certificate struct {
-	chain [][]byte
+	id    *pki.Peer
 	users int // connections that announced it
 	gone  uint64
 }
@@ -61,13 +61,56 @@ func (ms *members) join(m *member) {
 		ms.names = slices.Insert(ms.names, i, m.id.Name)
 	}
 	ms.byName[m.id.Name] = append(ms.byName[m.id.Name], m)
-	key := certKey(m.id)
+	ms.holdLocked(m.id)
+}
+
+// hold keeps a certificate, of a member or of this router, until as many
+// releases.
+func (ms *members) hold(id *pki.Peer) {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	ms.holdLocked(id)
+}
+
+func (ms *members) holdLocked(id *pki.Peer) {
+	key := certKey(id)
 	c := ms.certs[key]
 	if c == nil {
-		c = &certificate{chain: m.id.Chain}
+		c = &certificate{id: id}
 		ms.certs[key] = c
 	}
 	c.users++
+}
+
+// release ends a hold. The certificate stays for keep, since frames it signed
+// may still wait somewhere for it.
+func (ms *members) release(id *pki.Peer, now time.Time, keep time.Duration) {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	ms.releaseLocked(id, now, keep)
+}
+
+func (ms *members) releaseLocked(id *pki.Peer, now time.Time, keep time.Duration) {
+	key := certKey(id)
+	if c := ms.certs[key]; c != nil {
+		if c.users--; c.users == 0 {
+			c.gone++
+			ms.departed = append(ms.departed, departure{key, now, c.gone})
+		}
+	}
+	ms.forgetLocked(now.Add(-keep))
+}
+
+// recheck forgets the certificates that the store no longer takes, but for
+// those whose time is over: frames from before may still be under way.
+func (ms *members) recheck(store *pki.Store, now time.Time) {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	for key, c := range ms.certs {
+		if isRevoked(store.Recheck(c.id, now)) {
+			delete(ms.certs, key)
+		}
+	}
 }
 
 // leave removes m. Its certificate stays for keep, since frames it signed may
@@ -84,14 +127,7 @@ func (ms *members) leave(m *member, now time.Time, keep time.Duration) {
 	} else {
 		ms.byName[m.id.Name] = same
 	}
-	key := certKey(m.id)
-	if c := ms.certs[key]; c != nil {
-		if c.users--; c.users == 0 {
-			c.gone++
-			ms.departed = append(ms.departed, departure{key, now, c.gone})
-		}
-	}
-	ms.forgetLocked(now.Add(-keep))
+	ms.releaseLocked(m.id, now, keep)
 }
 
 // forgetLocked drops certificates of who left before the time given.
@@ -114,7 +150,7 @@ func (ms *members) chain(key codec.CertKey) [][]byte {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
 	if c := ms.certs[key]; c != nil {
-		return c.chain
+		return c.id.Chain
 	}
 	return nil
 }

@@ -54,6 +54,7 @@ func (r *Router) AddMetrics(m *admin.Metrics) {
 	r.addFrameMetrics(m)
 	r.addLinkMetrics(m)
 	r.addStateMetrics(m)
+	r.addReloadMetrics(m)
 }
 
 func counter(m *admin.Metrics, name, help string, read func() float64) {
@@ -153,7 +154,7 @@ func (r *Router) addStateMetrics(m *admin.Metrics) {
 	m.Add(admin.Family{
 		Name: "causeway_nodes", Help: "Connected nodes, by domain.", Labels: []string{"domain"},
 		Read: func() (s []admin.Sample) {
-			for name, d := range r.domains {
+			for name, d := range r.state().domains {
 				s = append(s, admin.Sample{Labels: []string{name}, Value: float64(d.members.count())})
 			}
 			return s
@@ -166,7 +167,7 @@ func (r *Router) addStateMetrics(m *admin.Metrics) {
 	m.Add(admin.Family{
 		Name: "causeway_certificate_expiry_seconds", Help: "When the grant expires, seconds since the Unix epoch, by domain.", Labels: []string{"domain"},
 		Read: func() (s []admin.Sample) {
-			for name, d := range r.domains {
+			for name, d := range r.state().domains {
 				s = append(s, admin.Sample{Labels: []string{name}, Value: float64(d.grant.NotAfter.Unix())})
 			}
 			return s
@@ -181,7 +182,7 @@ func (r *Router) addStateMetrics(m *admin.Metrics) {
 func (r *Router) alarmSamples(now time.Time) (s []admin.Sample) {
 	type what struct{ kind, domain string }
 	counts := make(map[what]float64)
-	for _, a := range r.config.Store.Alarms(now) {
+	for _, a := range r.state().config.Store.Alarms(now) {
 		counts[what{a.Kind.String(), a.Domain}]++
 	}
 	for w, n := range counts {

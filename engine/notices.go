@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"causeway/codec"
-	"causeway/crypto/sign"
 	"causeway/engine/link"
 )
 
@@ -143,6 +142,9 @@ func (l *loop) tell(sender codec.Address, d *domain, n *noticed) {
 	if err != nil {
 		panic("engine: a notice that the codec refuses: " + err.Error())
 	}
+	if now := l.router.state().domains[d.name]; now != nil {
+		d = now // under the grant of today
+	}
 	l.sendOwn(ref, d, sender, codec.CategoryNotice, body, link.OwnAhead)
 	l.count.noticed.Add(count)
 }
@@ -163,12 +165,12 @@ func (r *Router) ownTime(now time.Time) uint64 {
 }
 
 // ownFrame makes a frame of this router, signed under its grant in d.
-func ownFrame(s *sign.Signer, d *domain, to codec.Address, category codec.Category, ttl uint8, at uint64, body []byte) (codec.Frame, error) {
+func ownFrame(d *domain, to codec.Address, category codec.Category, ttl uint8, at uint64, body []byte) (codec.Frame, error) {
 	f := codec.Frame{
 		TTL: ttl, Recipient: to, Sender: d.address, Category: category,
 		SendTime: at, CertID: d.certID, Body: body,
 	}
 	var err error
-	f.Signature, err = s.Sign(nil, f.AppendSigned(nil))
+	f.Signature, err = d.signer.Sign(nil, f.AppendSigned(nil))
 	return f, err
 }

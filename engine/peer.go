@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -28,16 +29,20 @@ const (
 // over what is queued for it.
 const leaveTime = 5 * time.Second
 
+// expelTime is leaveTime of a connection whose certificate is no longer good:
+// the connection is closed within a second of that, read or unread.
+const expelTime = 500 * time.Millisecond
+
 // peer is one connection and who is at its other end.
 type peer struct {
 	// fixed after start
 	router *Router
 	conn   *link.Conn
-	domain *domain
-	id     *pki.Peer
-	key    *sign.Key
 
 	// home loop
+	domain   *domain      // under the grant that the peer was told of last
+	id       *pki.Peer    // by the newest of certs
+	certs    []*announced // on this connection: that of TLS, then renewals
 	loop     *loop
 	ring     verify.Ring
 	phase    phase
@@ -111,9 +116,25 @@ func newPeer(r *Router, c *link.Conn, d *domain, id *pki.Peer) (*peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &peer{router: r, conn: c, domain: d, id: id, key: key}
+	p := &peer{router: r, conn: c, domain: d, id: id, certs: []*announced{{id, key}}}
 	p.ring = r.pool.NewRing(p.notify)
 	return p, nil
+}
+
+// announced is a certificate that the peer has shown on this connection.
+type announced struct {
+	id  *pki.Peer
+	key *sign.Key
+}
+
+// cert returns the announced certificate of that ID, or nil.
+func (p *peer) cert(id codec.CertID) *announced {
+	for i := len(p.certs) - 1; i >= 0; i-- { // mostly the newest
+		if p.certs[i].id.CertID == id {
+			return p.certs[i]
+		}
+	}
+	return nil
 }
 
 // notify tells the home loop that the ring has verdicts. Workers call it.
@@ -145,9 +166,9 @@ func (p *peer) frame(b *buf.Buffer) {
 		l.drop(reason, b)
 		return
 	}
-	key := p.key
-	if p.router.config.VerifyNone && !control {
-		key = nil
+	var key *sign.Key
+	if !p.router.config.VerifyNone || control {
+		key = p.cert(f.CertID()).key
 	}
 	before := p.received // frames other than link control that came before this one
 	if !control {
@@ -176,7 +197,7 @@ func (p *peer) early(f codec.Raw, control bool) dropReason {
 		return dropProtocol
 	case f.Sender() != p.address():
 		return dropForeignSender
-	case f.CertID() != p.id.CertID:
+	case p.cert(f.CertID()) == nil:
 		return dropUnknownCertificate
 	case !f.Category().AllowsFlag(f.Encrypted()):
 		return dropCategory
@@ -223,7 +244,7 @@ func (p *peer) badSignature(b *buf.Buffer, control bool) {
 	switch {
 	case control:
 		p.leave(codec.GoodbyeProtocol, "a link-control frame has a bad signature")
-	case p.badSigs > p.router.config.BadSignatures:
+	case p.badSigs > p.router.state().config.BadSignatures:
 		p.leave(codec.GoodbyeBadSignatures, fmt.Sprintf("%d frames had bad signatures", p.badSigs))
 	}
 }
@@ -231,14 +252,32 @@ func (p *peer) badSignature(b *buf.Buffer, control bool) {
 // leave says goodbye and ends the connection when what is queued for it has
 // gone, or leaveTime is over. It is no longer a recipient at once.
 func (p *peer) leave(reason codec.GoodbyeReason, text string) {
+	p.leaveBy(reason, text, p.router.leaveBy(p.loop.link.Now()))
+}
+
+// expel is leave for who has lost the right to be here.
+func (p *peer) expel(reason codec.GoodbyeReason, text string) {
+	p.loop.router.log.Info("ending a connection", "peer", describe(p.id), "remote", p.conn.Remote(), "reason", reason.String(), "text", text)
+	p.leaveBy(reason, text, p.loop.link.Now().Add(expelTime))
+}
+
+func (p *peer) leaveBy(reason codec.GoodbyeReason, text string, by time.Time) {
 	if p.phase >= phaseLeaving {
 		return
 	}
 	p.loop.router.log.Debug("leaving a connection", "peer", p.id.URI(), "remote", p.conn.Remote(), "reason", reason.String(), "text", text)
 	p.unregister()
-	p.say(&codec.Goodbye{Reason: reason, Text: text, Received: p.received})
+	p.say(&codec.Goodbye{Reason: reason, Text: shortened(text), Received: p.received})
 	p.phase = phaseLeaving
-	p.conn.FinishOnLoop(&leftError{reason}, p.router.leaveBy(p.loop.link.Now()))
+	p.conn.FinishOnLoop(&leftError{reason}, by)
+}
+
+// shortened returns text as a goodbye can carry it.
+func shortened(text string) string {
+	if len(text) > codec.GoodbyeTextMax {
+		text = text[:codec.GoodbyeTextMax]
+	}
+	return strings.ToValidUTF8(text, "")
 }
 
 // helloBodyMax is the largest body of a peer that has not introduced itself.
@@ -267,7 +306,13 @@ func (p *peer) unregister() {
 	}
 	r := p.router
 	r.table.Clear(p.address(), tableValue(p.conn.Ref()))
-	p.domain.members.leave(p.member, p.loop.link.Now(), r.config.SkewMax)
+	now, keep := p.loop.link.Now(), r.state().config.SkewMax
+	p.domain.members.leave(p.member, now, keep)
+	for _, c := range p.certs {
+		if c.id != p.member.id {
+			p.domain.members.release(c.id, now, keep)
+		}
+	}
 	p.member = nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"causeway/codec"
+	"causeway/crypto/pki"
 	"causeway/engine/buf"
 )
 
@@ -192,16 +193,17 @@ func TestCertificatesWithoutAnEndAreGood(t *testing.T) {
 	leaf := must(x509.ParseCertificate(forge(d, func(l *x509.Certificate) {
 		l.NotAfter = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 	}).Certificate[0]))
-	p := &peer{router: &Router{config: Config{SkewMax: time.Minute}}}
+	p := &peer{router: &Router{}}
+	p.router.current.Store(&state{config: Config{SkewMax: time.Minute}})
 	id := *d.node("a").Peer
 	id.NotBefore, id.NotAfter = leaf.NotBefore, leaf.NotAfter
-	p.id = &id
+	p.certs = []*announced{{id: &id}}
 	now := time.Now()
 	for _, c := range []struct {
 		sent time.Time
 		want bool
 	}{{now, true}, {now.Add(59 * time.Second), true}, {now.Add(61 * time.Second), false}, {now.Add(-61 * time.Second), false}} {
-		f := must((&codec.Frame{SendTime: uint64(c.sent.UnixNano()), Signature: []byte{1}}).Append(nil))
+		f := must((&codec.Frame{CertID: id.CertID, SendTime: uint64(c.sent.UnixNano()), Signature: []byte{1}}).Append(nil))
 		if got := p.timely(f, now); got != c.want {
 			t.Errorf("sent %v from now: timely %v", c.sent.Sub(now), got)
 		}
@@ -211,9 +213,7 @@ func TestCertificatesWithoutAnEndAreGood(t *testing.T) {
 func TestAnExpiredGrantEndsConnections(t *testing.T) {
 	d := newAuthority("prod.example")
 	_, addr := startRouter(t, func(c *Config) {
-		grant := *c.Identity.Grants["prod.example"]
-		grant.NotAfter = time.Now().Add(time.Second)
-		c.Identity.Grants["prod.example"] = &grant
+		c.Identity.Grants["prod.example"] = d.verified(d.chain(pki.RoleRouter, "edge-1", c.Identity.Key.Public(), 2*time.Second))
 	}, d)
 	g := connect(t, addr, d.node("a")).ended()
 	if g == nil || g.Reason != codec.GoodbyeExpired || !strings.Contains(g.Text, "grant") {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -13,8 +12,6 @@ import (
 	"time"
 
 	"causeway/codec"
-	"causeway/crypto/pki"
-	"causeway/crypto/sign"
 	"causeway/engine/buf"
 	"causeway/engine/link"
 	"causeway/engine/table"
@@ -24,12 +21,8 @@ import (
 // Router carries frames between the nodes that connect to it.
 type Router struct {
 	// fixed after start
-	config   Config
-	log      *slog.Logger
-	signer   *sign.Signer
-	domains  map[string]*domain
-	byPrefix map[[pki.PrefixSize]byte]*domain
-	cutoff   *codec.Version
+	config Config // as at the start: use state for what a reload can change
+	log    *slog.Logger
 
 	lookEvery time.Duration
 
@@ -39,7 +32,9 @@ type Router struct {
 	loops    []*loop
 	observed verifyObserver
 
-	started  atomic.Bool   // all of the above is set; loops may turn before
+	started  atomic.Bool // all of the above is set; loops may turn before
+	current  atomic.Pointer[state]
+	reloads  *reloads
 	lastTime atomic.Uint64 // send time of the last own frame
 	refused  refusals
 
@@ -59,26 +54,17 @@ func Start(c Config) (*Router, error) {
 		return nil, err
 	}
 	r := &Router{
-		config: c, log: c.Logger, table: table.New(),
+		config: c, log: c.Logger, table: table.New(), reloads: newReloads(time.Now()),
 		lookEvery: max(lookEveryMin, min(lookEveryMax, c.KeepAlive/4)),
 	}
-	if c.VersionCutoff != "" {
-		v, err := codec.ParseVersion(c.VersionCutoff)
-		if err != nil {
-			return nil, fmt.Errorf("engine: version cutoff: %w", err)
-		}
-		r.cutoff = &v
-	}
-	if r.signer, err = sign.NewSigner(c.Identity.Key); err != nil {
+	first, err := newState(r, c, nil, time.Now())
+	if err != nil {
 		return nil, err
 	}
-	if r.domains, err = newDomains(&c, time.Now()); err != nil {
-		return nil, err
+	for _, d := range first.domains {
+		d.members.hold(d.grant)
 	}
-	r.byPrefix = make(map[[pki.PrefixSize]byte]*domain, len(r.domains))
-	for _, d := range r.domains {
-		r.byPrefix[d.prefix] = d
-	}
+	r.current.Store(first)
 	workers := c.VerifyWorkers
 	if c.VerifyNone {
 		workers = 1 // link control is verified all the same
@@ -103,6 +89,9 @@ func Start(c Config) (*Router, error) {
 	r.started.Store(true)
 	return r, nil
 }
+
+// state returns what is in force now; one decision asks once.
+func (r *Router) state() *state { return r.current.Load() }
 
 // Listen accepts nodes on hostPort; port 0 picks a free one. The error of a
 // port in use satisfies errors.Is(err, syscall.EADDRINUSE).
@@ -194,15 +183,16 @@ type handler struct{ r *Router }
 func peerOf(c *link.Conn) *peer { return c.State.(*peer) }
 
 func (h handler) Handshaken(c *link.Conn, state tls.ConnectionState) error {
-	d := h.r.domains[state.ServerName]
+	now := h.r.state()
+	d := now.domains[state.ServerName]
 	if d == nil {
 		return &tlsError{"unknown-domain", "the peer asks for no domain of this router"}
 	}
-	id, err := verifyNode(h.r.config.Store, state, d.name, time.Now())
+	id, err := verifyNode(now.config.Store, state, d.name, time.Now())
 	if err != nil {
 		return err
 	}
-	if h.r.config.RequireAESGCM && !aesGCM(state.CipherSuite) {
+	if now.config.RequireAESGCM && !aesGCM(state.CipherSuite) {
 		return errCipher
 	}
 	p, err := newPeer(h.r, c, d, id)
@@ -222,6 +212,8 @@ func (h handler) Opened(c *link.Conn) {
 	p.loop = h.r.loops[c.Loop().Index()]
 	now := c.Loop().Now()
 	p.opened, p.heardAt, p.spokeAt = now, now, now
+	p.loop.endsAt(p.id.NotAfter)
+	p.loop.endsAt(p.domain.grant.NotAfter)
 }
 
 func (h handler) Frame(c *link.Conn, b *buf.Buffer) { peerOf(c).frame(b) }

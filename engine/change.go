@@ -1,0 +1,228 @@
+package engine
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"causeway/codec"
+	"causeway/crypto/pki"
+)
+
+// Keys of changes, besides those of limits, which have their flag's name. They
+// are labels of causeway_config_changes_total.
+const (
+	keyDomain = "domain" // served or not
+	keyTrust  = "trust"  // in the trust store or not
+	keyRoot   = "root"
+	keyCRL    = "crl"
+	keyGrant  = "grant"
+)
+
+// Change is one thing that a reload has changed, or would have.
+type Change struct {
+	Key     string // domain, trust, root, crl, grant, or the flag of a limit
+	Domain  string // of which; "" for limits
+	What    string // which of the domain's; may be empty
+	From    string // "" when it was not there
+	To      string // "" when it is no longer there
+	Why     string // may be empty
+	Restart bool   // it takes effect when the router is started anew
+}
+
+func (c Change) String() string {
+	var b strings.Builder
+	b.WriteString(c.Key)
+	for _, s := range []string{c.Domain, c.What} {
+		if s != "" {
+			b.WriteString(" " + s)
+		}
+	}
+	from, to := c.From, c.To
+	if from == "" {
+		from = "none"
+	}
+	if to == "" {
+		to = "none"
+	}
+	b.WriteString(": " + from + " → " + to)
+	if c.Why != "" {
+		b.WriteString(" (" + c.Why + ")")
+	}
+	if c.Restart {
+		b.WriteString(", after a restart")
+	}
+	return b.String()
+}
+
+// changesTo returns what is different in next, in the order in which it is of
+// interest: who is served, who is trusted, own certificates, limits.
+func (s *state) changesTo(next *state) (all []Change) {
+	all = append(all, s.domainChanges(next)...)
+	all = append(all, trustChanges(s.config.Store, next.config.Store)...)
+	all = append(all, s.grantChanges(next)...)
+	for _, l := range limits {
+		before, after := l.get(&s.asked), l.get(&next.asked)
+		if before != after {
+			all = append(all, Change{Key: l.flag, From: before, To: after, Restart: l.fixed})
+		}
+	}
+	return all
+}
+
+func (s *state) domainChanges(next *state) (all []Change) {
+	for _, name := range union(s.domains, next.domains) {
+		before, after := s.domains[name], next.domains[name]
+		switch {
+		case before == nil:
+			all = append(all, Change{Key: keyDomain, Domain: name, To: "served"})
+		case after == nil:
+			why := "there is no grant any more"
+			if err := next.refused[name]; err != nil {
+				why = err.Error()
+			}
+			all = append(all, Change{Key: keyDomain, Domain: name, From: "served", Why: why})
+		}
+	}
+	return all
+}
+
+func trustChanges(before, after *pki.Store) (all []Change) {
+	for _, name := range union(set(before.Domains()), set(after.Domains())) {
+		was, is := slices.Contains(before.Domains(), name), slices.Contains(after.Domains(), name)
+		if was != is {
+			c := Change{Key: keyTrust, Domain: name}
+			if was {
+				c.From = "trusted"
+			} else {
+				c.To = "trusted"
+			}
+			all = append(all, c)
+		}
+		all = append(all, rootChanges(name, rootsOf(before, name), rootsOf(after, name))...)
+		all = append(all, listChanges(name, listsOf(before, name), listsOf(after, name))...)
+	}
+	return all
+}
+
+func rootChanges(domain string, before, after map[string]string) (all []Change) {
+	for _, id := range union(before, after) {
+		if before[id] != after[id] {
+			all = append(all, Change{Key: keyRoot, Domain: domain, What: id, From: before[id], To: after[id]})
+		}
+	}
+	return all
+}
+
+func listChanges(domain string, before, after map[string]pki.List) (all []Change) {
+	for _, issuer := range union(before, after) {
+		if from, to := before[issuer], after[issuer]; from.Number != to.Number {
+			all = append(all, Change{Key: keyCRL, Domain: domain, What: to.Issuer, From: from.Number, To: to.Number})
+		}
+	}
+	return all
+}
+
+// rootsOf returns, by certificate ID, until when the domain's roots are valid.
+func rootsOf(s *pki.Store, domain string) map[string]string {
+	all := make(map[string]string)
+	for _, root := range s.Roots(domain) {
+		all[codec.CertID(pki.CertID(root.Raw)).String()] = until(root.NotAfter)
+	}
+	return all
+}
+
+// listsOf returns the domain's revocation lists by issuer.
+func listsOf(s *pki.Store, domain string) map[string]pki.List {
+	all := make(map[string]pki.List)
+	for _, l := range s.Lists(domain) {
+		all[l.Issuer] = l
+	}
+	return all
+}
+
+func (s *state) grantChanges(next *state) (all []Change) {
+	for _, name := range union(s.domains, next.domains) {
+		before, after := s.domains[name], next.domains[name]
+		var c Change
+		switch {
+		case before != nil && after != nil && before.certID != after.certID:
+			c = Change{Key: keyGrant, Domain: name, From: grantText(before), To: grantText(after)}
+		case before != nil && after != nil && next.refused[name] != nil && s.refusal(name) != next.refusal(name):
+			c = Change{Key: keyGrant, Domain: name, From: grantText(before), To: "stays", Why: next.refusal(name)}
+		default:
+			continue
+		}
+		all = append(all, c)
+	}
+	return all
+}
+
+// refusal returns why the domain's grant was refused; "" when it was not.
+func (s *state) refusal(name string) string {
+	if err := s.refused[name]; err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+func grantText(d *domain) string {
+	return d.certID.String() + " " + until(d.grant.NotAfter)
+}
+
+func until(t time.Time) string { return "until " + t.UTC().Format(time.RFC3339) }
+
+// limits are the numbers of Config, by the name of their flag. fixed: they
+// are what they were when the router started.
+var limits = []struct {
+	flag  string
+	fixed bool
+	get   func(c *Config) string
+}{
+	{"max-skew", false, func(c *Config) string { return c.SkewMax.String() }},
+	{"max-ttl", false, func(c *Config) string { return fmt.Sprint(c.TTLMax) }},
+	{"pause-max", false, func(c *Config) string { return c.PauseMax.String() }},
+	{"stall-timeout", false, func(c *Config) string { return c.StallTimeout.String() }},
+	{"hello-timeout", false, func(c *Config) string { return c.HelloTimeout.String() }},
+	{"max-bad-signatures", false, func(c *Config) string { return fmt.Sprint(c.BadSignatures) }},
+	{"require-aes-gcm", false, func(c *Config) string { return fmt.Sprint(c.RequireAESGCM) }},
+	{"versionCutoff", false, func(c *Config) string { return c.VersionCutoff }},
+	{"nodeCost", false, func(c *Config) string { return fmt.Sprint(c.NodeCost) }},
+	{"loops", true, func(c *Config) string { return fmt.Sprint(c.Loops) }},
+	{"pin", true, func(c *Config) string { return fmt.Sprint(c.CPUs) }},
+	{"verify", true, func(c *Config) string { return map[bool]string{true: "none", false: "all"}[c.VerifyNone] }},
+	{"verify-workers", true, func(c *Config) string { return fmt.Sprint(c.VerifyWorkers) }},
+	{"max-body", true, func(c *Config) string { return fmt.Sprint(c.BodyMax) }},
+	{"queue-high", true, func(c *Config) string { return fmt.Sprint(c.QueueHigh) }},
+	{"queue-low", true, func(c *Config) string { return fmt.Sprint(c.QueueLow) }},
+	{"max-partial", true, func(c *Config) string { return fmt.Sprint(c.PartialMax) }},
+	{"keep-alive", true, func(c *Config) string { return c.KeepAlive.String() }},
+	{"dead-after", true, func(c *Config) string { return c.DeadAfter.String() }},
+	{"handshake-timeout", true, func(c *Config) string { return c.HandshakeTimeout.String() }},
+	{"max-handshakes", true, func(c *Config) string { return fmt.Sprint(c.HandshakesMax) }},
+	{"receive-buffer", true, func(c *Config) string { return fmt.Sprint(c.ReceiveBuffer) }},
+}
+
+// union returns the keys of both, sorted.
+func union[V any](a, b map[string]V) []string {
+	var keys []string
+	for k := range a {
+		keys = append(keys, k)
+	}
+	for k := range b {
+		if _, there := a[k]; !there {
+			keys = append(keys, k)
+		}
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+func set(names []string) map[string]struct{} {
+	s := make(map[string]struct{}, len(names))
+	for _, n := range names {
+		s[n] = struct{}{}
+	}
+	return s
+}
