@@ -56,7 +56,7 @@ func (r *reloads) done(result string, changes []Change, now time.Time) {
 // given the configuration as it was asked for last, and returns one that Start
 // would take; what only a restart can change is kept as it is, and is among the
 // changes. When load or a check fails, everything stays as it was; the error
-// says why. Connections whose certificate is no longer good get goodbye and are
+// says why, and is the caller's to log. Connections whose certificate is no longer good get goodbye and are
 // closed within a second; those of domains that are no longer served too.
 // Nobody else notices. Log and metrics tell as well.
 func (r *Router) Reload(load func(old Config) (Config, error)) ([]Change, error) {
@@ -66,7 +66,6 @@ func (r *Router) Reload(load func(old Config) (Config, error)) ([]Change, error)
 	next, err := r.loadState(old, load)
 	if err != nil {
 		r.reloads.done(reloadFailed, nil, time.Now())
-		r.log.Error("reload failed; everything stays as it was", "error", err)
 		return nil, err
 	}
 	changes := old.changesTo(next)
@@ -173,6 +172,9 @@ func refusalReason(err error) codec.GoodbyeReason {
 		return codec.GoodbyeRevoked // itself, or the authority that it comes from
 	}
 }
+
+// Alarms returns what is wrong with the trust store now.
+func (r *Router) Alarms(now time.Time) []pki.Alarm { return r.state().config.Store.Alarms(now) }
 
 func (r *Router) addReloadMetrics(m *admin.Metrics) {
 	m.Add(admin.Family{

@@ -34,8 +34,9 @@ func pkiRenewCommand(at *timeFlag) *cobra.Command {
 		Long: `Issue a newer certificate for the same address and name.
 
 In place, where authority and identity are on one machine: what the directory,
-or each file, has of this authority is replaced in one step. A program that
-uses the identity reads it when it starts.
+or each file, has of this authority is replaced in one step. A running router
+notices that and uses the new one at once; other programs read it when they
+start.
 
   causeway pki renew --ca ca --identity billing-1
   causeway pki renew --ca ca billing-1/node.crt

@@ -31,7 +31,8 @@ func pkiTrustCommand() *cobra.Command {
 		Use:   "trust --store DIR (--ca DIR | --root FILE [--crl FILE] | --crl FILE)",
 		Short: "Put a domain's root and revocation list into a router's trust store",
 		Long: `Put a domain's root and revocation list into a router's trust store, or bring
-the list there up to date. A router reads it when it starts.
+the list there up to date. A running router notices what has changed, within
+two seconds, and acts on it: whoever is revoked by then is disconnected.
 
   causeway pki trust --store trust --ca ca
   causeway pki trust --store trust --root root.crt --crl crl.pem

@@ -44,6 +44,18 @@ func runs(t *testing.T, args ...string) string {
 	return string(out)
 }
 
+// exitOf runs the program to its end and returns what it printed, and its exit
+// code.
+func exitOf(t *testing.T, args ...string) (string, int) {
+	t.Helper()
+	cmd := exec.Command(program(t), args...)
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return string(out), cmd.ProcessState.ExitCode()
+}
+
 // routerProcess is a running `causeway serve`.
 type routerProcess struct {
 	t           *testing.T
@@ -76,9 +88,15 @@ func (l *lines) String() string {
 // startServe starts a router on free ports and waits until it listens.
 func startServe(t *testing.T, dir string, args ...string) *routerProcess {
 	t.Helper()
+	return startServeOn(t, dir, append([]string{"--listen", "dbw://127.0.0.1:0"}, args...))
+}
+
+// startServeOn is startServe with the arguments saying where to listen.
+func startServeOn(t *testing.T, dir string, args []string) *routerProcess {
+	t.Helper()
 	r := &routerProcess{t: t, ended: make(chan error, 1), log: &lines{}}
 	r.cmd = exec.Command(program(t), append([]string{"serve", "--identity", filepath.Join(dir, "router"), "--trust", filepath.Join(dir, "trust"),
-		"--listen", "dbw://127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-format", "json"}, args...)...)
+		"--admin", "127.0.0.1:0", "--log-format", "json"}, args...)...)
 	stderr, err := r.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -19,7 +18,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"causeway/codec"
-	"causeway/crypto/pki"
 	"causeway/engine"
 	"causeway/engine/admin"
 )
@@ -43,6 +41,7 @@ type serveFlags struct {
 	bodyMax, high, low, receive  sizeFlag
 	partial                      sizeFlag
 	engine                       engine.Config
+	read                         []string // snapshot of the files before they were read
 }
 
 func serveCommand() *cobra.Command {
@@ -57,6 +56,10 @@ func serveCommand() *cobra.Command {
 frames between them.
 
   causeway serve --identity router --trust trust --listen dbw://0.0.0.0:7100
+
+Changed files of the identity and the trust store are read when they are
+noticed, within two seconds, and at a SIGHUP; what changed is logged. Nobody is
+disconnected by that but those whose certificate is no longer good.
 
 SIGTERM or SIGINT ends it: nodes are told, what is queued is handed over. A
 second SIGINT ends it at once.`,
@@ -101,6 +104,8 @@ const (
 )
 
 func (f *serveFlags) run(cmd *cobra.Command) error {
+	hup := make(chan os.Signal, 1) // one waits; what it is about is the same for more
+	signal.Notify(hup, syscall.SIGHUP)
 	listen, err := f.complete(cmd)
 	if err != nil {
 		return err
@@ -130,7 +135,13 @@ func (f *serveFlags) run(cmd *cobra.Command) error {
 		}
 		log.Info("listening", "address", addr.String())
 	}
+	files := reloader{flags: f, router: router, log: log, listen: listen}
+	ctx, end := context.WithCancel(context.Background())
+	reloading := make(chan struct{})
+	go func() { defer close(reloading); files.run(ctx, hup) }()
 	waitForSignal(cmd.Context(), signals, log)
+	end()
+	<-reloading
 	return stop(router, server, f.drain)
 }
 
@@ -171,18 +182,23 @@ func (f *serveFlags) complete(cmd *cobra.Command) (listen []string, err error) {
 	if c.CPUs, err = pinning(f.pin, c.Loops, cores); err != nil {
 		return nil, usageError{err}
 	}
-	if c.Identity, err = pki.LoadIdentity(os.DirFS(f.identity)); err != nil {
-		return nil, pki.WithDir(err, f.identity)
-	}
-	if len(c.Identity.Grants) == 0 {
-		return nil, fmt.Errorf("%s has no grant, so this router may route for no domain; have the domain's authority run:\n  causeway pki grant --ca CA --csr %s --out %s",
-			f.identity, filepath.Join(f.identity, pki.FileCSR), filepath.Join(f.identity, pki.DirGrants, "DOMAIN.crt"))
-	}
-	if c.Store, err = pki.LoadStore(os.DirFS(f.trust)); err != nil {
-		return nil, pki.WithDir(err, f.trust)
+	f.read = f.snapshot()
+	if err = f.loadFiles(nil); err != nil {
+		return nil, err
 	}
 	c.Software = software
 	return f.whereToListen()
+}
+
+// connectionsFile returns the connections file's name; empty when none is used.
+func (f *serveFlags) connectionsFile() string {
+	switch {
+	case len(f.listen) > 0:
+		return ""
+	case f.connections == "":
+		return connectionsDefault
+	}
+	return f.connections
 }
 
 // whereToListen returns host:port of --listen or of the connections file.
@@ -200,10 +216,7 @@ func (f *serveFlags) whereToListen() (listen []string, err error) {
 		}
 		return listen, nil
 	}
-	name := f.connections
-	if name == "" {
-		name = connectionsDefault
-	}
+	name := f.connectionsFile()
 	file, err := os.Open(name)
 	if errors.Is(err, fs.ErrNotExist) && f.connections == "" {
 		return nil, usageError{errors.New("nowhere to listen: give --listen dbw://0.0.0.0:7100, or --connections FILE")}

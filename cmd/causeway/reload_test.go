@@ -1,0 +1,293 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"causeway/codec"
+	"causeway/crypto/pki"
+	"causeway/engine/node"
+)
+
+// member is a node of this process, of a domain that makeDomains made.
+func (r *routerProcess) member(dir, domain, name string) *node.Node {
+	r.t.Helper()
+	id, err := pki.LoadIdentity(os.DirFS(filepath.Join(dir, domain, name)))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
+	defer cancel()
+	n, err := node.Connect(ctx, node.Config{Identity: id, Routers: []string{r.url()}, Plain: true, AcceptPlain: true})
+	if err != nil {
+		r.t.Fatalf("%v\n%s", err, r.log)
+	}
+	r.t.Cleanup(func() { n.Close() })
+	return n
+}
+
+// logged tells whether the router's log has a line with all of the words.
+func (r *routerProcess) logged(words ...string) bool {
+	for line := range strings.Lines(r.log.String()) {
+		all := true
+		for _, w := range words {
+			all = all && strings.Contains(line, w)
+		}
+		if all {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *routerProcess) signal(s os.Signal) {
+	r.t.Helper()
+	if err := r.cmd.Process.Signal(s); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// flowWindow is how many frames of one flow may be under way.
+const flowWindow = 50
+
+// flow sends numbered frames from one node to another until stopped, and checks
+// that all arrive, once and in order.
+type flow struct {
+	from, to *node.Node
+	sent     atomic.Uint64
+	received atomic.Uint64
+	problem  atomic.Pointer[string]
+	stop     chan struct{}
+	done     sync.WaitGroup
+}
+
+func startFlow(ctx context.Context, from, to *node.Node) *flow {
+	f := &flow{from: from, to: to, stop: make(chan struct{})}
+	window := make(chan struct{}, flowWindow)
+	f.done.Go(func() {
+		for {
+			select {
+			case <-f.stop:
+				return
+			case <-ctx.Done():
+				f.fail("sending ends: %v", ctx.Err())
+				return
+			case window <- struct{}{}:
+			}
+			body := binary.BigEndian.AppendUint64(nil, f.sent.Add(1))
+			if _, err := from.Send(ctx, to.Address(), codec.CategoryApplication, body); err != nil {
+				f.fail("send: %v", err)
+				return
+			}
+		}
+	})
+	f.done.Go(func() {
+		for {
+			m, err := to.Receive(ctx)
+			if err != nil {
+				return
+			}
+			if got, want := binary.BigEndian.Uint64(m.Body), f.received.Add(1); got != want {
+				f.fail("frame %d came as number %d", got, want)
+				return
+			}
+			<-window
+		}
+	})
+	return f
+}
+
+func (f *flow) fail(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	f.problem.CompareAndSwap(nil, &text)
+}
+
+// check stops all flows and asserts that nothing was lost and no connection
+// closed.
+func checkFlows(t *testing.T, end context.CancelFunc, flows []*flow) {
+	t.Helper()
+	for _, f := range flows {
+		close(f.stop)
+	}
+	for _, f := range flows {
+		deadline := time.Now().Add(patience)
+		for f.received.Load() < f.sent.Load() && f.problem.Load() == nil && time.Now().Before(deadline) {
+			time.Sleep(5 * time.Millisecond)
+		}
+		if p := f.problem.Load(); p != nil {
+			t.Errorf("%s to %s: %s", f.from.Name(), f.to.Name(), *p)
+		}
+		if sent, received := f.sent.Load(), f.received.Load(); sent != received || sent == 0 {
+			t.Errorf("%s to %s: %d sent, %d received; %+v", f.from.Name(), f.to.Name(), sent, received, f.to.Stats())
+		}
+		if s := f.from.Stats(); s.Connections != 1 || s.Unconfirmed != 0 {
+			t.Errorf("%s: %+v", f.from.Name(), s)
+		}
+	}
+	end()
+	for _, f := range flows {
+		f.done.Wait()
+	}
+}
+
+// expelMax is how long after a reload a connection may last that it ends.
+func expelMax() time.Duration {
+	if raceEnabled {
+		return 3 * time.Second // everything takes longer
+	}
+	return time.Second
+}
+
+func TestRevokedUnderLoadIsGoneWithinASecondAndOthersLoseNothing(t *testing.T) {
+	const domain, nodes = "prod.example", 10
+	var names []string
+	for i := range nodes {
+		names = append(names, fmt.Sprintf("node-%d", i))
+	}
+	dir := makeDomains(t, []string{domain}, names)
+	r := startServe(t, dir)
+	ctx, end := context.WithTimeout(t.Context(), patience)
+	defer end()
+	victim := r.member(dir, domain, names[0])
+	var others []*node.Node
+	for _, name := range names[1:] {
+		others = append(others, r.member(dir, domain, name))
+	}
+	var flows []*flow
+	for i, n := range others {
+		flows = append(flows, startFlow(ctx, n, others[(i+1)%len(others)]))
+	}
+	mine := startFlow(ctx, victim, victim)
+	moved := func(by uint64) func() bool {
+		var from []uint64
+		for _, f := range flows {
+			from = append(from, f.received.Load())
+		}
+		return func() bool {
+			for i, f := range flows {
+				if f.received.Load() < from[i]+by {
+					return false
+				}
+			}
+			return true
+		}
+	}
+	waitUntil(t, "traffic", moved(100))
+	ca := filepath.Join(dir, domain, "ca")
+	runs(t, "pki", "revoke", "--ca", ca, "--name", names[0])
+	runs(t, "pki", "trust", "--store", filepath.Join(dir, "trust"), "--ca", ca)
+	asked := time.Now()
+	r.signal(syscall.SIGHUP)
+	waitUntil(t, "the revoked node gone", func() bool { _, there := victim.Router(); return !there })
+	if took := time.Since(asked); took > expelMax() {
+		t.Errorf("gone %v after the reload was asked for", took)
+	}
+	waitUntil(t, "traffic after that", moved(100))
+	waitUntil(t, "its new connections refused", func() bool { return r.metrics()[`causeway_handshakes_refused_total{reason="revoked"}`] > 0 })
+	if m := r.metrics(); m[`causeway_nodes{domain="prod.example"}`] != nodes-1 || m[`causeway_reloads_total{result="ok"}`] != 1 ||
+		m[`causeway_config_changes_total{domain="prod.example",key="crl"}`] != 1 {
+		t.Errorf("metrics: %v", m)
+	}
+	if !r.logged(`"changed"`, `"key":"crl"`, `"domain":"prod.example"`, `"from":"1"`, `"to":"2"`) {
+		t.Errorf("the log does not say which list has come:\n%s", r.log)
+	}
+	checkFlows(t, end, flows)
+	close(mine.stop)
+	mine.done.Wait()
+	victim.Close()
+	for _, n := range others {
+		n.Close()
+	}
+	r.stop()
+}
+
+// Files are noticed without a signal, however they come to be there; broken
+// ones are told of and change nothing.
+func TestChangedFilesAreNoticedAndBrokenOnesChangeNothing(t *testing.T) {
+	dir := makeDomains(t, []string{"prod.example"}, []string{"one"})
+	r := startServe(t, dir)
+	n := r.member(dir, "prod.example", "one")
+	ctx, end := context.WithTimeout(t.Context(), patience)
+	defer end()
+	flows := []*flow{startFlow(ctx, n, n)}
+
+	// A list half written, then whole.
+	lists, err := filepath.Glob(filepath.Join(dir, "trust", "prod.example", "*.crl"))
+	if err != nil || len(lists) != 1 {
+		t.Fatalf("lists: %v, %v", lists, err)
+	}
+	good, err := os.ReadFile(lists[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(lists[0], good[:len(good)/2], 0o644); err != nil {
+		t.Fatal(err)
+	}
+	waitUntil(t, "the broken file told of", func() bool { return r.logged("reload failed", filepath.Base(lists[0])) })
+	if m := r.metrics(); m[`causeway_reloads_total{result="failed"}`] < 1 || m["causeway_nodes{domain=\"prod.example\"}"] != 1 {
+		t.Errorf("metrics: %v", m)
+	}
+	if err := os.WriteFile(lists[0], good, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	waitUntil(t, "the whole file read", func() bool { return r.metrics()[`causeway_reloads_total{result="unchanged"}`] >= 1 })
+
+	// Another domain, and another node in it.
+	ca := filepath.Join(dir, "lab.example", "ca")
+	runs(t, "pki", "init", "--domain", "lab.example", "--out", ca)
+	runs(t, "pki", "issue", "--ca", ca, "--name", "two", "--out", filepath.Join(dir, "lab.example", "two"))
+	runs(t, "pki", "trust", "--store", filepath.Join(dir, "trust"), "--ca", ca)
+	runs(t, "pki", "grant", "--ca", ca, "--name", "edge-1", "--out", filepath.Join(dir, "router"))
+	waitUntil(t, "the new domain served", func() bool { return r.logged(`"key":"domain"`, "lab.example", `"to":"served"`) })
+	two := r.member(dir, "lab.example", "two")
+
+	// A renewed grant.
+	runs(t, "pki", "renew", "--ca", filepath.Join(dir, "prod.example", "ca"), "--identity", filepath.Join(dir, "router"), "--validity", "60d")
+	waitUntil(t, "the grant renewed", func() bool { return r.logged(`"key":"grant"`, "prod.example") })
+
+	// A domain that is no longer trusted, its directory moved away.
+	if err := os.Rename(filepath.Join(dir, "trust", "lab.example"), filepath.Join(dir, "was-lab")); err != nil {
+		t.Fatal(err)
+	}
+	waitUntil(t, "the removed domain's node gone", func() bool { _, there := two.Router(); return !there })
+	waitUntil(t, "its metrics gone", func() bool { _, there := r.metrics()[`causeway_nodes{domain="lab.example"}`]; return !there })
+	checkFlows(t, end, flows)
+	two.Close()
+	n.Close()
+	r.stop()
+}
+
+func TestListenToNeedsARestartAndCutoffDoesNot(t *testing.T) {
+	dir := makeDomains(t, []string{"prod.example"}, []string{"one"})
+	file := filepath.Join(dir, "node.connections")
+	write := func(cutoff, listen string) {
+		t.Helper()
+		text := fmt.Sprintf(`{"versionCutoff": %q, "nodeCost": "0", "listenTo": [%q], "connectTo": []}`, cutoff, listen)
+		if err := os.WriteFile(file+".new", []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(file+".new", file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("", "dbw://127.0.0.1:0")
+	r := startServeOn(t, dir, []string{"--connections", file})
+	write("9.0.0", "dbw://127.0.0.2:0")
+	waitUntil(t, "both told of", func() bool {
+		return r.logged("versionCutoff", `"to":"9.0.0"`) && r.logged("listenTo", "127.0.0.2", `"needs_restart":true`)
+	})
+	out, _ := exitOf(t, "node", "ping", "--identity", filepath.Join(dir, "prod.example", "one"), "--connect", r.url(), "--to", "router", "--count", "1")
+	if !strings.Contains(out, "9.0.0 and newer") {
+		t.Errorf("an old node's ping says %s", out)
+	}
+	r.stop()
+}
