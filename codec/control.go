@@ -14,10 +14,13 @@ const (
 	typeCertificates       = 5
 	typeNameRequest        = 6
 	typeNames              = 7
+	typeRevocationList     = 11
+	typeRenewal            = 12
 )
 
 // Control is a link-control message: *Hello, *KeepAlive, *Goodbye,
-// *CertificateRequest, *Certificates, *NameRequest or *Names.
+// *CertificateRequest, *Certificates, *NameRequest, *Names, *RevocationList or
+// *Renewal.
 type Control interface {
 	controlType() uint64
 	// wire returns the struct to encode; ErrControlValue when a value is out
@@ -60,6 +63,10 @@ func DecodeControl(body []byte) (Control, error) {
 		return done(decodeNameRequest(&w))
 	case typeNames:
 		return done(decodeNames(&w))
+	case typeRevocationList:
+		return done(decodeRevocationList(&w))
+	case typeRenewal:
+		return done(decodeRenewal(&w))
 	}
 	return nil, ErrControlType
 }

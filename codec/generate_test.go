@@ -117,8 +117,27 @@ func nameAnswers() *rapid.Generator[Control] {
 	})
 }
 
+func revocationLists() *rapid.Generator[Control] {
+	return rapid.Custom(func(t *rapid.T) Control {
+		parts := rapid.Uint16Range(1, RevocationPartsMax).Draw(t, "parts")
+		return &RevocationList{
+			Number: rapid.Uint64().Draw(t, "number"),
+			Part:   rapid.Uint16Range(0, parts-1).Draw(t, "part"),
+			Parts:  parts,
+			Data:   rapid.SliceOfN(rapid.Byte(), 1, 300).Draw(t, "data"),
+		}
+	})
+}
+
+func renewals() *rapid.Generator[Control] {
+	return rapid.Custom(func(t *rapid.T) Control {
+		return &Renewal{Chain: chains(1).Draw(t, "chain"), Proof: rapid.SliceOfN(rapid.Byte(), 0, RenewalProofMax).Draw(t, "proof")}
+	})
+}
+
 func controls() *rapid.Generator[Control] {
-	return rapid.OneOf(hellos(), keepAlives(), goodbyes(), certificateRequests(), certificateAnswers(), nameRequests(), nameAnswers())
+	return rapid.OneOf(hellos(), keepAlives(), goodbyes(), certificateRequests(), certificateAnswers(), nameRequests(), nameAnswers(),
+		revocationLists(), renewals())
 }
 
 func notices() *rapid.Generator[*Notice] {

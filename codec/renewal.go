@@ -1,0 +1,68 @@
+package codec
+
+import (
+	"crypto/sha256"
+
+	"github.com/fxamacker/cbor/v2"
+)
+
+// Bounds and names of renewals (PROTOCOL.md section 5.9).
+const (
+	RenewalProofMax     = 80 // bytes; a burst signature is longer
+	RenewalExporter     = "EXPORTER-causeway-renew"
+	RenewalExporterSize = 32
+	RenewalsKept        = 8 // certificates that each end remembers of the other
+	renewalLabel        = "causeway renew 1\x00"
+	renewalClient       = 1
+	renewalServer       = 2
+)
+
+// Renewal announces another certificate of its sender.
+type Renewal struct {
+	Chain [][]byte // DER, leaf first, without the root; 1 to ChainMax
+	Proof []byte   // signature over RenewalSigned; empty when the key was announced before
+}
+
+// RenewalSigned returns what a renewal's proof signs. client: its sender is the
+// TLS client. exporter has RenewalExporterSize bytes.
+func RenewalSigned(client bool, exporter, leaf []byte) []byte {
+	role := byte(renewalServer)
+	if client {
+		role = renewalClient
+	}
+	digest := sha256.Sum256(leaf)
+	b := append([]byte(renewalLabel), role)
+	b = append(b, exporter...)
+	return append(b, digest[:]...)
+}
+
+type renewalWire struct {
+	Type  uint64            `cbor:"0,keyasint"`
+	Chain []cbor.ByteString `cbor:"1,keyasint"`
+	Proof cbor.ByteString   `cbor:"2,keyasint"`
+}
+
+func (*Renewal) controlType() uint64 { return typeRenewal }
+
+func (r *Renewal) wire() (any, error) {
+	w := &renewalWire{Type: typeRenewal, Chain: chainToWire(r.Chain), Proof: cbor.ByteString(r.Proof)}
+	return w, w.check()
+}
+
+func (w *renewalWire) check() error {
+	if !isBetween(len(w.Chain), 1, ChainMax) || len(w.Proof) > RenewalProofMax {
+		return ErrControlValue
+	}
+	return nil
+}
+
+func decodeRenewal(in *walker) (*Renewal, error) {
+	var w renewalWire
+	if err := decodeBody(in, keysTo(2), &w); err != nil {
+		return nil, err
+	}
+	if err := w.check(); err != nil {
+		return nil, err
+	}
+	return &Renewal{Chain: chainFromWire(w.Chain), Proof: []byte(w.Proof)}, nil
+}
