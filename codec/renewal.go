@@ -36,6 +36,14 @@ func RenewalSigned(client bool, exporter, leaf []byte) []byte {
 	return append(b, digest[:]...)
 }
 
+// IsRenewal reports whether a body of category 2 is a renewal, or would be one
+// if it were not malformed: whoever verifies frames in parallel must look at it
+// before the frames behind it.
+func IsRenewal(body []byte) bool {
+	w, err := walk(body)
+	return err == nil && w.hasType && w.typ == typeRenewal
+}
+
 type renewalWire struct {
 	Type  uint64            `cbor:"0,keyasint"`
 	Chain []cbor.ByteString `cbor:"1,keyasint"`

@@ -25,6 +25,23 @@ func TestRenewalSignsWhatTheProtocolSays(t *testing.T) {
 	}
 }
 
+func TestRenewalsAreToldFromOtherBodies(t *testing.T) {
+	for _, v := range vectorMessages() {
+		category, body, err := appendAny(v.message)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, want := v.message.(*Renewal); category == CategoryControl && IsRenewal(body) != want {
+			t.Errorf("%s: IsRenewal %v", v.name, !want)
+		}
+	}
+	for _, bad := range []string{"", "\xa1", "\x00", "\xa1\x00\x61\x0c"} {
+		if IsRenewal([]byte(bad)) {
+			t.Errorf("%x is taken for a renewal", bad)
+		}
+	}
+}
+
 func TestRevocationListsHaveAsManyPartsAsTheyNeed(t *testing.T) {
 	for size, want := range map[int]int{
 		0: 0, 1: 1, RevocationPartMax: 1, RevocationPartMax + 1: 2,

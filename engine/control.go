@@ -71,7 +71,7 @@ func (p *peer) keepAlive(k *codec.KeepAlive) {
 		return
 	}
 	p.loop.payNotices()
-	if p.owesAnswer = !p.takesAnswers() || !p.pokes.take(p.loop.link.Now(), pokesPerSecond); !p.owesAnswer {
+	if p.owesAnswer = !p.takesAnswers() || !p.pokes.take(p.loop.link.Now(), pokesPerSecond, pokesPerSecond); !p.owesAnswer {
 		p.say(&codec.KeepAlive{Received: p.decided()})
 	}
 }
@@ -111,6 +111,7 @@ func (p *peer) hello(h *codec.Hello, f codec.Raw) {
 		Software: c.Software, KeepAlive: c.KeepAlive, DeadAfter: c.DeadAfter, BodyMax: c.BodyMax,
 	})
 	p.register()
+	p.loop.tellLater(p)
 }
 
 // clock writes a time as errors about clocks show it.
@@ -122,6 +123,9 @@ func (p *peer) register() {
 	ref := p.conn.Ref()
 	p.member = &member{id: p.id, kind: p.kind, ref: ref}
 	p.domain.members.join(p.member)
+	for _, c := range p.certs {
+		p.domain.members.hold(c.id)
+	}
 	old := link.Ref(p.router.table.Set(p.address(), tableValue(ref)))
 	if old != 0 {
 		p.router.loops[old.Loop()].replace(old)
@@ -159,7 +163,7 @@ func (p *peer) takesAnswers() bool { return p.conn.AheadOnLoop() < answersMax }
 // mayAsk bounds how often a node may ask for certificates and names. Past it
 // requests are left unanswered; libraries ask again.
 func (p *peer) mayAsk() bool {
-	if p.takesAnswers() && p.asked.take(p.loop.link.Now(), asksPerSecond) {
+	if p.takesAnswers() && p.asked.take(p.loop.link.Now(), asksPerSecond, asksPerSecond) {
 		return true
 	}
 	p.loop.count.unanswered.Add(1)

@@ -51,7 +51,7 @@ func (p *peer) decide(f codec.Raw) (link.Ref, dropReason) {
 		return 0, dropUnknownCertificate
 	case !p.timely(f, p.loop.link.Now()):
 		return 0, dropLate
-	case f.Category() == codec.CategoryNotice && !p.notices.take(p.loop.link.Now(), noticesFromNode):
+	case f.Category() == codec.CategoryNotice && !p.notices.take(p.loop.link.Now(), noticesFromNode, noticesFromNode):
 		return 0, dropNoticeRate
 	case f.Category() == codec.CategoryNotice && !ownNotice(f):
 		return 0, dropForgedNotice
@@ -61,7 +61,7 @@ func (p *peer) decide(f codec.Raw) (link.Ref, dropReason) {
 		if f.Category() != codec.CategoryEcho {
 			return 0, dropCategory
 		}
-		if !p.takesAnswers() || !p.echoes.take(p.loop.link.Now(), echoesPerSecond) {
+		if !p.takesAnswers() || !p.echoes.take(p.loop.link.Now(), echoesPerSecond, echoesPerSecond) {
 			return 0, dropEchoRate
 		}
 		return 0, dropNone

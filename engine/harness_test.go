@@ -285,7 +285,8 @@ func (c *client) read() (codec.Raw, error) {
 	}
 }
 
-// next returns the next frame that is no keep-alive.
+// next returns the next frame that is not link control of the kinds that come
+// unasked.
 func (c *client) next() codec.Raw {
 	c.t.Helper()
 	for {
@@ -295,7 +296,8 @@ func (c *client) next() codec.Raw {
 		}
 		if f.Category() == codec.CategoryControl {
 			if m, err := codec.DecodeControl(f.Body()); err == nil {
-				if _, ok := m.(*codec.KeepAlive); ok {
+				switch m.(type) {
+				case *codec.KeepAlive, *codec.RevocationList, *codec.Renewal:
 					continue
 				}
 			}

@@ -29,6 +29,7 @@ type loop struct {
 	waiting   map[*peer]struct{} // their ring's head waits for room
 	leftovers map[*peer]struct{} // gone, and their ring still has frames
 	noPause   map[link.Ref]time.Time
+	telling   []*peer // whom something is to be told
 	looked    time.Time
 	expires   time.Time // when the first certificate of a connection ends; zero: none
 
@@ -136,6 +137,7 @@ func (l *loop) tick(now time.Time) {
 			delete(l.leftovers, p)
 		}
 	}
+	l.tellSome()
 	if !l.expires.IsZero() && now.After(l.expires) {
 		l.expire(now)
 	}

@@ -61,7 +61,6 @@ func (ms *members) join(m *member) {
 		ms.names = slices.Insert(ms.names, i, m.id.Name)
 	}
 	ms.byName[m.id.Name] = append(ms.byName[m.id.Name], m)
-	ms.holdLocked(m.id)
 }
 
 // hold keeps a certificate, of a member or of this router, until as many
@@ -69,10 +68,6 @@ func (ms *members) join(m *member) {
 func (ms *members) hold(id *pki.Peer) {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
-	ms.holdLocked(id)
-}
-
-func (ms *members) holdLocked(id *pki.Peer) {
 	key := certKey(id)
 	c := ms.certs[key]
 	if c == nil {
@@ -87,10 +82,6 @@ func (ms *members) holdLocked(id *pki.Peer) {
 func (ms *members) release(id *pki.Peer, now time.Time, keep time.Duration) {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
-	ms.releaseLocked(id, now, keep)
-}
-
-func (ms *members) releaseLocked(id *pki.Peer, now time.Time, keep time.Duration) {
 	key := certKey(id)
 	if c := ms.certs[key]; c != nil {
 		if c.users--; c.users == 0 {
@@ -113,9 +104,17 @@ func (ms *members) recheck(store *pki.Store, now time.Time) {
 	}
 }
 
-// leave removes m. Its certificate stays for keep, since frames it signed may
-// still wait somewhere for it.
-func (ms *members) leave(m *member, now time.Time, keep time.Duration) {
+// replace puts next, of the same name, in m's place.
+func (ms *members) replace(m, next *member) {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	if i := slices.Index(ms.byName[m.id.Name], m); i >= 0 {
+		ms.byName[m.id.Name][i] = next
+	}
+}
+
+// leave removes m.
+func (ms *members) leave(m *member) {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
 	same := slices.DeleteFunc(ms.byName[m.id.Name], func(o *member) bool { return o == m })
@@ -127,7 +126,6 @@ func (ms *members) leave(m *member, now time.Time, keep time.Duration) {
 	} else {
 		ms.byName[m.id.Name] = same
 	}
-	ms.releaseLocked(m.id, now, keep)
 }
 
 // forgetLocked drops certificates of who left before the time given.

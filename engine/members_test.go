@@ -19,16 +19,16 @@ func testMember(name string, n byte, notBefore time.Time) *member {
 func TestOfTwoNodesWithOneNameTheLaterIssuedCounts(t *testing.T) {
 	ms := newMembers()
 	old, young := testMember("a", 1, time.Unix(1, 0)), testMember("a", 2, time.Unix(2, 0))
-	ms.join(young)
-	ms.join(old)
+	ms.comes(young)
+	ms.comes(old)
 	if ms.named("a") != young {
 		t.Error("the older one was found")
 	}
-	ms.leave(young, time.Unix(10, 0), time.Minute)
+	ms.parts(young, time.Unix(10, 0), time.Minute)
 	if ms.named("a") != old {
 		t.Error("the one that is left was not found")
 	}
-	ms.leave(old, time.Unix(10, 0), time.Minute)
+	ms.parts(old, time.Unix(10, 0), time.Minute)
 	if ms.named("a") != nil || ms.count() != 0 {
 		t.Error("a node that left was found")
 	}
@@ -39,28 +39,39 @@ func TestCertificatesOutliveTheirConnectionForAWhile(t *testing.T) {
 	m, other := testMember("a", 1, time.Unix(1, 0)), testMember("b", 2, time.Unix(1, 0))
 	key := certKey(m.id)
 	now := time.Unix(1000, 0)
-	ms.join(m)
-	ms.leave(m, now, time.Minute)
+	ms.comes(m)
+	ms.parts(m, now, time.Minute)
 	if ms.chain(key) == nil {
 		t.Fatal("forgotten at once")
 	}
-	ms.join(m) // comes back: the first departure no longer counts
-	ms.join(other)
-	ms.leave(other, now.Add(2*time.Minute), time.Minute)
+	ms.comes(m) // comes back: the first departure no longer counts
+	ms.comes(other)
+	ms.parts(other, now.Add(2*time.Minute), time.Minute)
 	if ms.chain(key) == nil {
 		t.Error("forgotten while connected")
 	}
-	ms.leave(m, now.Add(3*time.Minute), time.Minute)
-	ms.leave(ms.joined(t, "c"), now.Add(5*time.Minute), time.Minute)
+	ms.parts(m, now.Add(3*time.Minute), time.Minute)
+	ms.parts(ms.joined(t, "c"), now.Add(5*time.Minute), time.Minute)
 	if ms.chain(key) != nil {
 		t.Error("kept after its time")
 	}
 }
 
+// comes and parts are what a connection does with its member and certificate.
+func (ms *members) comes(m *member) {
+	ms.join(m)
+	ms.hold(m.id)
+}
+
+func (ms *members) parts(m *member, now time.Time, keep time.Duration) {
+	ms.leave(m)
+	ms.release(m.id, now, keep)
+}
+
 func (ms *members) joined(t *testing.T, name string) *member {
 	t.Helper()
 	m := testMember(name, 77, time.Unix(1, 0))
-	ms.join(m)
+	ms.comes(m)
 	return m
 }
 
@@ -71,8 +82,8 @@ func TestDepartedCertificatesAreBounded(t *testing.T) {
 		m := testMember("a", 0, time.Unix(1, 0))
 		m.id.Address = codec.Address{14: byte(i >> 8), 15: byte(i)}
 		m.id.Address[13] = byte(i >> 16)
-		ms.join(m)
-		ms.leave(m, now, time.Hour)
+		ms.comes(m)
+		ms.parts(m, now, time.Hour)
 	}
 	if len(ms.certs) > departedMax+1 || len(ms.departed) > departedMax+1 {
 		t.Errorf("%d certificates of nodes that left", len(ms.certs))
@@ -82,7 +93,7 @@ func TestDepartedCertificatesAreBounded(t *testing.T) {
 func TestListingPagesThroughAllNamesInOrder(t *testing.T) {
 	ms := newMembers()
 	for i := range 25 {
-		ms.join(testMember(fmt.Sprintf("n%02d", i), byte(i), time.Unix(1, 0)))
+		ms.comes(testMember(fmt.Sprintf("n%02d", i), byte(i), time.Unix(1, 0)))
 	}
 	var names []string
 	after := ""

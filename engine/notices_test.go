@@ -102,7 +102,7 @@ func TestBucketGivesItsRateAndNoMore(t *testing.T) {
 	taken := 0
 	for step := range 3000 { // 3 s in steps of a millisecond
 		for range 3 {
-			if b.take(now.Add(time.Duration(step)*time.Millisecond), 100) {
+			if b.take(now.Add(time.Duration(step)*time.Millisecond), 100, 100) {
 				taken++
 			}
 		}

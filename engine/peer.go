@@ -58,6 +58,8 @@ type peer struct {
 	asked    bucket // certificate and name requests
 	pokes    bucket // keep-alives that ask for an answer
 	notices  bucket // notices that it sends
+	renewals bucket
+	tells    outline
 
 	owesAnswer bool // to a keep-alive that asked for one
 
@@ -100,11 +102,11 @@ type bucket struct {
 	at   time.Time
 }
 
-// take takes one token of a bucket that holds perSecond and fills at that rate.
-func (b *bucket) take(now time.Time, perSecond float64) bool {
+// take takes one token of a bucket that holds most and fills at the rate given.
+func (b *bucket) take(now time.Time, perSecond, most float64) bool {
 	b.used = max(0, b.used-perSecond*now.Sub(b.at).Seconds())
 	b.at = now
-	if b.used+1 > perSecond {
+	if b.used+1 > most {
 		return false
 	}
 	b.used++
@@ -166,6 +168,10 @@ func (p *peer) frame(b *buf.Buffer) {
 		l.drop(reason, b)
 		return
 	}
+	if control && p.phase == phaseOpen && codec.IsRenewal(f.Body()) {
+		p.renewalFrame(b)
+		return
+	}
 	var key *sign.Key
 	if !p.router.config.VerifyNone || control {
 		key = p.cert(f.CertID()).key
@@ -192,7 +198,7 @@ func (p *peer) early(f codec.Raw, control bool) dropReason {
 	case p.phase == phaseHello && (!control || p.ring.Len() > 0):
 		p.leave(codec.GoodbyeProtocol, "a frame came before hello was answered")
 		return dropBeforeHello
-	case control && (f.Sender() != p.address() || f.CertID() != p.id.CertID || f.Recipient() != p.domain.address || f.Encrypted()):
+	case control && (f.Sender() != p.address() || p.cert(f.CertID()) == nil || f.Recipient() != p.domain.address || f.Encrypted()):
 		p.leave(codec.GoodbyeProtocol, "link control must go from this connection's one end to its other")
 		return dropProtocol
 	case f.Sender() != p.address():
@@ -307,11 +313,9 @@ func (p *peer) unregister() {
 	r := p.router
 	r.table.Clear(p.address(), tableValue(p.conn.Ref()))
 	now, keep := p.loop.link.Now(), r.state().config.SkewMax
-	p.domain.members.leave(p.member, now, keep)
+	p.domain.members.leave(p.member)
 	for _, c := range p.certs {
-		if c.id != p.member.id {
-			p.domain.members.release(c.id, now, keep)
-		}
+		p.domain.members.release(c.id, now, keep)
 	}
 	p.member = nil
 }

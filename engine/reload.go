@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -149,13 +148,14 @@ func (p *peer) adopt(s *state) {
 		p.expel(refusalReason(err), err.Error())
 		return
 	}
-	p.certs = slices.DeleteFunc(p.certs, func(c *announced) bool {
-		bad := c.id != p.id && isRevoked(s.config.Store.Recheck(c.id, now))
-		if bad {
-			p.domain.members.release(c.id, now, 0)
+	for i := len(p.certs) - 1; i >= 0; i-- {
+		if isRevoked(s.config.Store.Recheck(p.certs[i].id, now)) {
+			p.forget(i, now, 0)
 		}
-		return bad
-	})
+	}
+	if p.phase == phaseOpen {
+		p.loop.tellLater(p)
+	}
 }
 
 func isRevoked(err error) bool {
