@@ -153,6 +153,7 @@ func (n *Node) answer() {
 		case <-again.C:
 		case <-housekeeping.C:
 			n.expireCertificates(n.cfg.Now())
+			n.checkRouter(n.cfg.Now())
 			continue
 		case <-n.done:
 			return
@@ -195,7 +196,7 @@ func (n *Node) queueAnswer(to codec.Address, category codec.Category, body []byt
 	if s == nil {
 		return false
 	}
-	frame, err := n.seal(to, category, s.sendTime, body)
+	frame, err := n.self.Load().seal(n.address, to, category, s.sendTime, body)
 	if err != nil {
 		n.out.void(s)
 		return false

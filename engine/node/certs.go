@@ -10,7 +10,7 @@ import (
 
 // Bounds of what waits for certificates, and of what is known of them.
 const (
-	certsKnownMax    = 16384           // certificates remembered, about 400 bytes each
+	certsKnownMax    = 16384           // certificates remembered, about 3 KB each
 	certsRefusedMax  = 4096            // keys remembered as not known
 	certsRefusedFor  = 5 * time.Second // how long
 	certsRequestsMax = 16              // outstanding at once
@@ -22,6 +22,7 @@ const (
 
 // certificate is what is kept of a verified chain.
 type certificate struct {
+	peer                *pki.Peer
 	name                string // as in Message.FromName
 	key                 *sign.Key
 	notBefore, notAfter time.Time // of the chain
@@ -37,7 +38,7 @@ func newCertificate(p *pki.Peer) *certificate {
 	if p.Role == pki.RoleRouter {
 		name = routerPrefix + name
 	}
-	return &certificate{name: name, key: key, notBefore: p.NotBefore, notAfter: p.NotAfter}
+	return &certificate{peer: p, name: name, key: key, notBefore: p.NotBefore, notAfter: p.NotAfter}
 }
 
 // validAt reports whether a frame sent at that time may be signed with it.

@@ -32,6 +32,11 @@ type conn struct {
 	hello  *codec.Hello // the router's
 	reader *frameReader
 	since  time.Time
+	self   *self     // link control goes under it; the writer's, after start
+	shown  []*self   // announced, and the one of TLS; the writer's
+	list   listParts // the reader's
+
+	routerUntil atomic.Int64 // end of the router's newest grant, ns since the Unix epoch
 
 	received   atomic.Uint64       // frames other than link control that were cut
 	wake       chan struct{}       // capacity 1: the writer has something to do
@@ -43,17 +48,20 @@ type conn struct {
 	goroutines atomic.Int32        // of reader and writer, those that have not ended
 
 	// Guarded by n.out.mu.
-	pend      pending
-	control   []codec.Control // requests to write
-	answerDue bool            // a keep-alive was asked for
-	bye       *codec.Goodbye  // to write next, as the last frame
-	heard     bool            // a goodbye of the router came
-	err       error           // why it died
+	pend       pending
+	control    []codec.Control       // requests to write
+	announced  map[codec.CertID]bool // the node's certificates that the router knows, or is told of next
+	toAnnounce []*self
+	answerDue  bool           // a keep-alive was asked for
+	bye        *codec.Goodbye // to write next, as the last frame
+	heard      bool           // a goodbye of the router came
+	err        error          // why it died
 }
 
-func newConn(n *Node, url string, raw net.Conn, t *tls.Conn, l *link) *conn {
-	return &conn{
-		n: n, url: url, raw: raw, tls: t, link: l, since: time.Now(),
+func newConn(n *Node, url string, raw net.Conn, t *tls.Conn, l *link, s *self) *conn {
+	c := &conn{
+		n: n, url: url, raw: raw, tls: t, link: l, self: s, shown: []*self{s}, since: time.Now(),
+		announced:  map[codec.CertID]bool{s.certID: true},
 		reader:     newFrameReader(t, uint32(n.cfg.BodyMax), &n.counters.bytesIn),
 		wake:       make(chan struct{}, 1),
 		progress:   make(chan struct{}, 1),
@@ -62,6 +70,8 @@ func newConn(n *Node, url string, raw net.Conn, t *tls.Conn, l *link) *conn {
 		dead:       make(chan struct{}),
 		ended:      make(chan struct{}),
 	}
+	c.routerUntil.Store(l.router.NotAfter.UnixNano())
+	return c
 }
 
 // start begins reading and writing.
@@ -131,7 +141,7 @@ func (c *conn) sealControl(m codec.Control) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.n.seal(codec.Address(c.link.router.Address), codec.CategoryControl, c.n.out.stamp(), body)
+	return c.self.seal(c.n.address, codec.Address(c.link.router.Address), codec.CategoryControl, c.n.out.stamp(), body)
 }
 
 // goodbye returns a last word; the text is cut to what is allowed.
@@ -207,7 +217,7 @@ func (c *conn) died(err error) error {
 	case errors.As(err, &protocol), errors.As(err, &goodbye):
 		return err
 	case isAlert:
-		x := explainer{self: c.n.cfg.Identity.Peer, now: c.n.cfg.Now()}
+		x := explainer{self: c.n.self.Load().id.Peer, now: c.n.cfg.Now()}
 		what, remedy := x.alert(alert)
 		return &RefusedError{Alert: alert, What: what, Remedy: remedy, Err: err}
 	case isTimeout(err):

@@ -47,6 +47,10 @@ func (c *conn) handle(raw codec.Raw) error {
 		return c.hearGoodbye(m)
 	case *codec.Certificates:
 		return c.n.certificates(c, m)
+	case *codec.RevocationList:
+		return c.revocationList(m)
+	case *codec.Renewal:
+		return c.renewal(m)
 	case *codec.Names:
 		c.n.names.answer(c, m)
 		return nil

@@ -38,9 +38,10 @@ func (n *Node) dial(ctx context.Context, url string) (*conn, error) {
 
 // greet makes a connection of a raw one. On error the caller closes that.
 func (n *Node) greet(dialCtx, ctx context.Context, raw net.Conn, url string) (*conn, error) {
-	x := explainer{self: n.cfg.Identity.Peer, now: n.cfg.Now(), wait: n.cfg.DialTimeout}
+	own := n.self.Load()
+	x := explainer{self: own.id.Peer, now: n.cfg.Now(), wait: n.cfg.DialTimeout}
 	var router *pki.Peer
-	t := tls.Client(raw, n.tlsConfig(&router))
+	t := tls.Client(raw, n.tlsConfig(own.id, &router))
 	if err := t.HandshakeContext(dialCtx); err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -51,7 +52,7 @@ func (n *Node) greet(dialCtx, ctx context.Context, raw net.Conn, url string) (*c
 	if err != nil {
 		return nil, &RouterCertificateError{Domain: router.Domain, Err: err}
 	}
-	c := newConn(n, url, raw, t, &link{self: n.address, router: router, key: key})
+	c := newConn(n, url, raw, t, newLink(n.address, router, key), own)
 
 	stop := context.AfterFunc(ctx, func() { raw.Close() }) // ends what waits below
 	defer stop()
@@ -70,8 +71,7 @@ func (n *Node) greet(dialCtx, ctx context.Context, raw net.Conn, url string) (*c
 
 // tlsConfig returns the client's side of PROTOCOL.md section 4. The verified
 // router is put into *router.
-func (n *Node) tlsConfig(router **pki.Peer) *tls.Config {
-	id := n.cfg.Identity
+func (n *Node) tlsConfig(id *pki.Identity, router **pki.Peer) *tls.Config {
 	own := id.TLSCertificate("")
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
@@ -89,7 +89,7 @@ func (n *Node) tlsConfig(router **pki.Peer) *tls.Config {
 		// revocation is among them: VerifyConnection checks the whole chain.
 		InsecureSkipVerify: true,
 		VerifyConnection: func(s tls.ConnectionState) error {
-			peer, err := n.cfg.Trust.Verify(s.PeerCertificates, id.Peer.Domain, n.cfg.Now())
+			peer, err := n.trust.Load().Verify(s.PeerCertificates, id.Peer.Domain, n.cfg.Now())
 			if err != nil {
 				return err
 			}

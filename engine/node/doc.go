@@ -34,6 +34,14 @@
 // readable by the routers of the domain, so both ends have to say that they
 // want it: Config.Plain to send, Config.AcceptPlain to receive.
 //
+// # Renewal and revocation
+//
+// Renew makes a node go on under a newer certificate, for the same key or
+// another, on the connection it has: the router is told before the first message
+// that is signed with it. Revocation lists that the router sends are checked like
+// those of a trust store and taken when they are newer; senders they name are
+// refused from then on.
+//
 // # Inside
 //
 // One goroutine (run.go) owns the life of the node; a connection has a reader
@@ -43,5 +51,5 @@
 // (deliveries, answers, echoes, names) guard their own maps and queues, and no
 // other lock is taken while one of them is held. What decides without I/O takes
 // (event, now) and is tested by itself: hello.go, dedup.go, pending.go,
-// certs.go, recent.go, backoff.go.
+// certs.go, recent.go, backoff.go, revoked.go (parts of lists).
 package node

@@ -161,6 +161,7 @@ type session struct {
 	node *pki.Peer
 
 	reader   *frameReader
+	after    *sender       // who the router is after a renewal
 	received atomic.Uint64 // frames other than link control
 	mu       sync.Mutex    // of writing
 }

@@ -79,18 +79,18 @@ func (r *frameReader) makeRoom(need int) {
 	r.start, r.end = 0, have
 }
 
-// seal makes a frame of this node with the send time and a body (borrowed):
+// seal makes a frame of this node, from its address, with the send time and a body (borrowed):
 // signed, whole.
-func (n *Node) seal(to codec.Address, category codec.Category, sendTime uint64, body []byte) ([]byte, error) {
+func (s *self) seal(from, to codec.Address, category codec.Category, sendTime uint64, body []byte) ([]byte, error) {
 	f := codec.Frame{
-		TTL: codec.TTLDefault, Recipient: to, Sender: n.address, Category: category,
-		SendTime: sendTime, CertID: n.certID, Body: body,
+		TTL: codec.TTLDefault, Recipient: to, Sender: from, Category: category,
+		SendTime: sendTime, CertID: s.certID, Body: body,
 	}
 	frame := make([]byte, 0, len(body)+frameOverhead+signatureSpare)
 	frame = append(frame, f.TTL)
 	frame = f.AppendSigned(frame)
 	var space [signatureSpare]byte
-	signature, err := n.signer.Sign(space[:0], frame[ttlSize:])
+	signature, err := s.signer.Sign(space[:0], frame[ttlSize:])
 	if err != nil {
 		return nil, err
 	}

@@ -13,13 +13,52 @@ import (
 // link control (PROTOCOL.md section 5).
 type link struct {
 	self   codec.Address
-	router *pki.Peer
-	key    *sign.Key
+	router *pki.Peer  // as TLS has shown it
+	certs  []linkCert // that, and renewals; the reader's
+}
+
+// linkCert is a grant that the router has announced on the connection.
+type linkCert struct {
+	peer *pki.Peer
+	key  *sign.Key
+}
+
+func newLink(self codec.Address, router *pki.Peer, key *sign.Key) *link {
+	return &link{self: self, router: router, certs: []linkCert{{router, key}}}
+}
+
+// keyOf returns the key of an announced certificate, or nil.
+func (l *link) keyOf(id codec.CertID) *sign.Key {
+	for i := len(l.certs) - 1; i >= 0; i-- {
+		if l.certs[i].peer.CertID == id {
+			return l.certs[i].key
+		}
+	}
+	return nil
+}
+
+// newest returns the announced certificate that was issued last.
+func (l *link) newest() (best linkCert) {
+	for _, c := range l.certs {
+		if best.peer == nil || !c.peer.Leaf.NotBefore.Before(best.peer.Leaf.NotBefore) {
+			best = c
+		}
+	}
+	return best
+}
+
+// add remembers one more; the oldest goes when they are too many.
+func (l *link) add(peer *pki.Peer, key *sign.Key) {
+	l.certs = append(l.certs, linkCert{peer, key})
+	if extra := len(l.certs) - codec.RenewalsKept; extra > 0 {
+		l.certs = append([]linkCert(nil), l.certs[extra:]...)
+	}
 }
 
 // control checks a frame of category 2 as section 5 says, and decodes it. The
 // error is a *ProtocolError. The message owns its memory.
 func (l *link) control(raw codec.Raw) (codec.Control, error) {
+	key := l.keyOf(raw.CertID())
 	switch {
 	case raw.Sender() != codec.Address(l.router.Address):
 		return nil, &ProtocolError{What: "link control from another sender"}
@@ -27,7 +66,9 @@ func (l *link) control(raw codec.Raw) (codec.Control, error) {
 		return nil, &ProtocolError{What: "link control for another recipient"}
 	case raw.Encrypted():
 		return nil, &ProtocolError{What: "link control with flag 1"}
-	case !l.key.Verify(raw.Signed(), raw.Signature()):
+	case key == nil:
+		return nil, &ProtocolError{What: "link control under a certificate that was not announced"}
+	case !key.Verify(raw.Signed(), raw.Signature()):
 		return nil, &ProtocolError{What: "link control with a bad signature"}
 	}
 	m, err := codec.DecodeControl(raw.Body())

@@ -123,7 +123,7 @@ func (n *Node) verifyEntries(entries []codec.NameEntry) []Entry {
 	now := n.cfg.Now()
 	verified := make([]Entry, 0, len(entries))
 	for _, e := range entries {
-		peer, err := n.cfg.Trust.VerifyDER(e.Chain, n.Domain(), now)
+		peer, err := n.trust.Load().VerifyDER(e.Chain, n.Domain(), now)
 		if err != nil {
 			n.counters.namesRefused.Add(1)
 			continue

@@ -4,22 +4,24 @@ import (
 	"context"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"causeway/codec"
-	"causeway/crypto/sign"
+	"causeway/crypto/pki"
 )
 
 // Node is one member of a domain, connected to one of its routers or on the way
 // back to one. Its methods may be called by any goroutine.
 type Node struct {
-	cfg     Config // prepared
-	address codec.Address
-	certID  codec.CertID
-	signer  *sign.Signer
-	rand    io.Reader // cfg.Rand for many goroutines
-	started uint64    // send time scale
-	lock    *lock
+	cfg      Config // prepared; Identity and Trust as they were at the start
+	address  codec.Address
+	ownRoots bool                       // the identity's roots are what the node trusts
+	trust    *atomic.Pointer[pki.Store] // changed with in.mu held
+	self     *atomic.Pointer[self]      // changed with out.mu held
+	rand     io.Reader                  // cfg.Rand for many goroutines
+	started  uint64                     // send time scale
+	lock     *lock
 
 	ctx        context.Context // ends when Close is called or the node has ended
 	cancel     context.CancelFunc
@@ -54,6 +56,7 @@ type Node struct {
 // *ConfigError, *LockError, *ExpiredError, *ConnectError with what each router
 // said, or one of pki about the node's own certificate.
 func Connect(ctx context.Context, cfg Config) (*Node, error) {
+	ownRoots := cfg.Trust == nil
 	if err := cfg.prepare(); err != nil {
 		return nil, err
 	}
@@ -61,6 +64,7 @@ func Connect(ctx context.Context, cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	n.ownRoots = ownRoots
 	if cfg.LockFile != "" {
 		if n.lock, err = takeLock(cfg.LockFile); err != nil {
 			return nil, err
@@ -87,15 +91,14 @@ func Connect(ctx context.Context, cfg Config) (*Node, error) {
 }
 
 func newNode(cfg Config) (*Node, error) {
-	signer, err := sign.NewSigner(cfg.Identity.Key)
+	first, err := newSelf(cfg.Identity)
 	if err != nil {
-		return nil, &ConfigError{"Identity", err.Error(), "make a new one: causeway pki request"}
+		return nil, err
 	}
 	n := &Node{
 		cfg:     cfg,
 		address: cfg.Identity.Peer.Address,
-		certID:  cfg.Identity.Peer.CertID,
-		signer:  signer,
+		trust:   new(atomic.Pointer[pki.Store]),
 		rand:    &sharedReader{r: cfg.Rand},
 		started: uint64(cfg.Now().UnixNano()),
 		out:     newOutgoing(cfg.SendQueue, cfg.Now),
@@ -107,6 +110,10 @@ func newNode(cfg Config) (*Node, error) {
 		backoff: backoff{min: cfg.BackoffMin, max: cfg.BackoffMax},
 		done:    make(chan struct{}),
 	}
+	n.trust.Store(cfg.Trust)
+	n.out.selves = []*self{first}
+	n.out.self.Store(first)
+	n.self = &n.out.self
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if cfg.OnNotice != nil {
 		n.notices = make(chan *NoticeError, callbacksMax)
@@ -224,7 +231,7 @@ func (n *Node) send(ctx context.Context, to codec.Address, category codec.Catego
 		return nil, err
 	}
 	s := &Sent{To: to, Category: category, SendTime: slot.sendTime, node: n, internal: internal, queuedAt: time.Now()}
-	frame, err := n.seal(to, category, slot.sendTime, body)
+	frame, err := n.self.Load().seal(n.address, to, category, slot.sendTime, body)
 	if err != nil {
 		n.out.void(slot)
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"causeway/codec"
@@ -71,6 +72,10 @@ type outgoing struct {
 	waiters     list.List // of *waiter
 	lastTime    uint64    // the last send time given out
 	recent      recent
+	self        atomic.Pointer[self] // what the node is now
+	selves      []*self              // what it was lately, and is; at most selvesMax
+	renewals    float64              // of late, as a bucket that empties
+	renewedAt   time.Time
 
 	writer    *conn         // whose writer drains the queue; nil: not connected
 	connected chan struct{} // closed while writer is set
@@ -233,7 +238,7 @@ func (o *outgoing) takeLocked(c *conn, batch []*slot, budget int) []*slot {
 			break
 		}
 		o.popLocked()
-		if s.state == slotVoid || !o.acceptableLocked(s, c) {
+		if s.state == slotVoid || !o.acceptableLocked(s, c) || !o.announcedLocked(s, c) {
 			continue
 		}
 		size += len(s.frame)

@@ -171,15 +171,16 @@ func (n *Node) takeChainLocked(e codec.CertificateEntry, now time.Time) bool {
 // valid when a frame was sent is checked for each frame.
 func (n *Node) verifyChain(chain [][]byte, now time.Time) (*pki.Peer, error) {
 	domain := n.cfg.Identity.Peer.Domain
-	peer, err := n.cfg.Trust.VerifyDER(chain, domain, now)
+	trust := n.trust.Load()
+	peer, err := trust.VerifyDER(chain, domain, now)
 	if err == nil {
 		return peer, nil
 	}
 	switch reason, _ := pki.ReasonOf(err); reason {
 	case pki.ReasonExpired:
-		return n.cfg.Trust.VerifyDER(chain, domain, now.Add(-n.cfg.SkewMax))
+		return trust.VerifyDER(chain, domain, now.Add(-n.cfg.SkewMax))
 	case pki.ReasonNotYetValid:
-		return n.cfg.Trust.VerifyDER(chain, domain, now.Add(n.cfg.SkewMax))
+		return trust.VerifyDER(chain, domain, now.Add(n.cfg.SkewMax))
 	}
 	return nil, err
 }

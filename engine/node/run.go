@@ -39,7 +39,7 @@ func (n *Node) round(ctx context.Context, urls []string) (*conn, error) {
 // or no further attempt can help. Named routers are tried first, once.
 func (n *Node) connect(ctx context.Context, first []string) (*conn, error) {
 	for urls := append(first, n.cfg.Routers...); ; urls = n.cfg.Routers {
-		if end := n.cfg.Identity.Peer.NotAfter; n.cfg.Now().After(end) {
+		if end := n.self.Load().id.Peer.NotAfter; n.cfg.Now().After(end) {
 			return nil, &ExpiredError{NotAfter: end, Now: n.cfg.Now()}
 		}
 		c, err := n.round(ctx, urls)

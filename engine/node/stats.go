@@ -50,6 +50,8 @@ type Stats struct {
 
 	CertificatesAsked   uint64
 	CertificatesRefused uint64 // answers that did not verify
+	ListsTaken          uint64 // revocation lists of the router that were newer
+	ListsRefused        uint64 // those that none of the known authorities has signed
 	NamesRefused        uint64 // entries of lookups that did not verify
 	NoticesIgnored      uint64 // frames in notices that this node does not remember to have sent
 	AnswersLost         uint64 // refused frames whose senders could not be told
@@ -66,7 +68,7 @@ type counters struct {
 	framesOut, bytesOut, confirmed, unconfirmed    atomic.Uint64
 	framesIn, bytesIn, delivered, consumed, parked atomic.Uint64
 	certificatesAsked, certificatesRefused         atomic.Uint64
-	namesRefused                                   atomic.Uint64
+	listsTaken, listsRefused, namesRefused         atomic.Uint64
 	noticesIgnored, answersLost, callbacksLost     atomic.Uint64
 	dropped                                        [dropReasons]atomic.Uint64
 }
@@ -82,7 +84,7 @@ func (n *Node) Stats() Stats {
 		FramesOut: c.framesOut.Load(), BytesOut: c.bytesOut.Load(), Confirmed: c.confirmed.Load(), Unconfirmed: c.unconfirmed.Load(),
 		FramesIn: c.framesIn.Load(), BytesIn: c.bytesIn.Load(), Delivered: c.delivered.Load(), Consumed: c.consumed.Load(), Parked: c.parked.Load(),
 		CertificatesAsked: c.certificatesAsked.Load(), CertificatesRefused: c.certificatesRefused.Load(),
-		NamesRefused:   c.namesRefused.Load(),
+		ListsTaken: c.listsTaken.Load(), ListsRefused: c.listsRefused.Load(), NamesRefused: c.namesRefused.Load(),
 		NoticesIgnored: c.noticesIgnored.Load(), AnswersLost: c.answersLost.Load(), CallbacksLost: c.callbacksLost.Load(),
 		Dropped: make(map[string]uint64),
 	}

@@ -13,13 +13,14 @@ const (
 
 // work is what the writer does in one turn.
 type work struct {
+	renewed []*self         // announcements, before all else
 	control []codec.Control // before the frames
 	frames  []*slot
 	last    codec.Control // behind the frames: a keep-alive that asks, or the goodbye
 	bye     bool          // last is a goodbye
 }
 
-func (w *work) empty() bool { return len(w.control)+len(w.frames) == 0 && w.last == nil }
+func (w *work) empty() bool { return len(w.renewed)+len(w.control)+len(w.frames) == 0 && w.last == nil }
 
 // write is the connection's writer: it drains the outgoing queue, answers
 // keep-alives, asks for confirmation, and says something before the router
@@ -94,7 +95,11 @@ func (w *writer) collect(silent bool) work {
 	if o.writer == c {
 		w.batch = o.takeLocked(c, w.batch, writeBatch)
 		turn.frames = w.batch
+		if s := o.self.Load(); !c.announced[s.certID] && !o.now().After(s.id.Peer.NotAfter) {
+			c.announceLocked(s)
+		}
 	}
+	turn.renewed, c.toAnnounce = c.toAnnounce, nil
 	if c.pend.ask() {
 		w.stalledSince = time.Now()
 		turn.last = &codec.KeepAlive{Received: c.received.Load(), Answer: true}
@@ -111,6 +116,11 @@ func (w *writer) stalled() bool {
 
 // perform writes a turn's frames, as few writes as they need.
 func (w *writer) perform(turn work) error {
+	for _, s := range turn.renewed {
+		if err := w.addRenewal(s); err != nil {
+			return err
+		}
+	}
 	for _, m := range turn.control {
 		if err := w.addControl(m); err != nil {
 			return err
