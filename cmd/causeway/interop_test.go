@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -65,7 +66,7 @@ func TestOpenSSLConnectsAndExchangesAFrame(t *testing.T) {
 		}
 	}
 	exchange(s.hello, 1)
-	exchange(s.rest, 3)
+	exchange(s.rest, strangerFrames)
 	in.Close()
 	io.Copy(io.Discard, out)
 	cmd.Wait() // s_client's exit code says how the connection ended, which is ours
@@ -84,6 +85,10 @@ type stranger struct {
 	body   []byte
 	echoID [codec.EchoIDSize]byte
 }
+
+// strangerFrames is how many frames come back: hello, the frame to oneself, the
+// echo's reply, and the revocation list of the domain.
+const strangerFrames = 4
 
 func (s *stranger) file(name string) string { return filepath.Join(s.dir, name) }
 
@@ -157,7 +162,7 @@ func (s *stranger) python(t *testing.T) []byte {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("python3", "testdata/interop/client.py", port, s.domain, s.file("root.crt"), s.file("node.crt"), s.file("node.key"),
-		filepath.Join(dir, "hello"), "1", filepath.Join(dir, "rest"), "3")
+		filepath.Join(dir, "hello"), "1", filepath.Join(dir, "rest"), strconv.Itoa(strangerFrames))
 	out, err := cmd.Output()
 	if err != nil {
 		var stderr []byte
@@ -200,7 +205,7 @@ func (s *stranger) check(t *testing.T, b []byte) {
 		}
 		key[p.Address] = k
 	}
-	var hello, own, reply bool
+	var hello, own, reply, list bool
 	for n := countFrames(t, b); n > 0; n-- {
 		need, _ := codec.Cut(b, codec.BodyMaxDefault)
 		f := codec.Raw(b[:need])
@@ -214,6 +219,9 @@ func (s *stranger) check(t *testing.T, b []byte) {
 			if h, ok := m.(*codec.Hello); err == nil && ok {
 				hello = h.Role == codec.RoleRouter
 			}
+			if _, ok := m.(*codec.RevocationList); err == nil && ok {
+				list = true
+			}
 		case codec.CategoryEcho:
 			e, err := codec.DecodeEcho(f.Body())
 			reply = err == nil && e.Type == codec.EchoReply && e.ID == s.echoID
@@ -221,8 +229,8 @@ func (s *stranger) check(t *testing.T, b []byte) {
 			own = bytes.Equal(f.Body(), s.body) && f.TTL() == codec.TTLDefault-1
 		}
 	}
-	if !hello || !own || !reply {
-		t.Errorf("came back: hello %v, own frame %v, reply %v", hello, own, reply)
+	if !hello || !own || !reply || !list {
+		t.Errorf("came back: hello %v, own frame %v, reply %v, list %v", hello, own, reply, list)
 	}
 	s.router.stop()
 }

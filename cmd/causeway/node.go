@@ -70,6 +70,7 @@ type nodeFlags struct {
 	json                     bool
 	log                      logFlags
 	connected                *atomic.Bool // opens the log; nil: it is open
+	read                     []string     // snapshot of the identity's files before they were read
 }
 
 // quietUntil logs nothing until ready: what is wrong before the first
@@ -122,6 +123,7 @@ func (f *nodeFlags) config(cmd *cobra.Command) (c node.Config, err error) {
 		f.connected = new(atomic.Bool)
 		c.Logger = slog.New(quietUntil{f.connected, c.Logger.Handler()})
 	}
+	f.read = f.snapshot()
 	if c.Identity, err = pki.LoadIdentity(os.DirFS(f.identity)); err != nil {
 		return c, pki.WithDir(err, f.identity)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"strconv"
 	"strings"
 	"time"
@@ -33,6 +34,7 @@ type listening struct {
 	acceptPlain, acceptOld bool
 	count                  int
 	stdout, stderr         io.Writer
+	logger                 *slog.Logger
 }
 
 func nodeListenCommand() *cobra.Command {
@@ -50,7 +52,8 @@ and long bodies are cut; --json has them whole: as "body", or as "bodyBase64"
 when they are not UTF-8.
 
 A lost connection is made again; a router that can't be reached at the start
-is an error.`,
+is an error. A renewed certificate in the identity directory is noticed, and
+taken without closing the connection.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.listen(cmd) },
 	}
@@ -75,6 +78,7 @@ func (f *listening) listen(cmd *cobra.Command) error {
 		return err
 	}
 	c.AcceptPlain, c.AcceptOld = f.acceptPlain, f.acceptOld
+	f.logger = c.Logger
 	f.stdout, f.stderr = cmd.OutOrStdout(), cmd.ErrOrStderr()
 	err = f.run(cmd, c, f.receive)
 	var coded *codedError
@@ -90,6 +94,10 @@ func (f *listening) receive(ctx context.Context, n *node.Node) error {
 		at = nodeRouterPrefix + r.Name + " (" + r.URL + ")"
 	}
 	fmt.Fprintf(f.stderr, "listening as %s %s at %s\n", n.Name(), n.Address(), at)
+	renewing, stop := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() { defer close(ended); f.keepRenewed(renewing, n, f.logger) }()
+	defer func() { stop(); <-ended }()
 	for got := 0; f.count == 0 || got < f.count; got++ {
 		m, err := n.Receive(ctx)
 		if err != nil {

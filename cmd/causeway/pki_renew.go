@@ -35,8 +35,8 @@ func pkiRenewCommand(at *timeFlag) *cobra.Command {
 
 In place, where authority and identity are on one machine: what the directory,
 or each file, has of this authority is replaced in one step. A running router
-notices that and uses the new one at once; other programs read it when they
-start.
+and node listen notice that and use the new one at once, on the connections
+they have; other programs read it when they start.
 
   causeway pki renew --ca ca --identity billing-1
   causeway pki renew --ca ca billing-1/node.crt

@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -290,4 +292,116 @@ func TestListenToNeedsARestartAndCutoffDoesNot(t *testing.T) {
 		t.Errorf("an old node's ping says %s", out)
 	}
 	r.stop()
+}
+
+// soaking tells whether the long forms of scenarios are to be run: make soak.
+func soaking() bool { return os.Getenv("CAUSEWAY_SOAK") != "" }
+
+// Certificates that are renewed while they are in use, and end while the
+// connections go on, cost no connection and no frame: of nodes whose program
+// renews them, of one that notices its files, and of the router.
+func TestRenewedUnderLoadKeepsConnectionsAndLosesNothing(t *testing.T) {
+	const domain = "prod.example"
+	every, rounds, validity := time.Second, 8, "6s"
+	if soaking() {
+		every, rounds, validity = 10*time.Second, 6, "25s"
+	}
+	dir := makeDomains(t, []string{domain}, []string{"a", "b", "listener"})
+	ca := filepath.Join(dir, domain, "ca")
+	names := []string{filepath.Join(domain, "a"), filepath.Join(domain, "b"), filepath.Join(domain, "listener"), "router"}
+	renewAll := func() {
+		for _, name := range names {
+			causeway(t, strings.Join([]string{"pki renew --ca", ca, "--identity", filepath.Join(dir, name), "--validity", validity}, " "))
+		}
+	}
+	renewAll()
+	r := startServe(t, dir)
+	listener := r.listen(dir, domain, "listener")
+	a, b := r.member(dir, domain, "a"), r.member(dir, domain, "b")
+	ctx, end := context.WithTimeout(t.Context(), patience)
+	defer end()
+	flows := []*flow{startFlow(ctx, a, b), startFlow(ctx, b, a)}
+	toListener := 0
+	next := time.NewTicker(every)
+	defer next.Stop()
+	for range rounds {
+		<-next.C
+		renewAll()
+		for name, n := range map[string]*node.Node{"a": a, "b": b} {
+			id, err := pki.LoadIdentity(os.DirFS(filepath.Join(dir, domain, name)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			waitUntil(t, "the renewal", func() bool {
+				err := n.Renew(id)
+				if err != nil && !errors.Is(err, node.ErrRenewedTooOften) {
+					t.Fatal(err)
+				}
+				return err == nil
+			})
+		}
+		sent, err := a.Send(ctx, listener.address, codec.CategoryApplication, fmt.Appendf(nil, "number %d", toListener))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := sent.Seen(ctx); err != nil {
+			t.Errorf("message %d to the listener: %v", toListener, err)
+		}
+		toListener++
+	}
+	checkFlows(t, end, flows)
+	if got := listener.messages(); got != toListener || listener.told("connection lost") {
+		t.Errorf("the listener has %d of %d messages\n%s", got, toListener, listener.log)
+	}
+	if by, sum := r.metrics().dropped(); sum != 0 {
+		t.Errorf("the router dropped %v", by)
+	}
+	if grants := r.metrics()[`causeway_config_changes_total{domain="prod.example",key="grant"}`]; grants == 0 {
+		t.Error("the router has not taken its renewed grant")
+	}
+	a.Close()
+	b.Close()
+	r.stop()
+}
+
+// listenerProcess is a running `causeway node listen`.
+type listenerProcess struct {
+	address codec.Address
+	log     *lines // stderr
+	out     *lines
+}
+
+func (l *listenerProcess) messages() int { return strings.Count(l.out.String(), ": number ") }
+
+func (l *listenerProcess) told(what string) bool { return strings.Contains(l.log.String(), what) }
+
+// listen starts a listener, and ends it with the test.
+func (r *routerProcess) listen(dir, domain, name string) *listenerProcess {
+	r.t.Helper()
+	id, err := pki.LoadIdentity(os.DirFS(filepath.Join(dir, domain, name)))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	l := &listenerProcess{address: id.Peer.Address, log: &lines{}, out: &lines{}}
+	cmd := exec.Command(program(r.t), "node", "listen", "--identity", filepath.Join(dir, domain, name), "--connect", r.url(), "--accept-plain")
+	cmd.Stdout, cmd.Stderr = lineWriter{l.out}, lineWriter{l.log}
+	if err := cmd.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	r.t.Cleanup(func() {
+		cmd.Process.Kill()
+		<-ended
+	})
+	waitUntil(r.t, "the listener listens", func() bool { return l.told("listening as") })
+	return l
+}
+
+// lineWriter keeps what is written to it.
+type lineWriter struct{ to *lines }
+
+func (w lineWriter) Write(p []byte) (int, error) {
+	w.to.add(strings.TrimSuffix(string(p), "\n"))
+	return len(p), nil
 }
