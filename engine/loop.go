@@ -160,6 +160,7 @@ func (p *peer) stalled(now time.Time) bool {
 func (p *peer) look(now time.Time) {
 	c := &p.router.config
 	n := p.conn.Counters()
+	p.rates.note(now, n)
 	if n.BytesIn != p.heard || p.conn.Paused() {
 		p.heard, p.heardAt = n.BytesIn, now
 	}
@@ -189,6 +190,8 @@ func (p *peer) look(now time.Time) {
 		p.leave(codec.GoodbyeIdle, fmt.Sprintf("nothing came for %v", c.DeadAfter))
 	case now.After(p.domain.grant.NotAfter):
 		p.leave(codec.GoodbyeExpired, "this router's grant of "+p.domain.name+" was valid until "+clock(p.domain.grant.NotAfter))
+	case p.idle(now):
+		p.leave(codec.GoodbyeIdle, fmt.Sprintf("you have sent no message for %v, and this router keeps nobody longer", c.IdleTimeout))
 	case now.Sub(p.spokeAt) >= c.KeepAlive-2*p.router.lookEvery && p.takesAnswers():
 		p.say(&codec.KeepAlive{Received: p.decided()})
 	}
