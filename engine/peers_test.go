@@ -73,14 +73,11 @@ func TestPeersTellOfFullQueuesAndWhoIsPaused(t *testing.T) {
 			}
 		}
 	}()
-	waitFor(t, "the sender to be paused", func() bool {
-		return peerNamed(t, r, "from").PausedBy == codec.Address(deaf.id.Peer.Address).String()
+	// Until the kernel takes no more for the deaf one, the queue comes and goes.
+	waitFor(t, "a queue that stays", func() bool {
+		from, to := peerNamed(t, r, "from"), peerNamed(t, r, "deaf")
+		return from.PausedBy == to.Address && to.PausedBy == "" && to.QueueBytes > 16<<10 && to.OldestSeconds >= 0.2
 	})
-	got := peerNamed(t, r, "deaf")
-	if got.QueueBytes < 64<<10 || got.PausedBy != "" {
-		t.Errorf("%+v", got)
-	}
-	waitFor(t, "the oldest byte to age", func() bool { return peerNamed(t, r, "deaf").OldestSeconds > 0 })
 	from.conn.NetConn().Close()
 	deaf.conn.NetConn().Close()
 	<-stop
@@ -106,7 +103,7 @@ func TestASilentLoopIsToldAndDelaysNobodyForLong(t *testing.T) {
 
 func TestMorePeersThanATurnDescribesAreAllTold(t *testing.T) {
 	d := newAuthority("prod.example")
-	r, addr := startRouter(t, func(c *Config) { c.Loops = 1 }, d)
+	r, addr := startRouter(t, func(c *Config) { c.Loops, c.HelloTimeout = 1, patience }, d)
 	const many = peersPerTurn + 10
 	id := clientTLS(d.node("same"))
 	for range many {
