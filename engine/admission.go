@@ -10,7 +10,7 @@ import (
 )
 
 // admit is link's question whether an accepted connection may come in.
-func (r *Router) admit(remote netip.AddrPort, end func(error)) (link.Pass, error) {
+func (r *Router) admit(remote netip.AddrPort, end func(error, time.Duration)) (link.Pass, error) {
 	p, err := r.gate.Admit(remote.Addr(), time.Now(), end)
 	if err != nil {
 		return nil, err

@@ -82,9 +82,9 @@ func TestFloodsKeepNobodyOut(t *testing.T) {
 		worst   func(net.Conn)
 		reason  string
 	}{
-		{"half-open handshakes of few sources", 10, hold, "displaced"},
+		{"half-open handshakes of few sources", 10, hold, "max-handshakes"},
 		{"half-open handshakes of many sources", floodAttackers, hold, "displaced"},
-		{"half a hello", 10, func(c net.Conn) { io.WriteString(c, "\x16\x03\x01\x02\x00\x01"); hold(c) }, "displaced"},
+		{"half a hello", 10, func(c net.Conn) { io.WriteString(c, "\x16\x03\x01\x02\x00\x01"); hold(c) }, "max-handshakes"},
 		{"garbage", 100, func(c net.Conn) { c.Write(make([]byte, 4096)); hold(c) }, "not-tls"},
 		{"connections that close at once", 100, func(net.Conn) {}, "gone"},
 	}

@@ -12,7 +12,7 @@ import (
 type Limits struct {
 	Connections          int // open, in all
 	ConnectionsPerSource int // open or in their handshake
-	Handshakes           int // under way, in all; the next one ends one of the source that has most
+	Handshakes           int // under way, in all; beyond it the next one makes another yield
 	HandshakesPerSource  int // under way
 	HandshakeRate        int // begun per second and source; burstSeconds' worth at once
 }
@@ -21,6 +21,18 @@ type Limits struct {
 // once, after as long a rest: many nodes behind one address that come back
 // together.
 const burstSeconds = 5
+
+// A handshake that has to yield is given as much time in all as patienceFactor
+// times what good handshakes take now, within these bounds: so when many nodes
+// come at once and the router is busy, none is thrown out that would succeed,
+// and nobody waits long behind handshakes that come to nothing.
+const (
+	patienceFactor = 4
+	patienceMin    = 100 * time.Millisecond
+	patienceMax    = 2500 * time.Millisecond
+	tookAtFirst    = 50 * time.Millisecond
+	tookWeight     = 8 // the newest counts for one part in so many
+)
 
 // DefaultLimits are for a router that serves anybody. Handshakes is link's to
 // know.
@@ -60,15 +72,16 @@ var (
 	ErrFirewallMax          = &Refusal{"firewall-max", "as many connections are open as the firewall's line for this address allows"}
 	ErrConnections          = &Refusal{"max-connections", "as many connections are open as --max-connections allows"}
 	ErrConnectionsPerSource = &Refusal{"max-connections-per-source", "this source has as many connections as --max-connections-per-source allows"}
+	ErrHandshakes           = &Refusal{"max-handshakes", "as many handshakes are under way as --max-handshakes allows, and no source has more of them than this one"}
 	ErrHandshakesPerSource  = &Refusal{"max-handshakes-per-source", "this source has as many handshakes under way as --max-handshakes-per-source allows"}
 	ErrHandshakeRate        = &Refusal{"handshake-rate", "this source begins more handshakes than --max-handshake-rate allows"}
-	ErrDisplaced            = &Refusal{"displaced", "--max-handshakes was reached, and of the sources with the most handshakes under way this one was the oldest"}
+	ErrDisplaced            = &Refusal{"displaced", "--max-handshakes was reached, and this handshake's source had the most under way, or it took the longest"}
 )
 
 // Refusals returns all there are.
 func Refusals() []*Refusal {
 	return []*Refusal{
-		ErrFirewall, ErrFirewallMax, ErrConnections, ErrConnectionsPerSource, ErrHandshakesPerSource, ErrHandshakeRate, ErrDisplaced,
+		ErrFirewall, ErrFirewallMax, ErrConnections, ErrConnectionsPerSource, ErrHandshakes, ErrHandshakesPerSource, ErrHandshakeRate, ErrDisplaced,
 	}
 }
 
@@ -83,16 +96,18 @@ type Gate struct {
 	perRule     []int // connections and handshakes, by index of list's rules
 	sources     map[netip.Addr]*source
 	handshaking passes // oldest first
+	yielding    int    // of these, the ones that have been told to end
 	connected   passes
+	took        time.Duration // moving average of what good handshakes take
 }
 
 // source is one with connections or handshakes. What it used of its rate is
 // known beyond that, in Gate.rate.
-type source struct{ handshakes, connections int }
+type source struct{ handshakes, yielding, connections int }
 
 // New returns a gate without a firewall; now begins its time.
 func New(l Limits, now time.Time) *Gate {
-	return &Gate{start: now, limits: l, rate: newRate(), sources: make(map[netip.Addr]*source)}
+	return &Gate{start: now, limits: l, rate: newRate(), took: tookAtFirst, sources: make(map[netip.Addr]*source)}
 }
 
 // sourceOf returns the address by which a's source is known.
@@ -107,16 +122,20 @@ func sourceOf(a netip.Addr) netip.Addr {
 	return p.Addr()
 }
 
+// End ends a handshake after the time given, unless it has succeeded by then.
+type End func(why error, after time.Duration)
+
 // Pass is a connection that may come in, until Gone.
 type Pass struct {
-	gate *Gate      // fixed
-	addr netip.Addr // fixed; IPv4 as such
+	gate  *Gate      // fixed
+	addr  netip.Addr // fixed; IPv4 as such
+	begun time.Time  // fixed
 
-	state      passState   // guarded by gate.mu, like all below
-	rule       int         // index of the rule that let it in; -1: none did
-	end        func(error) // ends the handshake; nil afterwards
-	source     *source     //
-	prev, next *Pass       // in gate.handshaking or gate.connected
+	state      passState // guarded by gate.mu, like all below
+	rule       int       // index of the rule that let it in; -1: none did
+	end        End       // ends the handshake; nil afterwards
+	source     *source   //
+	prev, next *Pass     // in gate.handshaking or gate.connected
 
 	denied atomic.Bool
 }
@@ -125,6 +144,7 @@ type passState uint8
 
 const (
 	passHandshake passState = iota
+	passYielding            // a handshake that was told to end, and may still succeed before that
 	passConnected
 	passGone
 )
@@ -135,23 +155,27 @@ func (p *Pass) Denied() bool { return p.denied.Load() }
 
 // Admit decides about a connection from the address given. end is kept until
 // Handshaken or Gone: the gate calls it, from any goroutine and with none of
-// its locks held, at most once, when the handshake must end before its time.
-func (g *Gate) Admit(from netip.Addr, now time.Time, end func(why error)) (*Pass, error) {
+// its locks held, when the handshake must end before its time.
+func (g *Gate) Admit(from netip.Addr, now time.Time, end End) (*Pass, error) {
 	from = from.Unmap().WithZone("")
 	g.mu.Lock()
 	p, err := g.admitLocked(from, now, end)
-	var displaced func(error)
-	if err == nil && g.limits.Handshakes > 0 && g.handshaking.n > g.limits.Handshakes {
-		displaced = g.displaceLocked()
+	var displace End
+	var after time.Duration
+	if err == nil && g.limits.Handshakes > 0 && g.handshaking.n-g.yielding > g.limits.Handshakes {
+		if displace, after = g.displaceLocked(p, now); displace == nil {
+			g.leaveLocked(p)
+			p, err = nil, ErrHandshakes
+		}
 	}
 	g.mu.Unlock()
-	if displaced != nil {
-		displaced(ErrDisplaced)
+	if displace != nil {
+		displace(ErrDisplaced, after)
 	}
 	return p, err
 }
 
-func (g *Gate) admitLocked(from netip.Addr, now time.Time, end func(error)) (*Pass, error) {
+func (g *Gate) admitLocked(from netip.Addr, now time.Time, end End) (*Pass, error) {
 	rule := -1
 	if g.list != nil {
 		if rule = g.list.Match(from); rule < 0 || !g.list.rules[rule].Allow {
@@ -170,7 +194,7 @@ func (g *Gate) admitLocked(from netip.Addr, now time.Time, end func(error)) (*Pa
 	switch {
 	case l.Connections > 0 && g.connected.n >= l.Connections:
 		return nil, ErrConnections
-	case l.ConnectionsPerSource > 0 && has.connections+has.handshakes >= l.ConnectionsPerSource:
+	case l.ConnectionsPerSource > 0 && has.connections+has.handshakes+has.yielding >= l.ConnectionsPerSource:
 		return nil, ErrConnectionsPerSource
 	case l.HandshakesPerSource > 0 && has.handshakes >= l.HandshakesPerSource:
 		return nil, ErrHandshakesPerSource
@@ -181,7 +205,7 @@ func (g *Gate) admitLocked(from netip.Addr, now time.Time, end func(error)) (*Pa
 		s = &source{}
 		g.sources[key] = s
 	}
-	p := &Pass{gate: g, addr: from, rule: rule, end: end, source: s}
+	p := &Pass{gate: g, addr: from, begun: now, rule: rule, end: end, source: s}
 	s.handshakes++
 	if rule >= 0 {
 		g.perRule[rule]++
@@ -190,40 +214,63 @@ func (g *Gate) admitLocked(from netip.Addr, now time.Time, end func(error)) (*Pa
 	return p, nil
 }
 
-// displaceLocked makes room: of the sources with the most handshakes under way
-// the oldest one has to go, so that who holds many yields to who holds few. It
-// returns what ends it. It walks over all handshakes, about a microsecond for 256.
-func (g *Gate) displaceLocked() (end func(error)) {
-	var victim *Pass
-	for p := g.handshaking.first; p != nil; p = p.next {
-		if victim == nil || p.source.handshakes > victim.source.handshakes {
-			victim = p
+// displaceLocked makes room for p: another handshake has to yield, and what is
+// returned ends it. If a source has more under way than p's, it is the oldest of
+// the source with the most, and at once: who holds many yields to who holds
+// few. If not, and p's source has others, p has to go itself: nil. And if each
+// source has but one, it is the oldest, when its time is over; p then waits for
+// its place. It walks over all handshakes, about a microsecond for 256.
+func (g *Gate) displaceLocked(p *Pass, now time.Time) (end End, after time.Duration) {
+	var oldest, greediest *Pass
+	for o := g.handshaking.first; o != nil; o = o.next {
+		if o == p || o.state == passYielding {
+			continue
+		}
+		if oldest == nil {
+			oldest, greediest = o, o
+		}
+		if o.source.handshakes > greediest.source.handshakes {
+			greediest = o
 		}
 	}
-	end = victim.end
-	g.leaveLocked(victim) // it counts no more: the next newcomer displaces another
-	return end
+	victim := greediest
+	switch {
+	case oldest == nil:
+		return nil, 0
+	case greediest.source.handshakes > p.source.handshakes:
+	case p.source.handshakes > 1:
+		return nil, 0
+	default:
+		victim = oldest
+		patience := min(max(patienceFactor*g.took, patienceMin), patienceMax)
+		after = max(0, patience-now.Sub(victim.begun))
+	}
+	victim.state = passYielding
+	victim.source.handshakes--
+	victim.source.yielding++
+	g.yielding++
+	return victim.end, after
 }
 
 // Handshaken tells that the connection's handshake has succeeded. An error
 // means that it may not stay after all; Gone must be called all the same.
-func (p *Pass) Handshaken() error {
+func (p *Pass) Handshaken(now time.Time) error {
 	g := p.gate
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
-	case p.state != passHandshake:
-		return ErrDisplaced
+	case p.state > passYielding:
+		panic("gate: Handshaken after Handshaken or Gone")
 	case p.denied.Load():
 		return ErrFirewall
 	case g.limits.Connections > 0 && g.connected.n >= g.limits.Connections:
 		return ErrConnections
 	}
-	g.handshaking.remove(p)
+	g.shakenLocked(p)
 	g.connected.push(p)
 	p.state, p.end = passConnected, nil
-	p.source.handshakes--
 	p.source.connections++
+	g.took += (min(max(now.Sub(p.begun), 0), patienceMax) - g.took) / tookWeight
 	return nil
 }
 
@@ -235,13 +282,23 @@ func (p *Pass) Gone() {
 	p.gate.leaveLocked(p)
 }
 
+// shakenLocked takes p, whose handshake is over, out of those under way.
+func (g *Gate) shakenLocked(p *Pass) {
+	g.handshaking.remove(p)
+	if p.state == passYielding {
+		g.yielding--
+		p.source.yielding--
+	} else {
+		p.source.handshakes--
+	}
+}
+
 func (g *Gate) leaveLocked(p *Pass) {
 	switch p.state {
 	case passGone:
 		return
-	case passHandshake:
-		g.handshaking.remove(p)
-		p.source.handshakes--
+	case passHandshake, passYielding:
+		g.shakenLocked(p)
 	case passConnected:
 		g.connected.remove(p)
 		p.source.connections--
@@ -261,7 +318,7 @@ func (g *Gate) leaveLocked(p *Pass) {
 // a line's max, they stay, and nobody else comes in by it. It holds the gate
 // for about 0.2 ms per 1,000 connections.
 func (g *Gate) SetFirewall(l *List) (denied int) {
-	var ends []func(error)
+	var ends []End
 	g.mu.Lock()
 	g.list, g.perRule = l, nil
 	if l != nil {
@@ -282,13 +339,12 @@ func (g *Gate) SetFirewall(l *List) (denied int) {
 			p.denied.Store(true)
 			if p.end != nil {
 				ends = append(ends, p.end)
-				p.end = nil
 			}
 		}
 	}
 	g.mu.Unlock()
 	for _, end := range ends {
-		end(ErrFirewall)
+		end(ErrFirewall, 0)
 	}
 	return denied
 }
@@ -328,27 +384,35 @@ func (g *Gate) Check() string {
 	defer g.mu.Unlock()
 	sources := make(map[netip.Addr]source)
 	perRule := make([]int, len(g.perRule))
-	for state, list := range []*passes{&g.handshaking, &g.connected} {
+	yielding := 0
+	for _, list := range []*passes{&g.handshaking, &g.connected} {
 		n := 0
 		for p := list.first; p != nil; p = p.next {
 			n++
 			s := sources[sourceOf(p.addr)]
-			if state == int(passHandshake) {
+			switch p.state {
+			case passHandshake:
 				s.handshakes++
-			} else {
+			case passYielding:
+				s.yielding++
+				yielding++
+			case passConnected:
 				s.connections++
 			}
 			sources[sourceOf(p.addr)] = s
 			if p.rule >= 0 {
 				perRule[p.rule]++
 			}
-			if p.state != passState(state) {
+			if p.state == passGone || (p.state == passConnected) != (list == &g.connected) {
 				return "a pass is in the wrong list"
 			}
 		}
 		if n != list.n {
 			return "a list is miscounted"
 		}
+	}
+	if yielding != g.yielding {
+		return "the yielding are miscounted"
 	}
 	for i, n := range perRule {
 		if g.perRule[i] != n {

@@ -33,7 +33,7 @@ func admit(t *testing.T, g *Gate, from string, want error) *Pass {
 
 func admitAt(t *testing.T, g *Gate, from string, now time.Time, want error) *Pass {
 	t.Helper()
-	p, err := g.Admit(ip(from), now, func(error) { t.Errorf("the handshake of %s is ended", from) })
+	p, err := g.Admit(ip(from), now, func(error, time.Duration) { t.Errorf("the handshake of %s is ended", from) })
 	if !errors.Is(err, want) || (err == nil) != (p != nil) {
 		t.Fatalf("%s: %v, want %v", from, err, want)
 	}
@@ -43,7 +43,7 @@ func admitAt(t *testing.T, g *Gate, from string, now time.Time, want error) *Pas
 func handshaken(t *testing.T, passes ...*Pass) {
 	t.Helper()
 	for _, p := range passes {
-		if err := p.Handshaken(); err != nil {
+		if err := p.Handshaken(start.Add(time.Millisecond)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -211,7 +211,7 @@ func TestANewFirewallTakesOverTheConnections(t *testing.T) {
 	kept2 := admit(t, g, "10.0.0.2", nil)
 	handshaken(t, kept, gone, kept2)
 	var ended []error
-	shaking, err := g.Admit(ip("10.1.0.2"), start, func(why error) { ended = append(ended, why) })
+	shaking, err := g.Admit(ip("10.1.0.2"), start, func(why error, _ time.Duration) { ended = append(ended, why) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +226,7 @@ func TestANewFirewallTakesOverTheConnections(t *testing.T) {
 	if len(ended) != 1 || ended[0] != ErrFirewall {
 		t.Errorf("the handshake under way was ended with %v", ended)
 	}
-	if err := shaking.Handshaken(); err != ErrFirewall {
+	if err := shaking.Handshaken(start); err != ErrFirewall {
 		t.Errorf("it may stay: %v", err)
 	}
 	shaking.Gone()
@@ -256,7 +256,7 @@ func TestLimitsPerSource(t *testing.T) {
 	f := admit(t, g, "2001:db8:0:1::3", nil)
 	handshaken(t, c, d)
 	admit(t, g, "192.0.2.3", ErrConnections)
-	if err := e.Handshaken(); err != ErrConnections {
+	if err := e.Handshaken(start); err != ErrConnections {
 		t.Errorf("a fifth connection: %v", err)
 	}
 	e.Gone()
@@ -267,41 +267,86 @@ func TestLimitsPerSource(t *testing.T) {
 	check(t, g)
 }
 
-func TestAtTheLimitTheSourceWithTheMostHandshakesYields(t *testing.T) {
+func TestAtTheLimitHandshakesYield(t *testing.T) {
 	g := New(Limits{Handshakes: 3}, start)
+	now := start
 	var ended []string
 	come := func(name, from string) *Pass {
-		p, err := g.Admit(ip(from), start, func(why error) {
+		p, err := g.Admit(ip(from), now, func(why error, after time.Duration) {
 			if why != ErrDisplaced {
 				t.Errorf("%s: %v", name, why)
 			}
-			ended = append(ended, name)
+			ended = append(ended, fmt.Sprint(name, " ", after))
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return p
 	}
+	told := func(want ...string) {
+		t.Helper()
+		if !slices.Equal(ended, want) {
+			t.Errorf("ended %q, want %q", ended, want)
+		}
+		ended = nil
+		check(t, g)
+	}
+	const patience = patienceFactor * tookAtFirst
 	a := come("a", "192.0.2.1")
 	b1 := come("b1", "192.0.2.2")
 	come("b2", "192.0.2.2")
-	come("c", "192.0.2.3")
-	if !slices.Equal(ended, []string{"b1"}) {
-		t.Fatalf("ended: %v", ended)
-	}
-	if err := b1.Handshaken(); err != ErrDisplaced {
-		t.Errorf("b1 may stay: %v", err)
-	}
+	come("c", "192.0.2.3") // of the source with the most, the oldest, at once
+	told("b1 0s")
 	b1.Gone()
-	come("d", "192.0.2.4") // each has one: the oldest
-	if err := a.Handshaken(); err != ErrDisplaced || !slices.Equal(ended, []string{"b1", "a"}) {
-		t.Errorf("ended %v, a: %v", ended, err)
+	now = now.Add(patience / 4)
+	come("d", "192.0.2.4") // each has one: the oldest, when its time is over
+	told(fmt.Sprint("a ", patience*3/4))
+	handshaken(t, a)        // within its time: it stays
+	admitAt(t, g, "192.0.2.4", now, ErrHandshakes) // it would have the most, and does not throw out its own
+	told()
+	come("e", "192.0.2.5")
+	told(fmt.Sprint("b2 ", patienceFactor*g.took-patience/4))
+	now = now.Add(time.Hour)
+	come("f", "192.0.2.6") // the oldest's time is over long ago
+	told("c 0s")
+}
+
+func TestHowLongHandshakesTakeDecidesHowLongTheyMay(t *testing.T) {
+	g := New(Limits{Handshakes: 1}, start)
+	// asks has a source come and another make it yield, and tells when.
+	asks := func() (patience time.Duration) {
+		first, err := g.Admit(ip("192.0.2.1"), start, func(_ error, after time.Duration) { patience = after })
+		if err != nil {
+			t.Fatal(err)
+		}
+		second, err := g.Admit(ip("192.0.2.2"), start, func(error, time.Duration) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		first.Gone()
+		second.Gone()
+		return patience
 	}
-	come("d2", "192.0.2.4") // who comes and has the most yields itself
-	if !slices.Equal(ended, []string{"b1", "a", "d"}) {
-		t.Errorf("ended %v", ended)
+	take := func(took time.Duration) {
+		for range 100 {
+			p := admit(t, g, "192.0.2.3", nil)
+			if err := p.Handshaken(start.Add(took)); err != nil {
+				t.Fatal(err)
+			}
+			p.Gone()
+		}
 	}
-	check(t, g)
+	for _, c := range []struct{ took, least, most time.Duration }{
+		{time.Millisecond, patienceMin, patienceMin},
+		{300 * time.Millisecond, 1190 * time.Millisecond, 1200 * time.Millisecond},
+		{time.Minute, patienceMax, patienceMax},
+		{-time.Second, patienceMin, patienceMin},
+	} {
+		take(c.took)
+		if got := asks(); got < c.least || got > c.most {
+			t.Errorf("handshakes take %v: %v of patience, want %v to %v", c.took, got, c.least, c.most)
+		}
+	}
 }
 
 func TestTheHandshakeRateFillsAgain(t *testing.T) {
@@ -365,15 +410,18 @@ func TestCountsAgreeWhateverHappensAtOnce(t *testing.T) {
 		all.Go(func() {
 			r := rand.New(rand.NewPCG(seed, 1))
 			var mine []*Pass
+			shaken := map[*Pass]bool{}
 			for range 3000 {
 				switch n := r.IntN(10); {
 				case n < 5:
 					from := netip.AddrFrom4([4]byte{10, 0, 0, byte(r.IntN(8))})
-					if p, err := g.Admit(from, start, func(error) {}); err == nil {
+					if p, err := g.Admit(from, start, func(error, time.Duration) {}); err == nil {
 						mine = append(mine, p)
 					}
 				case n < 7 && len(mine) > 0:
-					_ = mine[r.IntN(len(mine))].Handshaken()
+					if p := mine[r.IntN(len(mine))]; !shaken[p] {
+						shaken[p] = p.Handshaken(start) == nil
+					}
 				case len(mine) > 0:
 					i := r.IntN(len(mine))
 					mine[i].Gone()

@@ -108,7 +108,13 @@ func (a *Listener) run() {
 func (a *Listener) welcome(conn *net.TCPConn) bool {
 	e := a.engine
 	ctx, end := context.WithCancelCause(e.ctx)
-	pass, err := e.admit(conn, end)
+	pass, err := e.admit(conn, func(why error, after time.Duration) {
+		if after <= 0 {
+			end(why)
+			return
+		}
+		time.AfterFunc(after, func() { end(why) }) // a moment; without effect when the handshake is over
+	})
 	if err != nil {
 		end(nil)
 		return true
@@ -139,7 +145,7 @@ func (a *Listener) welcome(conn *net.TCPConn) bool {
 
 // admit asks for leave for conn, which it closes when that is refused. A reset
 // costs the kernel less than an orderly end, and there is nothing to flush.
-func (e *Engine) admit(conn *net.TCPConn, end func(error)) (Pass, error) {
+func (e *Engine) admit(conn *net.TCPConn, end func(error, time.Duration)) (Pass, error) {
 	if e.cfg.Admit == nil {
 		return nil, nil
 	}

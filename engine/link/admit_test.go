@@ -21,12 +21,12 @@ func (l labelled) Reason() string { return string(l) }
 // testPass counts what it is told.
 type testPass struct {
 	remote           netip.AddrPort
-	end              func(error)
+	end              func(error, time.Duration)
 	refusal          error // of Handshaken
 	handshaken, gone atomic.Int64
 }
 
-func (p *testPass) Handshaken() error {
+func (p *testPass) Handshaken(time.Time) error {
 	p.handshaken.Add(1)
 	return p.refusal
 }
@@ -41,7 +41,7 @@ type doorman struct {
 	passes  []*testPass
 }
 
-func (d *doorman) admit(remote netip.AddrPort, end func(error)) (Pass, error) {
+func (d *doorman) admit(remote netip.AddrPort, end func(error, time.Duration)) (Pass, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.refusal != nil {
@@ -119,7 +119,7 @@ func TestAHandshakeCanBeEndedFromOutside(t *testing.T) {
 	d := &doorman{}
 	reasons := make(chan string, 1)
 	r := (&rig{failed: func(_ netip.AddrPort, reason string, _ error) { reasons <- reason }}).start(t, Config{Admit: d.admit})
-	for _, what := range []string{"", "\x16\x03\x01"} {
+	for what, after := range map[string]time.Duration{"": 0, "\x16\x03\x01": 20 * time.Millisecond} {
 		before := len(d.all())
 		c, err := net.Dial("tcp", r.addr)
 		if err != nil {
@@ -129,7 +129,7 @@ func TestAHandshakeCanBeEndedFromOutside(t *testing.T) {
 		mustWrite(t, c, []byte(what))
 		eventually(t, "admission", func() bool { return len(d.all()) > before })
 		pass := d.all()[before]
-		pass.end(labelled("displaced"))
+		pass.end(labelled("displaced"), after)
 		if got := receive(t, reasons); got != "displaced" {
 			t.Errorf("%q: reason %q", what, got)
 		}
@@ -147,7 +147,7 @@ func TestAFarewellEndsWithItsHandshake(t *testing.T) {
 	reasons := make(chan string, 1)
 	r := &rig{failed: func(_ netip.AddrPort, reason string, _ error) { reasons <- reason }}
 	r.handshaken = func(*Conn, tls.ConnectionState) error {
-		d.all()[0].end(labelled("ended"))
+		d.all()[0].end(labelled("ended"), 0)
 		return labelled("handler")
 	}
 	r.start(t, Config{Admit: d.admit})

@@ -129,7 +129,7 @@ func (e *Engine) establish(ctx context.Context, c *Conn, tcp *net.TCPConn, tc *t
 	if err == nil {
 		err = e.handler.Handshaken(c, c.tls.ConnectionState())
 		if err == nil && c.pass != nil {
-			err = c.pass.Handshaken()
+			err = c.pass.Handshaken(time.Now())
 		}
 		if err != nil {
 			_ = tcp.SetDeadline(time.Now().Add(farewellMax))

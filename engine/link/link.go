@@ -42,8 +42,9 @@ type Config struct {
 	// is done for it; nil = all may come. It runs in the listener's goroutine and
 	// must not block. An error refuses the connection, which is reset; it is
 	// reported to Handler.HandshakeFailed under its Reason(). end ends the
-	// handshake early, as failed for that reason; any goroutine may call it.
-	Admit func(remote netip.AddrPort, end func(why error)) (Pass, error)
+	// handshake after the time given, as failed for that reason, unless it has
+	// succeeded by then; any goroutine may call it.
+	Admit func(remote netip.AddrPort, end func(why error, after time.Duration)) (Pass, error)
 	// ReceiveBuffer is SO_RCVBUF in bytes (the kernel doubles it); it bounds
 	// what one paused sender holds. 0 = 256 KiB.
 	ReceiveBuffer int
@@ -112,7 +113,7 @@ func (c Config) withDefaults() (Config, error) {
 type Pass interface {
 	// Handshaken comes once, after Handler.Handshaken, and not for a handshake
 	// that has failed. An error refuses the connection after all.
-	Handshaken() error
+	Handshaken(now time.Time) error
 	// Gone comes once: the handshake has failed, or the connection has ended.
 	Gone()
 }
