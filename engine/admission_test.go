@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -261,5 +263,37 @@ func TestReplacedConnectionsAreCountedAndRarelyLogged(t *testing.T) {
 	}
 	if lines != 100 {
 		t.Errorf("%d lines for 1,000 events in 100 s", lines)
+	}
+}
+
+// All nodes come back at once, each from an address of its own, many more than
+// may be in their handshake: they are served in turn.
+func TestAFleetThatComesBackIsServedInTurn(t *testing.T) {
+	const fleet, atOnce = 200, 8
+	d := newAuthority("prod.example")
+	r, addr := startRouter(t, func(c *Config) { c.HandshakesMax = atOnce }, d)
+	asks := clientTLS(d.node("x"))
+	var all sync.WaitGroup
+	var served atomic.Int64
+	for n := range fleet {
+		all.Go(func() {
+			d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 2, byte(n))}, Timeout: patience}
+			raw, err := d.Dial("tcp", addr)
+			if err != nil {
+				return
+			}
+			defer raw.Close()
+			raw.SetDeadline(time.Now().Add(patience))
+			conn := tls.Client(raw, asks)
+			if conn.Handshake() == nil {
+				served.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	t.Logf("%d of %d served, refused %v", served.Load(), fleet, r.refused.counts())
+	// A client may take a handshake for good that the router has ended.
+	if n := served.Load() - int64(r.refusedFor(gate.ErrDisplaced)); n < fleet*9/10 {
+		t.Errorf("%d of %d are served at their first try", n, fleet)
 	}
 }
