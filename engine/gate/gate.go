@@ -28,7 +28,7 @@ const burstSeconds = 5
 // and nobody waits long behind handshakes that come to nothing.
 const (
 	patienceFactor = 4
-	patienceMin    = 100 * time.Millisecond
+	patienceMin    = 50 * time.Millisecond
 	patienceMax    = 2500 * time.Millisecond
 	tookAtFirst    = 50 * time.Millisecond
 	tookWeight     = 8 // the newest counts for one part in so many

@@ -301,7 +301,7 @@ func TestAtTheLimitHandshakesYield(t *testing.T) {
 	now = now.Add(patience / 4)
 	come("d", "192.0.2.4") // each has one: the oldest, when its time is over
 	told(fmt.Sprint("a ", patience*3/4))
-	handshaken(t, a)        // within its time: it stays
+	handshaken(t, a)                               // within its time: it stays
 	admitAt(t, g, "192.0.2.4", now, ErrHandshakes) // it would have the most, and does not throw out its own
 	told()
 	come("e", "192.0.2.5")
