@@ -30,7 +30,7 @@ const (
 	patienceFactor = 4
 	patienceMin    = 50 * time.Millisecond
 	patienceMax    = 2500 * time.Millisecond
-	tookAtFirst    = 50 * time.Millisecond
+	tookAtFirst    = 25 * time.Millisecond
 	tookWeight     = 8 // the newest counts for one part in so many
 )
 
