@@ -10,6 +10,7 @@ import (
 
 	"causeway/codec"
 	"causeway/crypto/pki"
+	"causeway/engine/gate"
 )
 
 // Defaults and bounds of Config.
@@ -53,7 +54,10 @@ type Config struct {
 	HandshakeTimeout time.Duration // 10 s
 	HandshakesMax    int           // concurrent TLS handshakes; 256
 	ReceiveBuffer    int           // SO_RCVBUF, bytes; 256 KiB
-	BadSignatures    int           // of one connection before it is closed; 100
+	BadSignatures    int           // of one connection before it is closed, whole again after 10 min; 100
+	IdleTimeout      time.Duration // nodes that send nothing but link control for so long are left; 0: never
+	Firewall         *gate.List    // who may connect; nil: everybody
+	Limits           *gate.Limits  // of connections; nil: gate.DefaultLimits. HandshakesMax is its Handshakes
 	RequireAESGCM    bool
 	VersionCutoff    string // nodes with an older semantic version are refused; "": none
 	NodeCost         uint16
@@ -89,6 +93,12 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.HandshakeTimeout, HandshakeTimeoutDefault)
 	setDefault(&c.HandshakesMax, HandshakesMaxDefault)
 	setDefault(&c.ReceiveBuffer, ReceiveBufferDefault)
+	limits := gate.DefaultLimits()
+	if c.Limits != nil {
+		limits = *c.Limits
+	}
+	limits.Handshakes = c.HandshakesMax
+	c.Limits = &limits
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -113,6 +123,12 @@ func (c *Config) check() error {
 		return fmt.Errorf("engine: low mark %d is not below high mark %d", c.QueueLow, c.QueueHigh)
 	case c.TTLMax < 2:
 		return errors.New("engine: a maximal TTL below 2 forwards nothing")
+	case c.IdleTimeout < 0:
+		return fmt.Errorf("engine: idle timeout %v is negative", c.IdleTimeout)
+	case c.HandshakesMax < 0 || c.BadSignatures < 0:
+		return errors.New("engine: the bounds of handshakes and bad signatures must not be negative")
+	case c.Limits.Check() != nil:
+		return c.Limits.Check()
 	case len(c.CPUs) != 0 && len(c.CPUs) != c.Loops:
 		return fmt.Errorf("engine: %d cores named for %d loops", len(c.CPUs), c.Loops)
 	}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -102,7 +103,7 @@ func (p *peer) hello(h *codec.Hello, f codec.Raw) {
 		return // what was good in the handshake is no longer
 	}
 	p.phase = phaseOpen
-	p.kind = h.Kind
+	p.kind, p.software = h.Kind, h.Software
 	if h.BodyMax < c.BodyMax {
 		p.conn.SetFrameMaxOnLoop(int(max(h.BodyMax, 1))) // 0 would be: not said
 	}
@@ -128,15 +129,16 @@ func (p *peer) register() {
 	}
 	old := link.Ref(p.router.table.Set(p.address(), tableValue(ref)))
 	if old != 0 {
-		p.router.loops[old.Loop()].replace(old)
+		p.router.loops[old.Loop()].replace(old, p.conn.Remote())
 	}
 }
 
-// replace says goodbye to the connection ref of this loop. Any goroutine may
-// call it.
-func (l *loop) replace(ref link.Ref) {
+// replace says goodbye to the connection ref of this loop, whose address has
+// connected again from `by`. Any goroutine may call it.
+func (l *loop) replace(ref link.Ref, by netip.AddrPort) {
 	l.link.Post(func() {
 		if c := l.link.Conn(ref); c != nil {
+			l.router.replaced.add(l.router.log, l.link.Now(), peerOf(c), by)
 			c.GiveBackOnLoop() // what waits goes to the newer connection
 			peerOf(c).leave(codec.GoodbyeReplaced, "the same address has connected again")
 		}

@@ -7,6 +7,7 @@
 //	bench/load          the router measured from outside; imports nothing of engine
 //	engine              the decision per frame; the wiring of all below
 //	engine/link         byte streams: loops, TLS, cutting, outbound queues
+//	engine/gate         who may connect: firewall, limits per source
 //	engine/verify       frames waiting for a verdict in a worker pool
 //	engine/table        recipient address → destination, read without locks
 //	engine/admin        what an operator sees

@@ -197,6 +197,7 @@ func (p *peer) stalled(now time.Time) bool {
 func (p *peer) look(now time.Time) {
 	c := &p.router.state().config
 	n := p.conn.Counters()
+	p.rates.note(now, n)
 	if n.BytesIn != p.heard || p.conn.Paused() {
 		p.heard, p.heardAt = n.BytesIn, now
 	}
@@ -222,6 +223,8 @@ func (p *peer) look(now time.Time) {
 		p.conn.CloseOnLoop(&leftError{codec.GoodbyeStalled}) // what waits goes back to its senders
 	case now.Sub(p.heardAt) >= c.DeadAfter:
 		p.leave(codec.GoodbyeIdle, fmt.Sprintf("nothing came for %v", c.DeadAfter))
+	case p.idle(now):
+		p.leave(codec.GoodbyeIdle, fmt.Sprintf("you have sent no message for %v, and this router keeps nobody longer", c.IdleTimeout))
 	case now.Sub(p.spokeAt) >= c.KeepAlive-2*p.router.lookEvery && p.takesAnswers():
 		p.say(&codec.KeepAlive{Received: p.decided()})
 	}

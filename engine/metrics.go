@@ -122,6 +122,22 @@ func (r *Router) addLinkMetrics(m *admin.Metrics) {
 		Name: "causeway_accept_errors_total", Help: "Failures to accept a connection, by reason (descriptors: the limit of open files was reached).",
 		Counter: true, Labels: []string{"reason"}, Read: func() []admin.Sample { return samples(r.link.Stats().AcceptErrors) },
 	})
+	counter(m, "causeway_replaced_total", "Connections ended because the same address connected again.",
+		func() float64 { return float64(r.replaced.count.Load()) })
+	gauge(m, "causeway_sources", "Addresses (IPv6: /64s) with connections or handshakes.",
+		func() float64 { return float64(r.gate.State().Sources) })
+	m.Add(admin.Family{
+		Name: "causeway_firewall_connections", Help: "Connections and handshakes let in by a line of the firewall that has a max.", Labels: []string{"rule"},
+		Read: func() (s []admin.Sample) {
+			state := r.gate.State()
+			for i, rule := range state.Rules {
+				if rule.Max > 0 {
+					s = append(s, admin.Sample{Labels: []string{rule.String()}, Value: float64(state.PerRule[i])})
+				}
+			}
+			return s
+		},
+	})
 	gauge(m, "causeway_handshakes_under_way", "TLS handshakes under way.",
 		func() float64 { return float64(r.link.Stats().Handshaking) })
 	gauge(m, "causeway_connections", "Open connections.",

@@ -51,9 +51,10 @@ type peer struct {
 	waitsAt  time.Time // since when
 	received uint64    // frames other than link control that were cut
 	covered  uint64    // what the peer has said to have received
-	badSigs  int
+	badSigs  bucket
 	member   *member // once open
 	kind     string
+	software string
 	echoes   bucket
 	asked    bucket // certificate and name requests
 	pokes    bucket // keep-alives that ask for an answer
@@ -68,6 +69,10 @@ type peer struct {
 	heard   uint64    // bytes received by then
 	spokeAt time.Time // something was sent
 	spoken  uint64    // bytes sent by then
+
+	sentAt     time.Time // a frame other than link control came, or the connection was paused
+	sentBefore uint64    // received by then
+	rates      rates
 
 	// atomic
 	closed atomic.Bool // set on the loop; verdicts are then told by Post
@@ -246,12 +251,11 @@ func (p *peer) badSignature(b *buf.Buffer, control bool) {
 	if p.phase >= phaseLeaving {
 		return
 	}
-	p.badSigs++
 	switch {
 	case control:
 		p.leave(codec.GoodbyeProtocol, "a link-control frame has a bad signature")
-	case p.badSigs > p.router.state().config.BadSignatures:
-		p.leave(codec.GoodbyeBadSignatures, fmt.Sprintf("%d frames had bad signatures", p.badSigs))
+	case !p.badSigs.takeOf(p.loop.link.Now(), p.router.state().config.BadSignatures, badSignaturesRefill):
+		p.leave(codec.GoodbyeBadSignatures, fmt.Sprintf("more than %d frames had bad signatures within %v", p.router.state().config.BadSignatures, badSignaturesRefill))
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"causeway/crypto/pki"
@@ -20,9 +21,25 @@ type refusals struct {
 }
 
 type refusal struct {
-	count    uint64
+	count uint64
+	seldom
+}
+
+// seldom bounds log lines.
+type seldom struct {
 	logged   time.Time
 	unlogged uint64 // since then
+}
+
+// now tells whether a line may be written at the time given, and how many were
+// not since the last one.
+func (s *seldom) now(at time.Time) (speak bool, unlogged uint64) {
+	if at.Sub(s.logged) < refusalLogEvery {
+		s.unlogged++
+		return false, 0
+	}
+	unlogged, s.logged, s.unlogged = s.unlogged, at, 0
+	return true, unlogged
 }
 
 // add counts err under its certificate's reason, if that is what it is about,
@@ -42,15 +59,9 @@ func (r *refusals) add(log *slog.Logger, remote netip.AddrPort, reason string, e
 		r.byReason[reason] = f
 	}
 	f.count++
-	silent := now.Sub(f.logged) < refusalLogEvery
-	unlogged := f.unlogged
-	if silent {
-		f.unlogged++
-	} else {
-		f.logged, f.unlogged = now, 0
-	}
+	speak, unlogged := f.now(now)
 	r.mu.Unlock()
-	if !silent {
+	if speak {
 		log.Warn("connection refused", "remote", remote, "reason", reason, "error", err, "more_since_last_line", unlogged)
 	}
 }
@@ -64,4 +75,25 @@ func (r *refusals) counts() map[string]uint64 {
 		all[reason] = f.count
 	}
 	return all
+}
+
+// replacements counts connections that a newer one of the same address has
+// taken the place of, and tells the operator, with bounds: an address that
+// flaps is two processes with one identity.
+type replacements struct {
+	count atomic.Uint64
+
+	mu sync.Mutex
+	seldom
+}
+
+func (r *replacements) add(log *slog.Logger, now time.Time, old *peer, by netip.AddrPort) {
+	r.count.Add(1)
+	r.mu.Lock()
+	speak, unlogged := r.now(now)
+	r.mu.Unlock()
+	if speak {
+		log.Warn("connection replaced: the same address has connected again", "peer", describe(old.id), "old", old.conn.Remote(), "new", by,
+			"age", now.Sub(old.opened).Round(time.Millisecond), "more_since_last_line", unlogged)
+	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"causeway/codec"
 	"causeway/engine/buf"
+	"causeway/engine/gate"
 	"causeway/engine/link"
 	"causeway/engine/table"
 	"causeway/engine/verify"
@@ -29,6 +30,7 @@ type Router struct {
 	table    *table.Table
 	pool     *verify.Pool
 	link     *link.Engine
+	gate     *gate.Gate
 	loops    []*loop
 	observed verifyObserver
 
@@ -37,6 +39,7 @@ type Router struct {
 	reloads  *reloads
 	lastTime atomic.Uint64 // send time of the last own frame
 	refused  refusals
+	replaced replacements
 
 	closeOnce sync.Once
 	closeErr  error
@@ -70,6 +73,8 @@ func Start(c Config) (*Router, error) {
 		workers = 1 // link control is verified all the same
 	}
 	r.pool = verify.NewPool(verify.Config{Workers: workers, Observe: r.observed.observe})
+	r.gate = gate.New(*c.Limits, time.Now())
+	r.gate.SetFirewall(c.Firewall)
 	for range c.Loops {
 		r.loops = append(r.loops, newLoop(r))
 	}
@@ -77,6 +82,7 @@ func Start(c Config) (*Router, error) {
 		Loops: c.Loops, CPUs: c.CPUs,
 		Cut:              func(conn *link.Conn, b []byte) (int, error) { return codec.Cut(b, peerOf(conn).bodyMax()) },
 		HandshakeTimeout: c.HandshakeTimeout, HandshakesMax: c.HandshakesMax, ReceiveBuffer: c.ReceiveBuffer,
+		Admit:     r.admit,
 		QueueHigh: c.QueueHigh, QueueLow: c.QueueLow, PartialMax: int64(c.PartialMax), Logger: c.Logger,
 	}, handler{r})
 	if err != nil {
@@ -211,9 +217,13 @@ func (h handler) Opened(c *link.Conn) {
 	p := peerOf(c)
 	p.loop = h.r.loops[c.Loop().Index()]
 	now := c.Loop().Now()
-	p.opened, p.heardAt, p.spokeAt = now, now, now
+	p.opened, p.heardAt, p.spokeAt, p.sentAt = now, now, now, now
 	p.loop.endsAt(p.id.NotAfter)
 	p.loop.endsAt(p.domain.grant.NotAfter)
+	p.rates.begin(now)
+	if pass, ok := c.Pass().(*gate.Pass); ok && pass.Denied() {
+		p.loop.denyLater(c.Ref())
+	}
 }
 
 func (h handler) Frame(c *link.Conn, b *buf.Buffer) { peerOf(c).frame(b) }

@@ -23,10 +23,11 @@ var mayImport = map[string][]string{
 	"engine/link":   {"engine/buf"},
 	"engine/verify": {"codec", "crypto/sign", "engine/buf"},
 	"engine/table":  {"codec"},
+	"engine/gate":   {},
 	"engine/admin":  {},
 	"engine/node":   {"codec", "crypto/pki", "crypto/sign"},
-	"engine":        {"codec", "crypto/pki", "crypto/sign", "engine/admin", "engine/buf", "engine/link", "engine/node", "engine/table", "engine/verify"},
-	"cmd/causeway":  {"codec", "crypto/pki", "crypto/sign", "engine", "engine/admin", "engine/buf", "engine/node"},
+	"engine":        {"codec", "crypto/pki", "crypto/sign", "engine/admin", "engine/buf", "engine/gate", "engine/link", "engine/node", "engine/table", "engine/verify"},
+	"cmd/causeway":  {"codec", "crypto/pki", "crypto/sign", "engine", "engine/admin", "engine/buf", "engine/gate", "engine/node"},
 	"bench/load":    {"codec", "crypto/pki", "crypto/sign"},
 }
 

@@ -133,6 +133,7 @@ func (m *machine) serveArgs(w *world, verify string) []string {
 	args := []string{
 		"serve", "--identity", w.path("router"), "--trust", w.path("trust"), "--listen", "dbw://" + anyPort, "--admin", anyPort,
 		"--loops", "1", "--verify", verify, "--verify-workers", strconv.Itoa(m.workers),
+		"--max-connections-per-source", "0", "--max-handshakes-per-source", "0", "--max-handshake-rate", "0", // clients have few addresses
 		"--keep-alive", "10m", "--dead-after", "1h", "--drain-timeout", "1s", "--log-format", "json",
 	}
 	return append(args, m.routerArgs...)

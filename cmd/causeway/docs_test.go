@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"causeway/crypto/pki"
+	"causeway/engine/gate"
 )
 
 // The operator's manual has every flag, metric, drop reason and certificate
@@ -32,6 +33,9 @@ func TestTheManualIsComplete(t *testing.T) {
 	for _, r := range pki.Reasons() {
 		has("the reason", "`"+r.String()+"`")
 	}
+	for _, r := range gate.Refusals() {
+		has("the reason", "`"+r.Reason()+"`")
+	}
 	r := startServe(t, makeDomains(t, []string{"prod.example"}, nil))
 	defer r.stop()
 	known := map[string]bool{}
@@ -49,7 +53,7 @@ func TestTheManualIsComplete(t *testing.T) {
 	}
 	// These have samples only once something has happened.
 	for _, name := range []string{"causeway_handshakes_refused_total", "causeway_accept_errors_total", "causeway_trust_alarms",
-		"causeway_config_changes_total", "causeway_grants_refused"} {
+		"causeway_config_changes_total", "causeway_firewall_connections", "causeway_grants_refused"} {
 		known[name] = true
 	}
 	for _, name := range regexp.MustCompile(`causeway_[a-z_]+`).FindAllString(manual, -1) {

@@ -26,6 +26,8 @@ func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 func verbs() []*cobra.Command {
 	return []*cobra.Command{
 		serveCommand(),
+		peersCommand(),
+		debugCommand(),
 		nodeCommand(),
 		pkiCommand(),
 		demoCommand(),

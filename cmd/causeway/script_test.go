@@ -40,7 +40,7 @@ var scriptPrograms = map[string]func(){
 //	router [FLAG...]          start `causeway serve` as the process router; set ROUTER and ADMIN, host:port each
 //	launch NAME PROGRAM...    start a process
 //	await NAME stdout|stderr REGEXP [VAR...]   wait until it has printed that; groups become variables
-//	signal NAME|PID SIGNAL    INT, TERM, KILL, STOP, CONT
+//	signal NAME|PID SIGNAL    INT, TERM, KILL, STOP, CONT, USR1
 //	finish NAME [CODE]        wait for its end with that exit code; stdout and stderr are then its output
 //	exits CODE PROGRAM...     run to the end, which must have that exit code
 //	get URL [STATUS]          fetch by HTTP; stdout is the answer
@@ -221,7 +221,7 @@ func (p *scriptProcess) all() string {
 func scriptSignal(ts *testscript.TestScript, neg bool, args []string) {
 	use(ts, neg, args, 2, "signal NAME SIGNAL")
 	s, ok := map[string]syscall.Signal{
-		"INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "KILL": syscall.SIGKILL, "STOP": syscall.SIGSTOP, "CONT": syscall.SIGCONT,
+		"INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "KILL": syscall.SIGKILL, "STOP": syscall.SIGSTOP, "CONT": syscall.SIGCONT, "USR1": syscall.SIGUSR1,
 	}[args[1]]
 	if !ok {
 		ts.Fatalf("no signal %s", args[1])

@@ -20,6 +20,7 @@ import (
 	"causeway/codec"
 	"causeway/engine"
 	"causeway/engine/admin"
+	"causeway/engine/gate"
 )
 
 // Defaults that are the command line's own.
@@ -36,6 +37,9 @@ type serveFlags struct {
 	listen                       []string
 	admin                        string
 	pin, verify                  string
+	firewall, dumpDir            string
+	pprof                        bool
+	limits                       gate.Limits
 	log                          logFlags
 	drain                        time.Duration
 	bodyMax, high, low, receive  sizeFlag
@@ -47,7 +51,7 @@ type serveFlags struct {
 func serveCommand() *cobra.Command {
 	f := serveFlags{
 		bodyMax: codec.BodyMaxDefault, high: engine.QueueHighDefault, low: engine.QueueHighDefault / 4,
-		receive: engine.ReceiveBufferDefault, partial: engine.PartialMaxDefault,
+		receive: engine.ReceiveBufferDefault, partial: engine.PartialMaxDefault, limits: gate.DefaultLimits(),
 	}
 	cmd := &cobra.Command{
 		Use:   "serve --identity DIR --trust DIR (--listen URL... | --connections FILE)",
@@ -62,7 +66,7 @@ noticed, within two seconds, and at a SIGHUP; what changed is logged. Nobody is
 disconnected by that but those whose certificate is no longer good.
 
 SIGTERM or SIGINT ends it: nodes are told, what is queued is handed over. A
-second SIGINT ends it at once.`,
+second SIGINT ends it at once. SIGUSR1 writes what it is doing into a file.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
@@ -71,7 +75,7 @@ second SIGINT ends it at once.`,
 	fl.StringVar(&f.trust, "trust", "", "trust store `DIR`: a directory per domain (required)")
 	fl.StringVar(&f.connections, "connections", "", "connections `FILE`; default "+connectionsDefault+" when there is no --listen")
 	fl.StringArrayVar(&f.listen, "listen", nil, "`URL` to listen on, such as dbw://0.0.0.0:7100; may be repeated")
-	fl.StringVar(&f.admin, "admin", adminDefault, "`HOST:PORT` of /metrics, /healthz, /readyz; off: none")
+	fl.StringVar(&f.admin, "admin", adminDefault, "`HOST:PORT` of /metrics, /healthz, /readyz, /debug; off: none")
 	fl.IntVar(&f.engine.Loops, "loops", 0, "event loops; 0: one per core that this process may use")
 	fl.StringVar(&f.pin, "pin", pinAuto, "cores of the loops: auto, off, or a list such as 0,2,4")
 	fl.StringVar(&f.verify, "verify", verifyAll, "signatures to check: all, none")
@@ -88,9 +92,17 @@ second SIGINT ends it at once.`,
 	fl.DurationVar(&f.engine.DeadAfter, "dead-after", codec.DeadAfterDefault, "a connection on which nothing comes for so long is ended")
 	fl.DurationVar(&f.engine.HelloTimeout, "hello-timeout", engine.HelloTimeoutDefault, "longest wait for a node's hello after TLS")
 	fl.DurationVar(&f.engine.HandshakeTimeout, "handshake-timeout", engine.HandshakeTimeoutDefault, "longest TLS handshake")
-	fl.IntVar(&f.engine.HandshakesMax, "max-handshakes", engine.HandshakesMaxDefault, "TLS handshakes at one time; more wait")
+	fl.IntVar(&f.engine.HandshakesMax, "max-handshakes", engine.HandshakesMaxDefault, "TLS handshakes at one time; beyond it sources with many, and slow ones, yield")
 	fl.Var(&f.receive, "receive-buffer", "kernel receive buffer of a connection")
-	fl.IntVar(&f.engine.BadSignatures, "max-bad-signatures", engine.BadSignaturesDefault, "bad signatures on one connection before it is ended")
+	fl.IntVar(&f.engine.BadSignatures, "max-bad-signatures", engine.BadSignaturesDefault, "bad signatures on one connection before it is ended; the budget is whole again after 10 minutes")
+	fl.StringVar(&f.firewall, "firewall", "", "`FILE` of lines \"allow|deny CIDR [max N]\": who may connect; the first that matches decides")
+	fl.IntVar(&f.limits.Connections, "max-connections", f.limits.Connections, "open connections; 0: no limit")
+	fl.IntVar(&f.limits.ConnectionsPerSource, "max-connections-per-source", f.limits.ConnectionsPerSource, "connections of one IPv4 address or IPv6 /64; 0: no limit")
+	fl.IntVar(&f.limits.HandshakesPerSource, "max-handshakes-per-source", f.limits.HandshakesPerSource, "TLS handshakes of one source at one time; 0: no limit")
+	fl.IntVar(&f.limits.HandshakeRate, "max-handshake-rate", f.limits.HandshakeRate, "TLS handshakes a second that one source may begin, and five times as many at once; 0: no limit")
+	fl.DurationVar(&f.engine.IdleTimeout, "idle-timeout", 0, "a node that sends nothing but link control for so long is left; 0: never")
+	fl.BoolVar(&f.pprof, "pprof", false, "serve /debug/pprof on the admin port")
+	fl.StringVar(&f.dumpDir, "dump-dir", os.TempDir(), "`DIR` for the file that SIGUSR1 writes; log: the log instead")
 	fl.BoolVar(&f.engine.RequireAESGCM, "require-aes-gcm", false, "refuse other TLS cipher suites")
 	fl.DurationVar(&f.drain, "drain-timeout", drainDefault, "longest time to hand over what is queued when stopped")
 	f.log.add(fl)
@@ -119,9 +131,14 @@ func (f *serveFlags) run(cmd *cobra.Command) error {
 	log := f.engine.Logger
 	metrics := admin.NewMetrics()
 	router.AddMetrics(metrics)
+	dumps := &dumper{router: router, metrics: metrics, dir: f.dumpDir, log: log}
+	defer dumps.watch()()
 	var server *admin.Server
 	if f.admin != adminOff {
-		server, err = admin.Serve(admin.Config{Listen: f.admin, Metrics: metrics, Ready: router.Ready})
+		server, err = admin.Serve(admin.Config{
+			Listen: f.admin, Metrics: metrics, Ready: router.Ready,
+			About: aboutDump(), Peers: dumps.peers, Pprof: f.pprof,
+		})
 		if err != nil {
 			return errors.Join(portError(f.admin, "--admin", err), stop(router, nil, 0))
 		}
@@ -187,6 +204,9 @@ func (f *serveFlags) complete(cmd *cobra.Command) (listen []string, err error) {
 		return nil, err
 	}
 	c.Software = software
+	if err = f.admission(); err != nil {
+		return nil, err
+	}
 	return f.whereToListen()
 }
 
@@ -249,6 +269,9 @@ func (f *serveFlags) logStart(log *slog.Logger) {
 	slices.Sort(domains)
 	for _, a := range c.Store.Alarms(time.Now()) {
 		log.Warn("trust store", "domain", a.Domain, "alarm", a.String())
+	}
+	if c.Firewall != nil {
+		log.Info("firewall", "file", f.firewall, "lines", len(c.Firewall.Rules()))
 	}
 	log.Info("starting", "version", version, "domains", strings.Join(domains, ","), "loops", c.Loops, "cores", c.CPUs,
 		"verify", f.verify, "verify_workers", c.VerifyWorkers, "paths", pathsText(), "go", runtime.Version())

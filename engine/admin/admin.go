@@ -84,9 +84,13 @@ type Config struct {
 	Metrics *Metrics
 	Live    func() error // nil: alive
 	Ready   func() error // nil: may get traffic; the error's text is shown
+
+	About string                        // first words of /debug/dump
+	Peers func(ctx context.Context) any // becomes JSON at /debug/peers; nil: no such path
+	Pprof bool                          // serve /debug/pprof
 }
 
-// Server answers /metrics, /healthz and /readyz.
+// Server answers /metrics, /healthz, /readyz and /debug.
 type Server struct {
 	http     *http.Server
 	listener net.Listener
@@ -104,6 +108,7 @@ func Serve(c Config) (*Server, error) {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(c.Metrics.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
 	mux.HandleFunc("GET /healthz", verdict(c.Live))
 	mux.HandleFunc("GET /readyz", verdict(c.Ready))
+	addDebug(mux, c)
 	s := &Server{
 		http: &http.Server{
 			Handler:           mux,

@@ -23,6 +23,7 @@ type Conn struct {
 	local    netip.AddrPort
 	dialed   bool
 	tag      any
+	pass     Pass         // nil: none was asked for
 	enrolled atomic.Int32 // enrollPending …
 
 	// home loop: life
@@ -94,6 +95,9 @@ func (c *Conn) Dialed() bool { return c.dialed }
 
 // Tag returns what Dial was given.
 func (c *Conn) Tag() any { return c.tag }
+
+// Pass returns what Config.Admit gave the connection; nil for a dialed one.
+func (c *Conn) Pass() Pass { return c.pass }
 
 // TLS returns the handshake's result; its ExportKeyingMaterial works.
 func (c *Conn) TLS() tls.ConnectionState { return c.tls.ConnectionState() }

@@ -244,6 +244,9 @@ func (l *Loop) teardown(c *Conn) {
 	l.stat.lost.Add(uint64(lost))
 	l.stat.closed.Add(1)
 	l.engine.handler.Closed(c, c.why, lost-own)
+	if c.pass != nil {
+		c.pass.Gone()
+	}
 	l.vacate(c)
 }
 

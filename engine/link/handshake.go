@@ -56,6 +56,12 @@ type enrollError struct{ error }
 func (enrollError) Reason() string  { return reasonEnroll }
 func (e enrollError) Unwrap() error { return e.error }
 
+// hasReason tells whether err brings its own label.
+func hasReason(err error) bool {
+	var labelled interface{ Reason() string }
+	return errors.As(err, &labelled)
+}
+
 // reasonOf classifies the error of a handshake.
 func reasonOf(err error) string {
 	var labelled interface{ Reason() string }
@@ -121,13 +127,20 @@ func (e *Engine) establish(ctx context.Context, c *Conn, tcp *net.TCPConn, tc *t
 	defer e.handshaking.Add(-1)
 	err := c.handshake(ctx, tcp, tc)
 	if err == nil {
-		if err = e.handler.Handshaken(c, c.tls.ConnectionState()); err != nil {
+		err = e.handler.Handshaken(c, c.tls.ConnectionState())
+		if err == nil && c.pass != nil {
+			err = c.pass.Handshaken(time.Now())
+		}
+		if err != nil {
 			_ = tcp.SetDeadline(time.Now().Add(farewellMax))
 			_ = c.tls.CloseWrite()
 		}
 	}
 	if err != nil {
 		farewell(ctx, tcp)
+		if cause := context.Cause(ctx); hasReason(cause) { // ended by whom Admit told how
+			err = cause
+		}
 		e.refused(c, err)
 		return err
 	}
@@ -145,14 +158,19 @@ func (e *Engine) establish(ctx context.Context, c *Conn, tcp *net.TCPConn, tc *t
 // refused counts and reports a handshake that came to nothing.
 func (e *Engine) refused(c *Conn, err error) {
 	c.loop.count.Add(-1)
+	if c.pass != nil {
+		c.pass.Gone()
+	}
 	reason := reasonOf(err)
 	e.count(e.failed, reason)
 	e.handler.HandshakeFailed(c.remote, reason, err)
 }
 
-// farewell closes tcp so that what was written to it arrives.
+// farewell closes tcp so that what was written to it arrives, if ctx leaves the
+// time.
 func farewell(ctx context.Context, tcp *net.TCPConn) {
 	if ctx.Err() == nil {
+		defer context.AfterFunc(ctx, func() { tcp.Close() })()
 		_ = tcp.CloseWrite()
 		_ = tcp.SetReadDeadline(time.Now().Add(farewellMax))
 		_, _ = io.CopyN(io.Discard, tcp, farewellBytesMax)

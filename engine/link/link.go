@@ -38,6 +38,13 @@ type Config struct {
 	// HandshakesMax bounds concurrent handshakes of accepted connections; the
 	// rest waits in the kernel's accept backlog. 0 = 256.
 	HandshakesMax int
+	// Admit decides about a connection that was accepted, before anything else
+	// is done for it; nil = all may come. It runs in the listener's goroutine and
+	// must not block. An error refuses the connection, which is reset; it is
+	// reported to Handler.HandshakeFailed under its Reason(). end ends the
+	// handshake after the time given, as failed for that reason, unless it has
+	// succeeded by then; any goroutine may call it.
+	Admit func(remote netip.AddrPort, end func(why error, after time.Duration)) (Pass, error)
 	// ReceiveBuffer is SO_RCVBUF in bytes (the kernel doubles it); it bounds
 	// what one paused sender holds. 0 = 256 KiB.
 	ReceiveBuffer int
@@ -102,6 +109,15 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
+// Pass is Config.Admit's leave for one connection. Its methods must not block.
+type Pass interface {
+	// Handshaken comes once, after Handler.Handshaken, and not for a handshake
+	// that has failed. An error refuses the connection after all.
+	Handshaken(now time.Time) error
+	// Gone comes once: the handshake has failed, or the connection has ended.
+	Gone()
+}
+
 // Handler is told what happens. All methods but the first two run on the
 // connection's home loop and must not block. No callback is ever made from
 // inside a call that the handler itself makes: closing, failing to deliver and
@@ -114,7 +130,8 @@ type Handler interface {
 	Handshaken(c *Conn, state tls.ConnectionState) error
 	// HandshakeFailed runs in the handshake's goroutine. reason is from a
 	// bounded set, fit for a label. It also reports a connection that
-	// Handshaken accepted and that could not be put on its loop ("enroll").
+	// Handshaken accepted and that could not be put on its loop ("enroll"), and,
+	// from the listener's goroutine, one that Config.Admit refused.
 	HandshakeFailed(remote netip.AddrPort, reason string, err error)
 
 	// Opened is the first callback on the loop.
