@@ -7,7 +7,7 @@ BENCHTIME ?= 1s
 BENCHRUNS ?= 6
 REF       ?= HEAD~1
 
-.PHONY: build run test check fmt vet tidy race debug fuzz bench bench-compare deps clean
+.PHONY: build run test check fmt vet tidy race debug fuzz soak bench bench-compare deps clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN) ./cmd/causeway

@@ -70,7 +70,7 @@ type nodeFlags struct {
 	json                     bool
 	log                      logFlags
 	connected                *atomic.Bool // opens the log; nil: it is open
-	read                     []string     // snapshot of the identity's files before they were read
+	read                     fingerprint  // snapshot of the identity's files before they were read
 }
 
 // quietUntil logs nothing until ready: what is wrong before the first

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"log/slog"
 	"os"
@@ -11,7 +12,11 @@ import (
 )
 
 // snapshot describes the identity's files as they are now.
-func (f *nodeFlags) snapshot() []string { return appendFiles(nil, f.identity, 1) }
+func (f *nodeFlags) snapshot() fingerprint {
+	h := sha256.New()
+	addFiles(h, f.identity, 1)
+	return fingerprint(h.Sum(nil))
+}
 
 // keepRenewed has the node take what is new in its identity directory, until
 // ctx ends. What can't be taken is told once, and the node goes on as it is.

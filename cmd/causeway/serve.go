@@ -45,7 +45,7 @@ type serveFlags struct {
 	bodyMax, high, low, receive  sizeFlag
 	partial                      sizeFlag
 	engine                       engine.Config
-	read                         []string // snapshot of the files before they were read
+	read                         fingerprint // snapshot of the files before they were read
 }
 
 func serveCommand() *cobra.Command {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -72,7 +73,7 @@ func (r *reloader) load(c engine.Config) (engine.Config, error) {
 	if err != nil {
 		return c, err
 	}
-	if !slices.Equal(before, f.snapshot()) {
+	if before != f.snapshot() {
 		return c, errChanging
 	}
 	if !slices.Equal(listen, r.listen) {
@@ -97,13 +98,14 @@ func (r *reloader) tellAlarms() {
 }
 
 // snapshot describes all files that a reload reads, as they are now.
-func (f *serveFlags) snapshot() (all []string) {
-	all = appendFiles(all, f.identity, 2)
-	all = appendFiles(all, f.trust, 2)
+func (f *serveFlags) snapshot() fingerprint {
+	h := sha256.New()
+	addFiles(h, f.identity, 2)
+	addFiles(h, f.trust, 2)
 	if name := f.connectionsFile(); name != "" {
-		all = appendFiles(all, name, 0)
+		addFiles(h, name, 0)
 	}
-	return all
+	return fingerprint(h.Sum(nil))
 }
 
 // loadFiles reads identity and trust store into the engine's configuration.

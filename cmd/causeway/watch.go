@@ -1,58 +1,80 @@
 package main
 
 import (
-	"fmt"
+	"crypto/sha256"
+	"encoding/binary"
+	"hash"
+	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 )
 
-// appendFiles describes the file at path, or what is in that directory. A file
-// that took another's place differs in its inode number. Hidden ones are left
-// alone, as they are when loading: files are made under such names.
-func appendFiles(all []string, path string, depth int) []string {
+// fingerprint describes files as they were at a time.
+type fingerprint [sha256.Size]byte
+
+// addFiles describes the file at path, or what is in that directory, to so many
+// levels. A file that took another's place differs in its inode number. Hidden
+// ones are left out, as they are when loading: files are made under such names.
+func addFiles(to hash.Hash, path string, depth int) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return append(all, path+" "+err.Error())
+		addText(to, path, err.Error())
+		return
 	}
-	all = append(all, fmt.Sprintf("%s %v %d %d %d", path, info.Mode(), info.Size(), info.ModTime().UnixNano(), inode(info)))
+	addText(to, path, "")
+	addInfo(to, info)
 	if !info.IsDir() || depth == 0 {
-		return all
+		return
 	}
 	entries, err := os.ReadDir(path)
 	if err != nil {
-		return append(all, path+" "+err.Error())
+		addText(to, path, err.Error())
+		return
 	}
 	for _, e := range entries {
 		if !strings.HasPrefix(e.Name(), ".") {
-			all = appendFiles(all, filepath.Join(path, e.Name()), depth-1)
+			addFiles(to, filepath.Join(path, e.Name()), depth-1)
 		}
 	}
-	return all
 }
 
-// How files are watched: by looking, which notices all ways to replace one,
-// on all file systems.
+func addText(to hash.Hash, path, problem string) {
+	to.Write([]byte(path + "\x00" + problem + "\x00"))
+}
+
+func addInfo(to hash.Hash, info fs.FileInfo) {
+	var b [28]byte
+	binary.BigEndian.PutUint32(b[0:], uint32(info.Mode()))
+	binary.BigEndian.PutUint64(b[4:], uint64(info.Size()))
+	binary.BigEndian.PutUint64(b[12:], uint64(info.ModTime().UnixNano()))
+	binary.BigEndian.PutUint64(b[20:], inode(info))
+	to.Write(b[:])
+}
+
+// How files are watched: by looking, which notices all ways to replace one, on
+// all file systems.
 const (
-	watchEvery    = 500 * time.Millisecond
-	watchShare    = 50 // looking takes at most a fiftieth of the time
-	watchPatience = 6  // files that go on changing are read after so many looks
+	watchEvery    = time.Second
+	watchSettle   = 300 * time.Millisecond // the next look when something has changed
+	watchShare    = 50                     // looking takes at most a fiftieth of the time
+	watchPatience = 6                      // files that go on changing are read after so many looks
 )
 
 // watcher notices that files have changed, once they have stopped changing: a
 // file that is half written, or one of several, is not for reading yet.
 type watcher struct {
-	snapshot func() []string
+	snapshot func() fingerprint
 	timer    *time.Timer
-	taken    []string // what was read last
-	seen     []string // at the last look
-	changing int      // looks at which it was not what was read last
+	taken    fingerprint // what was read last
+	seen     fingerprint // at the last look
+	changing int         // looks at which it was not what was read last
 }
 
-// newWatcher watches what snapshot describes; read is how it was when it was read.
-func newWatcher(snapshot func() []string, read []string) *watcher {
+// newWatcher watches what snapshot describes; read is how it was when it was
+// read.
+func newWatcher(snapshot func() fingerprint, read fingerprint) *watcher {
 	w := &watcher{snapshot: snapshot, timer: time.NewTimer(watchEvery)}
 	w.loaded(read)
 	return w
@@ -60,18 +82,25 @@ func newWatcher(snapshot func() []string, read []string) *watcher {
 
 // loaded is told that the files were read for another reason, when they were
 // like that.
-func (w *watcher) loaded(snapshot []string) {
-	w.taken, w.seen, w.changing = snapshot, snapshot, 0
-}
+func (w *watcher) loaded(read fingerprint) { w.taken, w.seen, w.changing = read, read, 0 }
 
 // look tells whether to read the files now.
 func (w *watcher) look() bool {
 	started := time.Now()
 	now := w.snapshot()
-	w.timer.Reset(max(watchEvery, watchShare*time.Since(started)))
-	still := slices.Equal(now, w.seen)
+	next := watchEvery
+	read := w.judge(now)
+	if w.changing > 0 {
+		next = watchSettle
+	}
+	w.timer.Reset(max(next, watchShare*time.Since(started)))
+	return read
+}
+
+func (w *watcher) judge(now fingerprint) (read bool) {
+	still := now == w.seen
 	w.seen = now
-	if slices.Equal(now, w.taken) {
+	if now == w.taken {
 		w.changing = 0
 		return false
 	}
