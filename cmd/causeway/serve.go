@@ -152,7 +152,7 @@ func (f *serveFlags) run(cmd *cobra.Command) error {
 		}
 		log.Info("listening", "address", addr.String())
 	}
-	files := reloader{flags: f, router: router, log: log, listen: listen}
+	files := reloader{flags: f, router: router, log: log, listen: listen, firewall: f.engine.Firewall}
 	ctx, end := context.WithCancel(context.Background())
 	reloading := make(chan struct{})
 	go func() { defer close(reloading); files.run(ctx, hup) }()

@@ -14,6 +14,7 @@ import (
 
 	"causeway/crypto/pki"
 	"causeway/engine"
+	"causeway/engine/gate"
 )
 
 // reloader brings a running router up to date with its files.
@@ -23,7 +24,10 @@ type reloader struct {
 	log    *slog.Logger
 	listen []string // as started
 	alarms []string // told last
-	failed string   // the failure told last; empty when the last reload did not fail
+
+	firewall *gate.List // as in force
+	found    *gate.List // as load has found it; in force when the reload succeeds
+	failed   string     // the failure told last; empty when the last reload did not fail
 }
 
 // run reloads at every signal on hup, and when a file has changed, until ctx
@@ -54,6 +58,7 @@ func (r *reloader) reload() {
 	switch {
 	case err == nil:
 		r.failed = ""
+		r.applyFirewall()
 		r.tellAlarms()
 	case err.Error() != r.failed: // a file that is being written may fail many times
 		r.failed = err.Error()
@@ -69,6 +74,14 @@ func (r *reloader) load(c engine.Config) (engine.Config, error) {
 	if err := f.loadFiles(c.Store); err != nil {
 		return c, err
 	}
+	r.found = nil
+	if f.firewall != "" {
+		list, err := readFirewall(f.firewall)
+		if err != nil {
+			return c, err
+		}
+		r.found = list
+	}
 	listen, err := f.whereToListen()
 	if err != nil {
 		return c, err
@@ -81,6 +94,16 @@ func (r *reloader) load(c engine.Config) (engine.Config, error) {
 		r.listen = listen
 	}
 	return f.engine, nil
+}
+
+// applyFirewall puts the list that load has found in force, if it is another.
+func (r *reloader) applyFirewall() {
+	if r.found == nil || r.firewall != nil && slices.Equal(r.found.Rules(), r.firewall.Rules()) {
+		return
+	}
+	r.firewall = r.found
+	denied := r.router.SetFirewall(r.found)
+	r.log.Info("changed", "key", "firewall", "lines", len(r.found.Rules()), "connections_denied", denied)
 }
 
 var errChanging = errors.New("files were being changed while they were read; they are read again when that is over")
@@ -104,6 +127,9 @@ func (f *serveFlags) snapshot() fingerprint {
 	addFiles(h, f.trust, 2)
 	if name := f.connectionsFile(); name != "" {
 		addFiles(h, name, 0)
+	}
+	if f.firewall != "" {
+		addFiles(h, f.firewall, 0)
 	}
 	return fingerprint(h.Sum(nil))
 }
