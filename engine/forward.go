@@ -8,7 +8,7 @@ import (
 	"causeway/engine/table"
 )
 
-// tableValue and ref convert between what the table holds and link's names.
+// tableValue returns what the table holds for a connection.
 func tableValue(ref link.Ref) table.Value { return table.Value(ref) }
 
 // noPauseTime is how long a destination earns no more pauses after one of its

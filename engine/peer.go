@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -305,9 +304,6 @@ func (p *peer) bodyMax() uint32 {
 type leftError struct{ reason codec.GoodbyeReason }
 
 func (e *leftError) Error() string { return "goodbye: " + e.reason.String() }
-
-// errDead is why a connection without goodbye was ended.
-var errDead = errors.New("nothing was heard for too long")
 
 // unregister takes the peer out of the table and the members, if it is there.
 func (p *peer) unregister() {
