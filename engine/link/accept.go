@@ -154,11 +154,11 @@ func (e *Engine) admit(conn *net.TCPConn, end func(error, time.Duration)) (Pass,
 	if err == nil {
 		return pass, nil
 	}
+	reason := reasonOf(err)
+	e.count(e.failed, reason) // before the close: who sees that finds it counted
+	e.handler.HandshakeFailed(remote, reason, err)
 	_ = conn.SetLinger(0)
 	conn.Close()
-	reason := reasonOf(err)
-	e.count(e.failed, reason)
-	e.handler.HandshakeFailed(remote, reason, err)
 	return nil, err
 }
 
