@@ -46,6 +46,7 @@ type Conn struct {
 	partial     *buf.Buffer // the beginning of a frame
 	partialNeed int         // bytes of it that Config.Cut wants to see
 	partialAt   int64       // when it began, Engine.elapsed
+	partialOn   int64       // when something of it came last
 	rest        *buf.Buffer // plaintext that a pause left
 	restAt      int         // bytes of rest that are used
 	held        *buf.Buffer // ciphertext that a pause left, after rest

@@ -200,6 +200,7 @@ func (c *Conn) sealedPiece(q *fifo[queued], n int, m *mark) {
 		if q == &c.ahead {
 			c.aheadN -= len(first.b.B)
 		}
+		c.loop.engine.handler.Sealed(c, first.b, first.own)
 		buf.Put(q.pop(&c.loop.spareQueued).b)
 		c.sealed = 0
 	}
