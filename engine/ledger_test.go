@@ -88,6 +88,12 @@ func TestLedgerAsks(t *testing.T) {
 		t.Error("asks twice")
 	}
 	l.cover(askFrames)
+	if l.due() {
+		t.Error("asks at once after an answer")
+	}
+	for range askFrames {
+		l.add(f, 100)
+	}
 	if !l.due() {
 		t.Error("does not ask again")
 	}
