@@ -86,11 +86,10 @@ func (p *peer) keepAlive(k *codec.KeepAlive) {
 // cover notes that the peer says to have received n frames in all; false: it
 // can't be, and the peer is left.
 func (p *peer) cover(n uint64) bool {
-	if n < p.covered || n > p.ledger.sealed {
-		p.leave(codec.GoodbyeProtocol, fmt.Sprintf("received went from %d to %d, of at most %d frames sent", p.covered, n, p.ledger.sealed))
+	if n < p.ledger.covered || n > p.ledger.sealed {
+		p.leave(codec.GoodbyeProtocol, fmt.Sprintf("received went from %d to %d, of at most %d frames sent", p.ledger.covered, n, p.ledger.sealed))
 		return false
 	}
-	p.covered = n
 	p.ledger.cover(n)
 	return true
 }
@@ -197,7 +196,7 @@ func (p *peer) goodbye(g *codec.Goodbye) {
 // what it has received until that is all, or its time is over.
 func (p *peer) part() {
 	now := p.loop.link.Now()
-	if now.Before(p.partBy) && (p.conn.QueuedBytes() > 0 || p.ledger.head < p.ledger.sealed) {
+	if now.Before(p.partBy) && (p.conn.QueuedBytes() > 0 || p.ledger.covered < p.ledger.sealed) {
 		if !p.ledger.waits() {
 			p.ask()
 		}

@@ -10,20 +10,21 @@ import (
 // to have received (PROTOCOL.md section 5.2): what nobody can tell the fate of if
 // the connection ends now. It has the order in which the peer gets them.
 //
-//	1 … head │ head+1 … sealed
-//	         │ on the way
+//	1 … covered │ covered+1 … head │ head+1 … sealed
+//	            │ forgotten        │ listed
 //
 // Bound: ledgerMax frames. A peer that is asked has to answer for what it has
 // received long before that, see due; one that reads and does not answer has its
 // oldest frames forgotten: they are counted at the end, and no sender is told.
 type ledger struct {
-	ring   []onTheWay // a power of two, or nil; the frame n is at n-1 of it
-	head   uint64
-	sealed uint64
-	word   uint64 // sealed when the last question or answer was
-	bytes  int    // of frames sealed since then
-	asked  uint64 // up to where the last question's answer will cover
-	since  time.Time
+	ring    []onTheWay // a power of two, or nil; the frame n is at n-1 of it
+	head    uint64
+	sealed  uint64
+	covered uint64 // what the peer has said to have received
+	word    uint64 // sealed when the last question or answer was
+	bytes   int    // of frames sealed since then
+	asked   uint64 // up to where the last question's answer will cover
+	since   time.Time
 }
 
 // onTheWay is one frame; the zero value is one of this router's own.
@@ -80,8 +81,9 @@ func (l *ledger) resize(n int) (grown int) {
 
 // cover notes that the peer has received n frames; n is at most sealed.
 func (l *ledger) cover(n uint64) {
-	if n > l.head {
-		l.head, l.word, l.bytes, l.since = n, l.sealed, 0, time.Time{}
+	if n > l.covered {
+		l.covered, l.word, l.bytes, l.since = n, l.sealed, 0, time.Time{}
+		l.head = max(l.head, n)
 	}
 }
 
@@ -101,13 +103,13 @@ func (l *ledger) due() bool {
 }
 
 // waits tells whether a question is outstanding.
-func (l *ledger) waits() bool { return l.asked > l.head }
+func (l *ledger) waits() bool { return l.asked > l.covered }
 
 // dueAt is due for time: some frame has been on the way for askAfter. It is
 // called from time to time.
 func (l *ledger) dueAt(now time.Time) bool {
 	switch {
-	case l.head == l.sealed || l.waits():
+	case l.covered == l.sealed || l.waits():
 		l.since = time.Time{}
 	case l.since.IsZero():
 		l.since = now

@@ -81,7 +81,7 @@ func TestLedgerAsks(t *testing.T) {
 		t.Error("does not ask for the number of frames")
 	}
 	l.ask()
-	for range 2 * askFrames {
+	for range 2 * ledgerMax { // and forgets
 		l.add(f, 100)
 	}
 	if l.due() {

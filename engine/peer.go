@@ -50,8 +50,7 @@ type peer struct {
 	waitsFor link.Ref  // a full destination that the ring's head is for; 0: none
 	waitsAt  time.Time // since when
 	received uint64    // frames other than link control that were cut
-	covered  uint64    // what the peer has said to have received
-	ledger   ledger    // what it was sent since
+	ledger   ledger    // what it was sent and has not said to have received
 	partBy   time.Time // when parting: the end of its patience
 	badSigs  bucket
 	member   *member // once open
@@ -362,7 +361,7 @@ func (p *peer) endLedger(lost int) {
 		}
 	}
 	told := 0
-	forgotten := p.ledger.head - p.covered
+	forgotten := p.ledger.head - p.ledger.covered
 	l.count.unconfirmed.Add(forgotten)
 	p.ledger.end(lost, func(f onTheWay, lost bool) {
 		reason := codec.NoticeUnconfirmed
