@@ -274,8 +274,14 @@ func TestAStalledRecipientIsDisconnectedAndItsSendersTold(t *testing.T) {
 	r, addr := startRouter(t, func(c *Config) { c.StallTimeout, c.QueueHigh = 500*time.Millisecond, 64<<20 }, d)
 	a, b := connect(t, addr, d.node("a")), connect(t, addr, d.node("b"))
 	const frames, read = 2000, 20
-	for range frames {
+	for n := range frames {
+		if n == read {
+			b.sync() // says what it has received, and reads no more
+		}
 		a.send(a.frame(b.id.Peer.Address, codec.CategoryApplication, make([]byte, 8000)))
+		if n < read {
+			b.next()
+		}
 	}
 	told := map[codec.NoticeReason]uint64{}
 	listen := func() { // the slower this machine, the earlier notices come
@@ -285,10 +291,6 @@ func TestAStalledRecipientIsDisconnectedAndItsSendersTold(t *testing.T) {
 		}
 	}
 	listen()
-	for range read {
-		b.next()
-	}
-	b.say(&codec.KeepAlive{Received: read})
 	waitFor(t, "the recipient is gone", func() bool { return r.table.Len() == 1 })
 	waitFor(t, "its queue is dissolved", func() bool { return r.Counts().InFlight == 0 })
 	waitFor(t, "the sender has been told", func() bool {
