@@ -55,11 +55,13 @@ type Conn struct {
 	waitSeq     uint32
 
 	// home loop: output
-	blocked bool // the kernel takes no more for now
-	watched bool // in W
-	queue   fifo[queued]
-	ahead   fifo[queued] // goes before queue
-	aheadN  int          // bytes of frames in it
+	blocked  bool // the kernel takes no more for now
+	watched  bool // in W
+	queue    fifo[queued]
+	ahead    fifo[queued] // goes before queue
+	aheadN   int          // bytes of frames in it
+	unsealed int          // bytes of frames in both, less those of the first that are sealed
+	hot      bool         // in Loop.hot
 
 	lastQueued bool          // an OwnLast frame is in queue, or was
 	sealing    *fifo[queued] // whose first frame is sealed in part
