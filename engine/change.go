@@ -184,6 +184,7 @@ var limits = []struct {
 	{"max-ttl", false, func(c *Config) string { return fmt.Sprint(c.TTLMax) }},
 	{"pause-max", false, func(c *Config) string { return c.PauseMax.String() }},
 	{"stall-timeout", false, func(c *Config) string { return c.StallTimeout.String() }},
+	{"hold-timeout", false, func(c *Config) string { return max(c.HoldTimeout, 0).String() }},
 	{"hello-timeout", false, func(c *Config) string { return c.HelloTimeout.String() }},
 	{"max-bad-signatures", false, func(c *Config) string { return fmt.Sprint(c.BadSignatures) }},
 	{"require-aes-gcm", false, func(c *Config) string { return fmt.Sprint(c.RequireAESGCM) }},

@@ -19,9 +19,12 @@ const (
 	HelloTimeoutDefault  = 5 * time.Second
 	PauseMaxDefault      = 250 * time.Millisecond
 	StallTimeoutDefault  = 20 * time.Second
+	HoldTimeoutDefault   = 5 * time.Second
 	PartialMaxDefault    = 256 << 20
 	QueueHighDefault     = 4 << 20
 	BadSignaturesDefault = 100
+
+	holdTimeoutMax = time.Minute // frames must not be late when they go on
 
 	HandshakeTimeoutDefault = 10 * time.Second
 	HandshakesMaxDefault    = 256
@@ -47,6 +50,7 @@ type Config struct {
 	QueueLow         int           // bytes at which they are read again; a quarter of QueueHigh
 	PauseMax         time.Duration // longest pause before frames are dropped instead; 250 ms
 	StallTimeout     time.Duration // a recipient whose oldest queued frame is older is disconnected; 20 s
+	HoldTimeout      time.Duration // frames for an address that has just left wait so long for it to come back, at most 1 min; negative: they don't; 5 s
 	PartialMax       int           // bytes of half-received frames in all; beyond it the slowest connection is ended; 256 MiB
 	KeepAlive        time.Duration // 10 s
 	DeadAfter        time.Duration // 25 s
@@ -85,6 +89,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.QueueLow, c.QueueHigh/4)
 	setDefault(&c.PauseMax, PauseMaxDefault)
 	setDefault(&c.StallTimeout, StallTimeoutDefault)
+	setDefault(&c.HoldTimeout, HoldTimeoutDefault)
 	setDefault(&c.PartialMax, PartialMaxDefault)
 	setDefault(&c.KeepAlive, codec.KeepAliveDefault)
 	setDefault(&c.DeadAfter, codec.DeadAfterDefault)
@@ -113,6 +118,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("engine: the version cutoff has %d bytes and may have %d", len(c.VersionCutoff), codec.HelloSoftwareMax)
 	case c.SkewMax < 0 || c.HelloTimeout < 0 || c.PauseMax < 0 || c.StallTimeout < 0 || c.PartialMax < 0 || c.BadSignatures < 0:
 		return errors.New("engine: times and limits must not be negative")
+	case c.HoldTimeout > holdTimeoutMax:
+		return fmt.Errorf("engine: hold timeout %v is above %v", c.HoldTimeout, holdTimeoutMax)
 	case c.BodyMax > codec.BodyMaxLimit:
 		return fmt.Errorf("engine: largest body %d is above %d bytes", c.BodyMax, codec.BodyMaxLimit)
 	case c.KeepAlive < codec.KeepAliveMin || c.KeepAlive > codec.KeepAliveMax:

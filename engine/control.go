@@ -156,6 +156,7 @@ func (p *peer) register() {
 	if old != 0 {
 		p.router.loops[old.Loop()].replace(old, p.conn.Remote())
 	}
+	p.router.comesBack(p.address())
 }
 
 // replace says goodbye to the connection ref of this loop, whose address has
@@ -178,7 +179,7 @@ func (p *peer) goodbye(g *codec.Goodbye) {
 		return
 	}
 	p.loop.payNotices()
-	p.unregister()
+	p.unregister(true)
 	now := p.loop.link.Now()
 	p.phase, p.partBy = phaseParting, p.router.leaveBy(now)
 	if by := now.Add(g.ReadFor); by.Before(p.partBy) {

@@ -20,7 +20,13 @@ const noPauseTime = time.Minute
 func (p *peer) route(f codec.Raw) bool {
 	l := p.loop
 	to, reason := p.decide(f)
+	var awaited *withdrawal
+	if reason == dropNoRoute || reason == dropNone && to != 0 {
+		awaited = l.awaited(f.Recipient(), to != 0)
+	}
 	switch {
+	case awaited != nil:
+		p.wait(awaited, f)
 	case reason != dropNone:
 		p.refuse(reason, f)
 	case to == 0:
@@ -33,10 +39,27 @@ func (p *peer) route(f codec.Raw) bool {
 	case l.link.Full(to):
 		p.refuse(dropQueueFull, f)
 	default:
-		f.SetTTL(min(f.TTL(), p.router.state().config.TTLMax) - 1)
+		p.spend(f)
 		l.forward(to, p.ring.Pop())
 	}
 	return true
+}
+
+// spend lowers the TTL of f, which is forwarded.
+func (p *peer) spend(f codec.Raw) {
+	f.SetTTL(min(f.TTL(), p.router.state().config.TTLMax) - 1)
+}
+
+// wait lets the ring's head, f, wait for its recipient, or drops it when there is
+// no room.
+func (p *peer) wait(of *withdrawal, f codec.Raw) {
+	b, _ := p.ring.Head()
+	if !p.loop.hold(f.Recipient(), of, b) {
+		p.refuse(dropQueueFull, f)
+		return
+	}
+	p.spend(f)
+	p.ring.Pop()
 }
 
 // tooLarge tells whether f is larger than its recipient takes: it would close

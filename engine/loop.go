@@ -29,7 +29,9 @@ type loop struct {
 	waiting   map[*peer]struct{} // their ring's head waits for room
 	leftovers map[*peer]struct{} // gone, and their ring still has frames
 	noPause   map[link.Ref]time.Time
-	telling   []*peer // whom something is to be told
+	rooms     map[codec.Address]*room // frames for who has just left; none is empty
+	draining  bool                    // the router stops
+	telling   []*peer                 // whom something is to be told
 	looked    time.Time
 	expires   time.Time // when the first certificate of a connection ends; zero: none
 
@@ -43,6 +45,7 @@ func newLoop(r *Router) *loop {
 		waiting:   make(map[*peer]struct{}),
 		leftovers: make(map[*peer]struct{}),
 		noPause:   make(map[link.Ref]time.Time),
+		rooms:     make(map[codec.Address]*room),
 	}
 }
 
@@ -91,25 +94,32 @@ func (l *loop) owe(d *domain, reason dropReason, f codec.Raw) {
 }
 
 // undeliverable takes b, which no longer reaches the connection `to`. When the
-// recipient has connected anew it goes there.
+// recipient has connected anew it goes there; when it may still do so it waits.
 func (l *loop) undeliverable(to link.Ref, b *buf.Buffer) {
 	r := l.router
 	f := codec.Raw(b.B)
-	s := r.state()
-	if _, own := s.own[f.Sender()]; own { // made here
+	if _, own := r.state().own[f.Sender()]; own { // made here
 		buf.Put(b)
 		return
 	}
-	if now := link.Ref(r.table.Lookup(f.Recipient())); now != 0 && now != to && !l.link.Full(now) && !tooLarge(f, l.link.FrameMax(now)) {
+	a := f.Recipient()
+	now := link.Ref(r.table.Lookup(a))
+	if now == to {
+		if c := l.link.Conn(to); c != nil { // it takes no more, and is about to be closed
+			peerOf(c).unregister(true)
+			now = link.Ref(r.table.Lookup(a))
+		}
+	}
+	of := l.awaited(a, now != 0)
+	switch {
+	case of != nil && l.hold(a, of, b):
+	case of != nil:
+		l.giveUp(dropQueueFull, b)
+	case now != 0 && now != to && !l.link.Full(now) && !tooLarge(f, l.link.FrameMax(now)):
 		l.forward(now, b)
-		return
+	default:
+		l.giveUp(dropRecipientGone, b)
 	}
-	if d := s.byPrefix[f.Sender().Prefix()]; d != nil {
-		l.owe(d, dropRecipientGone, f)
-	} else {
-		l.count.unnoticed.Add(1) // its domain is no longer served
-	}
-	l.drop(dropRecipientGone, b)
 }
 
 // turnEnd pays per batch what the frames of this turn have caused.
@@ -137,6 +147,7 @@ func (l *loop) tick(now time.Time) {
 			delete(l.leftovers, p)
 		}
 	}
+	l.settleRooms(now)
 	l.tellSome()
 	if !l.expires.IsZero() && now.After(l.expires) {
 		l.expire(now)
@@ -151,6 +162,9 @@ func (l *loop) tick(now time.Time) {
 // lookAll looks at each connection, and at what else has had its time.
 func (l *loop) lookAll(now time.Time) {
 	l.book.payAll(now, l)
+	if l.link.Index() == 0 {
+		l.router.withdrawn.forget(now)
+	}
 	for ref, until := range l.noPause {
 		if now.After(until) {
 			delete(l.noPause, ref)

@@ -277,7 +277,7 @@ func (p *peer) leaveBy(reason codec.GoodbyeReason, text string, by time.Time) {
 		return
 	}
 	p.loop.router.log.Debug("leaving a connection", "peer", p.id.URI(), "remote", p.conn.Remote(), "reason", reason.String(), "text", text)
-	p.unregister()
+	p.unregister(false)
 	p.say(&codec.Goodbye{Reason: reason, Text: shortened(text), Received: p.received})
 	p.phase = phaseLeaving
 	p.conn.FinishOnLoop(&leftError{reason}, by)
@@ -308,13 +308,13 @@ type leftError struct{ reason codec.GoodbyeReason }
 func (e *leftError) Error() string { return "goodbye: " + e.reason.String() }
 
 // unregister takes the peer out of the table and the members, if it is there.
-func (p *peer) unregister() {
+// hold: frames for it wait for it to come back.
+func (p *peer) unregister(hold bool) {
 	if p.member == nil {
 		return
 	}
-	r := p.router
-	r.table.Clear(p.address(), tableValue(p.conn.Ref()))
-	now, keep := p.loop.link.Now(), r.state().config.SkewMax
+	p.withdraw(hold)
+	now, keep := p.loop.link.Now(), p.router.state().config.SkewMax
 	p.domain.members.leave(p.member)
 	for _, c := range p.certs {
 		p.domain.members.release(c.id, now, keep)
@@ -382,7 +382,7 @@ func (p *peer) endLedger(lost int) {
 // gone is the last event of the connection. What it had sent before is still
 // forwarded, but no longer waits for room.
 func (p *peer) gone(lost int) {
-	p.unregister()
+	p.unregister(true)
 	p.phase = phaseClosed
 	p.endLedger(lost)
 	delete(p.loop.waiting, p)

@@ -27,12 +27,13 @@ type Router struct {
 
 	lookEvery time.Duration
 
-	table    *table.Table
-	pool     *verify.Pool
-	link     *link.Engine
-	gate     *gate.Gate
-	loops    []*loop
-	observed verifyObserver
+	table     *table.Table
+	withdrawn *withdrawals
+	pool      *verify.Pool
+	link      *link.Engine
+	gate      *gate.Gate
+	loops     []*loop
+	observed  verifyObserver
 
 	started  atomic.Bool // all of the above is set; loops may turn before
 	current  atomic.Pointer[state]
@@ -57,7 +58,7 @@ func Start(c Config) (*Router, error) {
 		return nil, err
 	}
 	r := &Router{
-		config: c, log: c.Logger, table: table.New(), reloads: newReloads(time.Now()),
+		config: c, log: c.Logger, table: table.New(), withdrawn: newWithdrawals(time.Now()), reloads: newReloads(time.Now()),
 		lookEvery: max(lookEveryMin, min(lookEveryMax, c.KeepAlive/4)),
 	}
 	first, err := newState(r, c, nil, time.Now())
@@ -173,9 +174,16 @@ func (r *Router) leaveBy(now time.Time) time.Time {
 	return now.Add(leaveTime)
 }
 
-// sweep drops what the rings of closed connections still hold. The loop has
-// stopped.
+// sweep drops what the rings of closed connections and the rooms still hold. The
+// loop has stopped.
 func (l *loop) sweep() {
+	for a, room := range l.rooms {
+		delete(l.rooms, a)
+		for _, b := range room.frames {
+			l.router.withdrawn.giveBack(room.of, int64(cap(b.B)))
+			l.drop(dropShutdown, b)
+		}
+	}
 	for p := range l.leftovers {
 		for p.ring.Len() > 0 {
 			l.drop(dropShutdown, p.ring.Pop())
