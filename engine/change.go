@@ -185,6 +185,7 @@ var limits = []struct {
 	{"pause-max", false, func(c *Config) string { return c.PauseMax.String() }},
 	{"stall-timeout", false, func(c *Config) string { return c.StallTimeout.String() }},
 	{"hold-timeout", false, func(c *Config) string { return max(c.HoldTimeout, 0).String() }},
+	{"drain-to", false, func(c *Config) string { return strings.Join(c.DrainTo, " ") }},
 	{"hello-timeout", false, func(c *Config) string { return c.HelloTimeout.String() }},
 	{"max-bad-signatures", false, func(c *Config) string { return fmt.Sprint(c.BadSignatures) }},
 	{"require-aes-gcm", false, func(c *Config) string { return fmt.Sprint(c.RequireAESGCM) }},

@@ -62,6 +62,7 @@ type Config struct {
 	IdleTimeout      time.Duration // nodes that send nothing but link control for so long are left; 0: never
 	Firewall         *gate.List    // who may connect; nil: everybody
 	Limits           *gate.Limits  // of connections; nil: gate.DefaultLimits. HandshakesMax is its Handshakes
+	DrainTo          []string      // URLs of other routers, at most 16, that peers are told of when this one stops; its own listeners are left out
 	RequireAESGCM    bool
 	VersionCutoff    string // nodes with an older semantic version are refused; "": none
 	NodeCost         uint16
@@ -130,6 +131,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("engine: low mark %d is not below high mark %d", c.QueueLow, c.QueueHigh)
 	case c.TTLMax < 2:
 		return errors.New("engine: a maximal TTL below 2 forwards nothing")
+	case CheckRouters(c.DrainTo) != nil:
+		return fmt.Errorf("engine: routers to drain to: %w", CheckRouters(c.DrainTo))
 	case c.IdleTimeout < 0:
 		return fmt.Errorf("engine: idle timeout %v is negative", c.IdleTimeout)
 	case c.HandshakesMax < 0 || c.BadSignatures < 0:

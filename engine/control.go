@@ -97,7 +97,7 @@ func (p *peer) cover(n uint64) bool {
 // ready does what has come up elsewhere: verdicts, and a question that is due.
 func (p *peer) ready() {
 	p.drain()
-	if p.phase == phaseOpen && p.ledger.due() {
+	if p.isOpen() && p.ledger.due() {
 		p.ask()
 	}
 }
@@ -124,6 +124,10 @@ func (p *peer) hello(h *codec.Hello, f codec.Raw) {
 		p.leave(codec.GoodbyeVersion, fmt.Sprintf("you run %s; this router takes %s and newer", h.Software, c.VersionCutoff))
 		return
 	}
+	if p.loop.draining {
+		p.leaveDraining()
+		return
+	}
 	if p.adopt(s); p.phase >= phaseLeaving {
 		return // what was good in the handshake is no longer
 	}
@@ -143,16 +147,24 @@ func (p *peer) hello(h *codec.Hello, f codec.Raw) {
 // clock writes a time as errors about clocks show it.
 func clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000 UTC") }
 
-// register makes the peer the one recipient of its address. An older
-// connection of the same address is told that it was replaced.
+// register makes the peer the one recipient of its address.
 func (p *peer) register() {
-	ref := p.conn.Ref()
-	p.member = &member{id: p.id, kind: p.kind, ref: ref}
+	p.member = &member{id: p.id, kind: p.kind, ref: p.conn.Ref()}
 	p.domain.members.join(p.member)
 	for _, c := range p.certs {
 		p.domain.members.hold(c.id)
 	}
-	old := link.Ref(p.router.table.Set(p.address(), tableValue(ref)))
+	if last := p.router.withdrawn.find(p.address()); last != nil && last.bytes.Load() > 0 {
+		p.enterAfter(last)
+		return
+	}
+	p.enter()
+}
+
+// enter puts the peer into the table. An older connection of the same address is
+// told that it was replaced.
+func (p *peer) enter() {
+	old := link.Ref(p.router.table.Set(p.address(), tableValue(p.conn.Ref())))
 	if old != 0 {
 		p.router.loops[old.Loop()].replace(old, p.conn.Remote())
 	}
@@ -181,7 +193,7 @@ func (p *peer) goodbye(g *codec.Goodbye) {
 	p.loop.payNotices()
 	p.unregister(true)
 	now := p.loop.link.Now()
-	p.phase, p.partBy = phaseParting, p.router.leaveBy(now)
+	p.phase, p.drained, p.partBy = phaseParting, drainAnswered, p.router.leaveBy(now)
 	if by := now.Add(g.ReadFor); by.Before(p.partBy) {
 		p.partBy = by
 	}
@@ -217,7 +229,7 @@ func (p *peer) takesAnswers() bool { return p.conn.AheadOnLoop() < answersMax }
 // mayAsk bounds how often a node may ask for certificates and names. Past it
 // requests are left unanswered; libraries ask again.
 func (p *peer) mayAsk() bool {
-	if p.takesAnswers() && p.asked.take(p.loop.link.Now(), asksPerSecond, asksPerSecond) {
+	if p.takesAnswers() && p.requests.take(p.loop.link.Now(), asksPerSecond, asksPerSecond) {
 		return true
 	}
 	p.loop.count.unanswered.Add(1)

@@ -65,6 +65,8 @@ type counters struct {
 	stalled     atomic.Uint64 // nodes disconnected because they did not read
 	paused      atomic.Uint64 // times a node was not read because a queue was full
 	unanswered  atomic.Uint64 // requests beyond a node's rate
+	asked       atomic.Uint64 // peers asked to leave, since this router stops
+	drained     [drainEnds]atomic.Uint64
 	dropped     [dropReasons]atomic.Uint64
 }
 

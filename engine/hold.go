@@ -17,9 +17,9 @@ import (
 //  1. unregister  the address is noted as withdrawn, then leaves the table
 //  2. hold        frames that find no route, or that come back from the ended
 //     connection, go into a room of the loop that has them
-//  3. register    the address is in the table again; each loop is told to empty
-//     its room of it, first the one that had the ended connection, whose frames
-//     are the oldest
+//  3. register    the loop that had the ended connection, whose frames are the
+//     oldest, empties its room; then the address is in the table again, and the
+//     other loops do the same
 //  4. settle      a room's frames go to their recipient, or back to their
 //     senders as notices when the time is over
 //
@@ -179,26 +179,31 @@ func (p *peer) withdraw(hold bool) {
 	r.table.Clear(a, ref)
 }
 
-// comesBack has all loops hand over what waits for an address that is in the
-// table again. What came back from its last connection is the oldest: that loop
-// begins, and the others follow when its frames are on their way, which is at
-// the end of its turn.
-func (r *Router) comesBack(a codec.Address) {
-	x := r.withdrawn.find(a)
-	if x == nil {
-		return
-	}
-	first := r.loops[x.loop.Load()]
-	first.link.Post(func() {
-		first.settle(a)
-		first.link.Post(func() {
-			for _, l := range r.loops {
-				if l != first {
-					l.link.Post(func() { l.settle(a) })
+// enterAfter makes the peer a recipient when what came back from its address's
+// last connection is on the way to it: that is the oldest of what waits.
+func (p *peer) enterAfter(last *withdrawal) {
+	l, a, ref := p.router.loops[last.loop.Load()], p.address(), p.conn.Ref()
+	l.link.Post(func() {
+		l.settleTo(a, ref)
+		l.link.Post(func() { // a turn later, so after those frames
+			p.loop.link.Post(func() {
+				if p.member != nil {
+					p.enter()
 				}
-			}
+			})
 		})
 	})
+}
+
+// comesBack has all loops hand over what waits for an address that is in the
+// table again.
+func (r *Router) comesBack(a codec.Address) {
+	if r.withdrawn.find(a) == nil {
+		return
+	}
+	for _, l := range r.loops {
+		l.link.Post(func() { l.settle(a) })
+	}
 }
 
 // awaited returns the withdrawal that a frame for the address has to wait for
@@ -240,14 +245,22 @@ func (l *loop) hold(a codec.Address, of *withdrawal, b *buf.Buffer) bool {
 // settle hands over what waits for the address, if it is back, and gives it up
 // when its time is over.
 func (l *loop) settle(a codec.Address) {
-	r, room := l.router, l.rooms[a]
-	to := link.Ref(r.table.Lookup(a))
-	if room == nil || to == 0 && !l.draining && !r.withdrawn.over(room.of, l.link.Now()) {
+	to := link.Ref(l.router.table.Lookup(a))
+	if room := l.rooms[a]; room != nil && (to != 0 || l.draining || l.router.withdrawn.over(room.of, l.link.Now())) {
+		l.settleTo(a, to)
+	}
+}
+
+// settleTo hands over what waits for the address to its connection `to`; 0: to
+// nobody.
+func (l *loop) settleTo(a codec.Address, to link.Ref) {
+	room := l.rooms[a]
+	if room == nil {
 		return
 	}
 	delete(l.rooms, a)
 	for _, b := range room.frames {
-		r.withdrawn.giveBack(room.of, int64(cap(b.B)))
+		l.router.withdrawn.giveBack(room.of, int64(cap(b.B)))
 		switch {
 		case to == 0:
 			l.giveUp(dropNoRoute, b)

@@ -218,11 +218,11 @@ func (p *peer) look(now time.Time) {
 	if n.BytesOut != p.spoken {
 		p.spoken, p.spokeAt = n.BytesOut, now
 	}
-	if p.owesAnswer && p.phase == phaseOpen && p.takesAnswers() {
+	if p.owesAnswer && p.isOpen() && p.takesAnswers() {
 		p.owesAnswer = false
 		p.say(&codec.KeepAlive{Received: p.decided()})
 	}
-	if p.phase == phaseOpen && p.ledger.dueAt(now) {
+	if p.isOpen() && p.ledger.dueAt(now) {
 		p.ask()
 	}
 	if grown := p.ledger.release(); grown != 0 {

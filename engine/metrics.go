@@ -56,6 +56,7 @@ func (r *Router) AddMetrics(m *admin.Metrics) {
 	r.addLinkMetrics(m)
 	r.addStateMetrics(m)
 	r.addReloadMetrics(m)
+	r.addDrainMetrics(m)
 }
 
 func counter(m *admin.Metrics, name, help string, read func() float64) {
@@ -100,6 +101,10 @@ func (r *Router) addFrameMetrics(m *admin.Metrics) {
 	})
 	gauge(m, "causeway_frames_in_flight", "Frames cut and not yet forwarded, consumed or dropped.",
 		func() float64 { return float64(r.Counts().InFlight) })
+	gauge(m, "causeway_waiting_frames", "Frames in flight that wait for a recipient that has just left.",
+		func() float64 { return float64(r.withdrawn.frames.Load()) })
+	gauge(m, "causeway_waiting_bytes", "Memory of those frames.",
+		func() float64 { return float64(r.withdrawn.bytes.Load()) })
 	counter(m, "causeway_frames_unconfirmed_total", "Forwarded frames whose recipient's connection ended before it had said to have received them.",
 		func() float64 { return float64(r.Counts().Unconfirmed) })
 	gauge(m, "causeway_ledger_bytes", "Memory that lists the forwarded frames which recipients have not confirmed.",

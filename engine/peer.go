@@ -18,11 +18,12 @@ import (
 type phase uint8
 
 const (
-	phaseHello   phase = iota // waiting for a hello that is accepted
-	phaseOpen                 // frames flow
-	phaseParting              // the peer said goodbye, and says what it still receives
-	phaseLeaving              // goodbye was said; what still comes is dropped
-	phaseClosed               // the connection is gone; what the ring holds is still forwarded
+	phaseHello    phase = iota // waiting for a hello that is accepted
+	phaseOpen                  // frames flow
+	phaseDraining              // the same; the peer was asked to leave and has not answered
+	phaseParting               // the peer said goodbye, and says what it still receives
+	phaseLeaving               // goodbye was said; what still comes is dropped
+	phaseClosed                // the connection is gone; what the ring holds is still forwarded
 )
 
 // leaveTime bounds how long a connection that was told goodbye is kept to hand
@@ -57,11 +58,14 @@ type peer struct {
 	kind     string
 	software string
 	echoes   bucket
-	asked    bucket // certificate and name requests
+	requests bucket // certificate and name requests
 	pokes    bucket // keep-alives that ask for an answer
 	notices  bucket // notices that it sends
 	renewals bucket
 	tells    outline
+
+	asked   bool     // to leave, since this router stops
+	drained drainEnd // how that ends
 
 	owesAnswer bool // to a keep-alive that asked for one
 
@@ -174,7 +178,7 @@ func (p *peer) frame(b *buf.Buffer) {
 		l.drop(reason, b)
 		return
 	}
-	if control && p.phase == phaseOpen && codec.IsRenewal(f.Body()) {
+	if control && p.isOpen() && codec.IsRenewal(f.Body()) {
 		p.renewalFrame(b)
 		return
 	}
@@ -216,6 +220,9 @@ func (p *peer) early(f codec.Raw, control bool) dropReason {
 	}
 	return dropNone
 }
+
+// isOpen tells whether frames flow.
+func (p *peer) isOpen() bool { return p.phase == phaseOpen || p.phase == phaseDraining }
 
 func (p *peer) address() codec.Address { return p.id.Address }
 
@@ -278,8 +285,12 @@ func (p *peer) leaveBy(reason codec.GoodbyeReason, text string, by time.Time) {
 	}
 	p.loop.router.log.Debug("leaving a connection", "peer", p.id.URI(), "remote", p.conn.Remote(), "reason", reason.String(), "text", text)
 	p.unregister(false)
-	p.say(&codec.Goodbye{Reason: reason, Text: shortened(text), Received: p.received})
-	p.phase = phaseLeaving
+	last := &codec.Goodbye{Reason: reason, Text: shortened(text), Received: p.decided()}
+	if p.loop.draining && reason == codec.GoodbyeDraining {
+		last.Routers = p.otherRouters()
+	}
+	p.say(last)
+	p.phase, p.drained = phaseLeaving, drainEnded
 	p.conn.FinishOnLoop(&leftError{reason}, by)
 }
 
@@ -385,6 +396,7 @@ func (p *peer) gone(lost int) {
 	p.unregister(true)
 	p.phase = phaseClosed
 	p.endLedger(lost)
+	p.drainGone()
 	delete(p.loop.waiting, p)
 	p.waitsFor = 0
 	p.closed.Store(true)

@@ -24,7 +24,7 @@ type Peer struct {
 	Address        string    `json:"address"`
 	Domain         string    `json:"domain"`
 	Remote         string    `json:"remote"`
-	State          string    `json:"state"` // hello, open, leaving
+	State          string    `json:"state"` // hello, open, draining, leaving
 	Kind           string    `json:"kind"`
 	Software       string    `json:"software"`
 	CertificateEnd time.Time `json:"certificateEnd"`
@@ -111,7 +111,7 @@ func (l *loop) describe(ctx context.Context, to chan<- []Peer) {
 }
 
 // phaseNames are the values of Peer.State.
-var phaseNames = [...]string{phaseHello: "hello", phaseOpen: "open", phaseParting: "parting", phaseLeaving: "leaving", phaseClosed: "closed"}
+var phaseNames = [...]string{phaseHello: "hello", phaseOpen: "open", phaseDraining: "draining", phaseParting: "parting", phaseLeaving: "leaving", phaseClosed: "closed"}
 
 func (p *peer) describe() Peer {
 	now := p.loop.link.Now()

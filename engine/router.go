@@ -45,8 +45,10 @@ type Router struct {
 	closeOnce sync.Once
 	closeErr  error
 
+	drains drain
+
 	mu        sync.Mutex
-	listeners []*link.Listener
+	listeners []listening
 	closing   bool
 	closeBy   time.Time // when closing: the end of Close's context, if it has one
 }
@@ -61,6 +63,7 @@ func Start(c Config) (*Router, error) {
 		config: c, log: c.Logger, table: table.New(), withdrawn: newWithdrawals(time.Now()), reloads: newReloads(time.Now()),
 		lookEvery: max(lookEveryMin, min(lookEveryMax, c.KeepAlive/4)),
 	}
+	r.drains.empty = make(chan struct{}, 1)
 	first, err := newState(r, c, nil, time.Now())
 	if err != nil {
 		return nil, err
@@ -112,7 +115,7 @@ func (r *Router) Listen(hostPort string) (net.Addr, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.listeners = append(r.listeners, l)
+	r.listeners = append(r.listeners, listening{hostPort, l})
 	return l.Addr(), nil
 }
 
@@ -129,16 +132,24 @@ func (r *Router) Ready() error {
 	return nil
 }
 
-// Close stops accepting, says goodbye to all peers, hands over what is queued
-// for them, and ends everything. When ctx ends first, the rest is dropped; the
-// frames are counted, and the error tells. No goroutine of the router is left.
-// Later calls wait for the first and return the same.
+// Close stops accepting and drains (PROTOCOL.md section 5.3): it asks all peers
+// to leave, and goes on forwarding until each has said goodbye and got what is
+// queued for it. Then, or when ctx is about to end (10 s from now if it has no
+// deadline), it ends everything. What is not handed over by then is dropped; the
+// frames are counted, senders who are still there are told, and the error tells.
+// No goroutine of the router is left. Later calls wait for the first and return
+// the same.
 func (r *Router) Close(ctx context.Context) error {
 	r.closeOnce.Do(func() { r.closeErr = r.close(ctx) })
 	return r.closeErr
 }
 
 func (r *Router) close(ctx context.Context) error {
+	if _, bounded := ctx.Deadline(); !bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, drainDefault)
+		defer cancel()
+	}
 	r.mu.Lock()
 	r.closing = true
 	r.closeBy, _ = ctx.Deadline()
@@ -149,17 +160,15 @@ func (r *Router) close(ctx context.Context) error {
 	for _, l := range listeners {
 		errs = append(errs, l.Close())
 	}
-	for _, l := range r.loops {
-		l.link.Post(func() {
-			l.link.Range(func(c *link.Conn) {
-				peerOf(c).leave(codec.GoodbyeDraining, "this router stops")
-			})
-		})
-	}
-	errs = append(errs, r.link.Close(ctx))
+	r.drains.others = withoutOwn(r.state().config.DrainTo, listeners)
+	r.drain(ctx)
+	unwritten := r.link.Close(ctx) // by itself it may be about goodbyes only
 	r.pool.Close()
 	for _, l := range r.loops {
 		l.sweep()
+	}
+	if err := r.drained(); err != nil {
+		errs = append(errs, err, unwritten)
 	}
 	return errors.Join(errs...)
 }
@@ -229,6 +238,10 @@ func (h handler) Opened(c *link.Conn) {
 	p.loop.endsAt(p.id.NotAfter)
 	p.loop.endsAt(p.domain.grant.NotAfter)
 	p.rates.begin(now)
+	h.r.drains.opened()
+	if p.loop.draining {
+		p.loop.askLater(c.Ref())
+	}
 	if pass, ok := c.Pass().(*gate.Pass); ok && pass.Denied() {
 		p.loop.denyLater(c.Ref())
 	}
@@ -250,6 +263,7 @@ func (h handler) Closed(c *link.Conn, why error, lost int) {
 	p := peerOf(c)
 	h.r.log.Debug("connection closed", "peer", describe(p.id), "remote", c.Remote(), "why", why)
 	p.gone(lost)
+	h.r.drains.closed()
 }
 
 func (h handler) TurnEnd(l *link.Loop) {
