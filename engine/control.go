@@ -33,6 +33,7 @@ func (p *peer) sayAs(m codec.Control, kind link.Kind) {
 // control handles f, a link-control frame with a good signature.
 func (p *peer) control(f codec.Raw) {
 	if p.phase >= phaseLeaving {
+		p.lateAnswer(f)
 		return
 	}
 	m, err := codec.DecodeControl(f.Body())

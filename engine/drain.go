@@ -68,11 +68,11 @@ type drain struct {
 
 	// any goroutine
 	started atomic.Bool
-	open    atomic.Int64  // connections, from the start of the router on
+	open    atomic.Int64  // peers from the start of the router on, until over
 	empty   chan struct{} // capacity 1: open was 0
 }
 
-// opened and closed count a connection. They run on its loop.
+// opened and closed count a peer. They run on its loop.
 func (d *drain) opened() { d.open.Add(1) }
 
 func (d *drain) closed() {
@@ -84,7 +84,7 @@ func (d *drain) closed() {
 	}
 }
 
-// wait waits until there are no connections, or until then.
+// wait waits until there are no peers, or until then.
 func (d *drain) wait(ctx context.Context, until time.Time) {
 	timer := time.NewTimer(time.Until(until))
 	defer timer.Stop()
@@ -111,7 +111,7 @@ func (r *Router) drain(ctx context.Context) {
 	}
 	d.began, d.lostBefore = began, r.lost()
 	d.started.Store(true)
-	r.log.Info("draining", "connections", d.open.Load(), "time", left.Round(time.Millisecond), "others", d.others)
+	r.log.Info("draining", "peers", d.open.Load(), "time", left.Round(time.Millisecond), "others", d.others)
 	r.onLoops((*loop).beginDrain)
 	d.wait(ctx, d.readBy)
 	if d.open.Load() > 0 {
@@ -259,11 +259,30 @@ func (l *loop) lastCall() {
 	l.link.Range(func(c *link.Conn) { peerOf(c).leaveDraining() })
 }
 
-// drainGone counts how the drain of the peer's connection has ended.
-func (p *peer) drainGone() {
+// lateAnswer notes the answer of a peer that has closed its connection before
+// the signature of its goodbye, f, was checked.
+func (p *peer) lateAnswer(f codec.Raw) {
+	if !p.asked || p.phase != phaseClosed || p.drained != drainClosed {
+		return
+	}
+	if m, err := codec.DecodeControl(f.Body()); err == nil {
+		if _, ok := m.(*codec.Goodbye); ok {
+			p.drained = drainAnswered
+		}
+	}
+}
+
+// over is for the time from which on the peer is gone and all that it had sent is
+// decided on.
+func (p *peer) over() {
+	if p.isOver {
+		return
+	}
+	p.isOver = true
 	if p.asked {
 		p.loop.count.drained[p.drained].Add(1)
 	}
+	p.router.drains.closed()
 }
 
 // CheckRouters tells what is wrong with URLs of other routers for Config.DrainTo.

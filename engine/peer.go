@@ -66,6 +66,7 @@ type peer struct {
 
 	asked   bool     // to leave, since this router stops
 	drained drainEnd // how that ends
+	isOver  bool
 
 	owesAnswer bool // to a keep-alive that asked for one
 
@@ -252,6 +253,9 @@ func (p *peer) drain() {
 			p.conn.ResumeOnLoop()
 		}
 	}
+	if p.phase == phaseClosed && p.ring.Len() == 0 {
+		p.over()
+	}
 }
 
 func (p *peer) badSignature(b *buf.Buffer, control bool) {
@@ -396,7 +400,6 @@ func (p *peer) gone(lost int) {
 	p.unregister(true)
 	p.phase = phaseClosed
 	p.endLedger(lost)
-	p.drainGone()
 	delete(p.loop.waiting, p)
 	p.waitsFor = 0
 	p.closed.Store(true)

@@ -194,9 +194,13 @@ func (l *loop) sweep() {
 		}
 	}
 	for p := range l.leftovers {
+		if p.ring.Len() == 0 {
+			continue
+		}
 		for p.ring.Len() > 0 {
 			l.drop(dropShutdown, p.ring.Pop())
 		}
+		p.over()
 	}
 }
 
@@ -263,7 +267,6 @@ func (h handler) Closed(c *link.Conn, why error, lost int) {
 	p := peerOf(c)
 	h.r.log.Debug("connection closed", "peer", describe(p.id), "remote", c.Remote(), "why", why)
 	p.gone(lost)
-	h.r.drains.closed()
 }
 
 func (h handler) TurnEnd(l *link.Loop) {

@@ -41,7 +41,8 @@ type serveFlags struct {
 	pprof                        bool
 	limits                       gate.Limits
 	log                          logFlags
-	drain                        time.Duration
+	drain, hold                  time.Duration
+	drainTo                      []string
 	bodyMax, high, low, receive  sizeFlag
 	partial                      sizeFlag
 	engine                       engine.Config
@@ -65,8 +66,9 @@ Changed files of the identity and the trust store are read when they are
 noticed, within two seconds, and at a SIGHUP; what changed is logged. Nobody is
 disconnected by that but those whose certificate is no longer good.
 
-SIGTERM or SIGINT ends it: nodes are told, what is queued is handed over. A
-second SIGINT ends it at once. SIGUSR1 writes what it is doing into a file.`,
+SIGTERM or SIGINT ends it: nodes are told, and served until they have left for
+another router, --drain-timeout at most. A SIGINT during that ends it at once.
+SIGUSR1 writes what it is doing into a file.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
@@ -104,7 +106,9 @@ second SIGINT ends it at once. SIGUSR1 writes what it is doing into a file.`,
 	fl.BoolVar(&f.pprof, "pprof", false, "serve /debug/pprof on the admin port")
 	fl.StringVar(&f.dumpDir, "dump-dir", os.TempDir(), "`DIR` for the file that SIGUSR1 writes; log: the log instead")
 	fl.BoolVar(&f.engine.RequireAESGCM, "require-aes-gcm", false, "refuse other TLS cipher suites")
-	fl.DurationVar(&f.drain, "drain-timeout", drainDefault, "longest time to hand over what is queued when stopped")
+	fl.DurationVar(&f.hold, "hold-timeout", engine.HoldTimeoutDefault, "frames for a node that has just left wait so long for it to come back; 0: they don't")
+	fl.DurationVar(&f.drain, "drain-timeout", drainDefault, "when stopped: longest time for nodes to leave, and to hand over what is queued")
+	fl.StringSliceVar(&f.drainTo, "drain-to", nil, "when stopped: other routers' `URL`s that nodes are told of, at most 16; default: connectTo of the connections file")
 	f.log.add(fl)
 	return cmd
 }
@@ -186,6 +190,9 @@ func (f *serveFlags) complete(cmd *cobra.Command) (listen []string, err error) {
 	}
 	c.BodyMax, c.QueueHigh, c.QueueLow, c.ReceiveBuffer = uint32(f.bodyMax), int(f.high), int(f.low), int(f.receive)
 	c.PartialMax = int(f.partial)
+	if err := f.ending(); err != nil {
+		return nil, usageError{err}
+	}
 	if !cmd.Flags().Changed("queue-low") {
 		c.QueueLow = c.QueueHigh / 4
 	}
@@ -208,6 +215,22 @@ func (f *serveFlags) complete(cmd *cobra.Command) (listen []string, err error) {
 		return nil, err
 	}
 	return f.whereToListen()
+}
+
+// ending checks the flags about the end, of connections and of the router.
+func (f *serveFlags) ending() error {
+	c := &f.engine
+	if f.hold < 0 || f.drain < 0 {
+		return errors.New("--hold-timeout and --drain-timeout must not be negative")
+	}
+	if c.HoldTimeout = f.hold; f.hold == 0 {
+		c.HoldTimeout = -1
+	}
+	if err := engine.CheckRouters(f.drainTo); err != nil {
+		return fmt.Errorf("--drain-to: %w", err)
+	}
+	c.DrainTo = f.drainTo
+	return nil
 }
 
 // connectionsFile returns the connections file's name; empty when none is used.
@@ -249,14 +272,24 @@ func (f *serveFlags) whereToListen() (listen []string, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	if len(c.Connect) > 0 {
-		return nil, fmt.Errorf("%s: connectTo: this version does not connect to other routers; make it []", name)
-	}
 	if len(c.Listen) == 0 {
 		return nil, fmt.Errorf("%s: listenTo is empty: nobody could connect; write for example \"listenTo\": [\"dbw://0.0.0.0:7100\"]", name)
 	}
 	f.engine.NodeCost, f.engine.VersionCutoff = c.NodeCost, c.VersionCutoff
+	if len(f.drainTo) == 0 {
+		if f.engine.DrainTo, err = otherRouters(c.Connect); err != nil {
+			return nil, fmt.Errorf("%s: connectTo: %w", name, err)
+		}
+	}
 	return c.Listen, nil
+}
+
+// otherRouters returns the URLs of host:ports, if they can be named to nodes.
+func otherRouters(hostPorts []string) (urls []string, err error) {
+	for _, hostPort := range hostPorts {
+		urls = append(urls, codec.URLScheme+hostPort)
+	}
+	return urls, engine.CheckRouters(urls)
 }
 
 func (f *serveFlags) logStart(log *slog.Logger) {
@@ -303,6 +336,9 @@ func stop(router *engine.Router, server *admin.Server, within time.Duration) err
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
 	err := router.Close(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("%w; --drain-timeout %v was too short for who did not read", err, within)
+	}
 	if server != nil {
 		end, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
