@@ -65,6 +65,7 @@ type drain struct {
 	began                      time.Time
 	late                       bool // the last call was needed
 	lostBefore, lostBeforeLast uint64
+	unnoticedBefore            uint64
 
 	// any goroutine
 	started atomic.Bool
@@ -109,7 +110,7 @@ func (r *Router) drain(ctx context.Context) {
 	if ctx.Err() != nil {
 		d.readBy = began
 	}
-	d.began, d.lostBefore = began, r.lost()
+	d.began, d.lostBefore, d.unnoticedBefore = began, r.lost(), r.unnoticed()
 	d.started.Store(true)
 	r.log.Info("draining", "peers", d.open.Load(), "time", left.Round(time.Millisecond), "others", d.others)
 	r.onLoops((*loop).beginDrain)
@@ -133,7 +134,7 @@ func (r *Router) drained() error {
 		log = r.log.Warn
 	}
 	log("drained", "took", time.Since(d.began).Round(time.Millisecond), "answered", ends[drainAnswered], "closed", ends[drainClosed],
-		"ended", ends[drainEnded], "late", ends[drainLate], "frames_lost", lost-d.lostBefore)
+		"ended", ends[drainEnded], "late", ends[drainLate], "frames_not_handed_over", lost-d.lostBefore, "frames_unnoticed", r.unnoticed()-d.unnoticedBefore)
 	if n := lost - d.lostBeforeLast; d.late && n > 0 {
 		return fmt.Errorf("engine: %d frames could not be handed over in time: %w", n, context.DeadlineExceeded)
 	}
@@ -145,6 +146,14 @@ func (r *Router) drained() error {
 func (r *Router) lost() (n uint64) {
 	for _, l := range r.loops {
 		n += l.count.dropped[dropRecipientGone].Load() + l.count.dropped[dropShutdown].Load()
+	}
+	return n
+}
+
+// unnoticed returns how many frames were dropped whose senders could not be told.
+func (r *Router) unnoticed() (n uint64) {
+	for _, l := range r.loops {
+		n += l.count.unnoticed.Load()
 	}
 	return n
 }

@@ -300,9 +300,8 @@ func TestTheSendersOfWhatADrainCannotDeliverAreTold(t *testing.T) {
 		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "frames could not be handed over") {
 			t.Errorf("Close: %v", err)
 		}
-		unnoticed := r.sumUint(func(c *counters) uint64 { return c.unnoticed.Load() })
-		if told, dropped := atA.told[codec.NoticeRecipientGone], r.droppedFor(dropRecipientGone); told < frames/10 || uint64(told)+unnoticed != dropped {
-			t.Errorf("%d told, %d not, %d dropped", told, unnoticed, dropped)
+		if told, dropped := atA.told[codec.NoticeRecipientGone], r.droppedFor(dropRecipientGone); told < frames/10 || uint64(told)+r.unnoticed() != dropped {
+			t.Errorf("%d told, %d not, %d dropped", told, r.unnoticed(), dropped)
 		}
 		checkEnds(t, r, map[drainEnd]uint64{drainLate: 2})
 		checkBalance(t, r)

@@ -187,6 +187,11 @@ func (p *peer) frame(b *buf.Buffer) {
 	if !p.router.config.VerifyNone || control {
 		key = p.cert(f.CertID()).key
 	}
+	if control && p.ring.Len() == 0 && codec.IsGoodbye(f.Body()) && key.Verify(f.Signed(), f.Signature()) {
+		// It is acted on before the end of the stream, which may come with it:
+		// that would be the end of the queue.
+		key = nil
+	}
 	before := p.received // frames other than link control that came before this one
 	if !control {
 		before--
