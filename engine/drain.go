@@ -208,14 +208,16 @@ func (l *loop) askLater(ref link.Ref) {
 // askToLeave tells the peer that this router stops, and to say goodbye when it
 // is ready. One without a hello, or without time, is left at once.
 func (p *peer) askToLeave() {
-	d := &p.router.drains
-	left := d.readBy.Sub(p.loop.link.Now()).Truncate(time.Millisecond)
-	if p.phase != phaseOpen || left <= 0 {
+	left := p.router.drains.readBy.Sub(p.loop.link.Now()).Truncate(time.Millisecond)
+	switch {
+	case p.phase == phaseHello || p.phase == phaseOpen && left <= 0:
 		p.leaveDraining()
 		return
+	case p.phase != phaseOpen:
+		return
 	}
-	p.phase, p.asked = phaseDraining, true
-	p.loop.count.asked.Add(1)
+	p.phase, p.askedToLeave = phaseDraining, true
+	p.loop.count.askedToLeave.Add(1)
 	p.say(&codec.Goodbye{Reason: codec.GoodbyeDraining, Text: drainText, Routers: p.otherRouters(), ReadFor: left, Received: p.decided()})
 }
 
@@ -223,9 +225,12 @@ const drainText = "this router stops"
 
 // leaveDraining leaves the peer for good, since this router stops.
 func (p *peer) leaveDraining() {
-	if p.phase < phaseLeaving {
+	if end := drainLate; p.phase < phaseLeaving {
+		if p.phase == phaseParting {
+			end = drainAnswered
+		}
 		p.leave(codec.GoodbyeDraining, drainText)
-		p.drained = drainLate
+		p.drained = end
 	}
 }
 
@@ -236,14 +241,14 @@ func (p *peer) otherRouters() []string {
 	if len(others) < 2 {
 		return others
 	}
-	first := int(p.loop.count.asked.Load()) % len(others)
+	first := int(p.loop.count.askedToLeave.Load()) % len(others)
 	return slices.Concat(others[first:], others[:first])
 }
 
 // stopReading reads nothing more from who has not answered.
 func (l *loop) stopReading() {
 	l.link.Range(func(c *link.Conn) {
-		if peerOf(c).phase < phaseLeaving {
+		if peerOf(c).isOpen() {
 			c.PauseOnLoop()
 		}
 	})
@@ -271,7 +276,7 @@ func (l *loop) lastCall() {
 // lateAnswer notes the answer of a peer that has closed its connection before
 // the signature of its goodbye, f, was checked.
 func (p *peer) lateAnswer(f codec.Raw) {
-	if !p.asked || p.phase != phaseClosed || p.drained != drainClosed {
+	if !p.askedToLeave || p.phase != phaseClosed || p.drained != drainClosed {
 		return
 	}
 	if m, err := codec.DecodeControl(f.Body()); err == nil {
@@ -288,7 +293,7 @@ func (p *peer) over() {
 		return
 	}
 	p.isOver = true
-	if p.asked {
+	if p.askedToLeave {
 		p.loop.count.drained[p.drained].Add(1)
 	}
 	p.router.drains.closed()
@@ -362,7 +367,7 @@ func (r *Router) addDrainMetrics(m *admin.Metrics) {
 	})
 	gauge(m, "causeway_drain_peers", "Peers that were told goodbye by a stopping router and are not gone yet.", func() (n float64) {
 		for _, l := range r.loops {
-			n += float64(l.count.asked.Load())
+			n += float64(l.count.askedToLeave.Load())
 		}
 		for _, ended := range r.drainEnds() {
 			n -= float64(ended)

@@ -64,9 +64,9 @@ type peer struct {
 	renewals bucket
 	tells    outline
 
-	asked   bool     // to leave, since this router stops
-	drained drainEnd // how that ends
-	isOver  bool
+	askedToLeave bool     // since this router stops
+	drained      drainEnd // how that ends
+	isOver       bool
 
 	owesAnswer bool // to a keep-alive that asked for one
 
