@@ -18,7 +18,8 @@ const (
 	stallFactor     = 4               // a router that confirms nothing for so many times DeadAfter is given up
 	deadlineGrain   = 8               // deadlines are moved when an eighth of them has gone by
 	keepAliveShare  = 4               // a keep-alive goes out after 3/4 of the interval announced
-	drainGoodbyeMax = 5 * time.Second // what a draining router grants is used no longer than this
+	drainGoodbyeMax = 5 * time.Second // a draining router is answered by then, whatever it grants
+	drainReadMax    = time.Minute     // and is read no longer than this
 )
 
 // conn is one connection to a router, from its hello on. Its reader and its
@@ -33,7 +34,7 @@ type conn struct {
 	reader *frameReader
 	since  time.Time
 	self   *self     // link control goes under it; the writer's, after start
-	shown  []*self   // announced, and the one of TLS; the writer's
+	shown  []*self   // whose keys the router has been shown; the writer's
 	list   listParts // the reader's
 
 	routerUntil atomic.Int64 // end of the router's newest grant, ns since the Unix epoch
@@ -49,8 +50,8 @@ type conn struct {
 
 	// Guarded by n.out.mu.
 	pend       pending
-	control    []codec.Control       // requests to write
-	announced  map[codec.CertID]bool // the node's certificates that the router knows, or is told of next
+	control    []codec.Control // requests to write
+	announced  []*self         // the node's certificates that the router remembers, or is told of next
 	toAnnounce []*self
 	answerDue  bool           // a keep-alive was asked for
 	bye        *codec.Goodbye // to write next, as the last frame
@@ -61,7 +62,7 @@ type conn struct {
 func newConn(n *Node, url string, raw net.Conn, t *tls.Conn, l *link, s *self) *conn {
 	c := &conn{
 		n: n, url: url, raw: raw, tls: t, link: l, self: s, shown: []*self{s}, since: time.Now(),
-		announced:  map[codec.CertID]bool{s.certID: true},
+		announced:  []*self{s},
 		reader:     newFrameReader(t, uint32(n.cfg.BodyMax), &n.counters.bytesIn),
 		wake:       make(chan struct{}, 1),
 		progress:   make(chan struct{}, 1),
@@ -175,10 +176,12 @@ func (c *conn) wait(done <-chan struct{}, d time.Duration) {
 	}
 }
 
-// finish writes what waits, has it confirmed, says goodbye and ends the
-// connection; all within d and what a goodbye takes.
-func (c *conn) finish(d time.Duration) {
-	t := time.NewTimer(d)
+// finish writes what waits and has it confirmed, for so long, says goodbye, and
+// reads until the router closes or, with all that, the time to read is over or
+// the node is to close.
+func (c *conn) finish(confirmFor, readFor time.Duration) {
+	by := time.Now().Add(readFor)
+	t := time.NewTimer(confirmFor)
 	defer t.Stop()
 	for idle := false; !idle; {
 		c.n.out.mu.Lock()
@@ -198,7 +201,12 @@ func (c *conn) finish(d time.Duration) {
 		break
 	}
 	c.sayGoodbye(codec.GoodbyeDone, "")
-	c.wait(c.ended, goodbyeTimeout) // the router closes; then nothing is lost on the way
+	select { // the router closes; then nothing is lost on the way
+	case <-c.ended:
+	case <-time.After(time.Until(by)):
+	case <-c.n.ctx.Done():
+	}
+	c.wait(c.ended, goodbyeTimeout)
 	c.kill(errSaidGoodbye)
 	<-c.ended
 }

@@ -316,6 +316,9 @@ type NoticeError struct {
 	Recipient codec.Address
 	Frames    []codec.NoticeFrame // of the notice, those that this node remembers to have sent
 	More      uint64              // so many besides, not listed
+	// Ambiguous is More when nobody can tell which they are: more were sent at
+	// that time than the notice counts. Their Sent do not know of it. Else 0.
+	Ambiguous uint64
 }
 
 func (e *NoticeError) Error() string {
