@@ -136,6 +136,14 @@ func (c *conn) request(m codec.Control) bool {
 	return true
 }
 
+// left reports whether nothing more can be asked: this node's goodbye is due, or
+// the connection has died.
+func (c *conn) left() bool {
+	c.n.out.mu.Lock()
+	defer c.n.out.mu.Unlock()
+	return c.bye != nil || c.err != nil
+}
+
 // sealControl makes a whole frame of a message.
 func (c *conn) sealControl(m codec.Control) ([]byte, error) {
 	body, err := codec.AppendControl(nil, m)

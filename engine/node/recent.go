@@ -11,7 +11,7 @@ import (
 // anything that is under way, and most of that is in the kernels' buffers of the
 // recipient's connection: 4 MiB at one end and 6 MiB at the other where Linux
 // is left as it is. That is so many frames with bodies of 40 bytes; of larger
-// ones fewer. A Sent takes 240 bytes, so a node that sends much keeps 16 MiB.
+// ones fewer. A Sent takes 192 bytes, so a node that sends much keeps 14 MB.
 // Compile-time: all that can be unconfirmed is among them.
 const (
 	recentMax = 1 << 16

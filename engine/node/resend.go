@@ -29,6 +29,11 @@ const (
 	resendPauseMax = 500 * time.Millisecond
 )
 
+// resendAheadMax bounds how many notices are risked by going ahead: at once, and
+// then in a second. A router sends one sender about so many, and what it can
+// neither tell nor remember would be taken for delivered.
+const resendAheadMax = 24
+
 // resend is what is known of a frame that was noticed and may be sent again.
 type resend struct {
 	since  time.Time // its first notice
@@ -56,10 +61,13 @@ type resends struct {
 	rand     io.Reader
 	lanes    map[codec.Address]*lane
 	released fifo[*slot] // was behind; goes before the queue
+
+	ahead    float64   // how many may go ahead, of resendAheadMax
+	filledAt time.Time // ahead was
 }
 
 func newResends(patience time.Duration, rand io.Reader) resends {
-	return resends{patience: patience, rand: rand, lanes: make(map[codec.Address]*lane)}
+	return resends{patience: patience, rand: rand, lanes: make(map[codec.Address]*lane), ahead: resendAheadMax}
 }
 
 // noticed makes s wait to be sent again. It returns false when its time is over.
@@ -79,8 +87,9 @@ func (r *resends) noticed(s *Sent, reason codec.NoticeReason, from codec.Address
 		r.lanes[s.To] = l
 	}
 	l.proven = false
-	if !now.Before(l.next) { // one pause for all that are noticed together
+	if !now.Before(l.next) { // all that are noticed together are one notice, and have one pause
 		l.next = now.Add(l.pause.next(r.rand))
+		r.ahead = max(0, r.ahead-1)
 	}
 	s.resend.lane = l
 	at, _ := slices.BinarySearchFunc(l.waiting, s.SendTime, func(s *Sent, t uint64) int { return cmp.Compare(s.SendTime, t) })
@@ -135,13 +144,24 @@ const (
 // run offers to send what may go now. It returns when the next may go; zero: not
 // before something happens.
 func (r *resends) run(now time.Time, send func(*Sent) progress) (next time.Time) {
+	if len(r.lanes) == 0 {
+		return time.Time{}
+	}
+	may := r.mayGoAhead(now)
 	for _, l := range r.lanes {
 		for len(l.waiting) > 0 && (l.proven || l.underway == 0) {
-			if !l.proven && now.Before(l.next) {
-				if next.IsZero() || l.next.Before(next) {
-					next = l.next
+			if !l.proven {
+				due := l.next
+				if may < 1 && due.Before(now.Add(time.Second/resendAheadMax)) {
+					due = now.Add(time.Second / resendAheadMax)
 				}
-				break
+				if now.Before(due) {
+					if next.IsZero() || due.Before(next) {
+						next = due
+					}
+					break
+				}
+				may--
 			}
 			s := l.waiting[0]
 			p := send(s)
@@ -160,6 +180,22 @@ func (r *resends) run(now time.Time, send func(*Sent) progress) (next time.Time)
 		r.close(l.to)
 	}
 	return next
+}
+
+// mayGoAhead returns how many more may go ahead now: if all that are on their way
+// come back there must be room for them.
+func (r *resends) mayGoAhead(now time.Time) float64 {
+	if !r.filledAt.IsZero() {
+		r.ahead = min(resendAheadMax, r.ahead+resendAheadMax*now.Sub(r.filledAt).Seconds())
+	}
+	r.filledAt = now
+	may := r.ahead
+	for _, l := range r.lanes {
+		if !l.proven && l.underway > 0 {
+			may--
+		}
+	}
+	return may
 }
 
 // moved takes note of another connection in use: outcomes on the one before are
