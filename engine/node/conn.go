@@ -54,7 +54,8 @@ type conn struct {
 	announced  []*self         // the node's certificates that the router remembers, or is told of next
 	toAnnounce []*self
 	answerDue  bool           // a keep-alive was asked for
-	bye        *codec.Goodbye // to write next, as the last frame
+	bye        *codec.Goodbye // to write next; after it only answers to keep-alives, or nothing
+	byeOut     bool           // it is written, or being written
 	heard      bool           // a goodbye of the router came
 	err        error          // why it died
 }
@@ -153,7 +154,7 @@ func (c *conn) sealControl(m codec.Control) ([]byte, error) {
 	return c.self.seal(c.n.address, codec.Address(c.link.router.Address), codec.CategoryControl, c.n.out.stamp(), body)
 }
 
-// goodbye returns a last word; the text is cut to what is allowed.
+// goodbye returns a word of parting; the text is cut to what is allowed.
 func (c *conn) goodbye(reason codec.GoodbyeReason, text string) *codec.Goodbye {
 	if len(text) > codec.GoodbyeTextMax {
 		text = text[:codec.GoodbyeTextMax]
@@ -161,12 +162,13 @@ func (c *conn) goodbye(reason codec.GoodbyeReason, text string) *codec.Goodbye {
 	return &codec.Goodbye{Reason: reason, Text: strings.ToValidUTF8(text, ""), Received: c.received.Load()}
 }
 
-// sayGoodbye has the writer write it as the last frame, and waits for that, but
-// not long.
-func (c *conn) sayGoodbye(reason codec.GoodbyeReason, text string) {
+// sayGoodbye has the writer write it, and waits for that, but not long. The
+// connection is read for readFor after that; if that is 0 it is the last frame.
+func (c *conn) sayGoodbye(reason codec.GoodbyeReason, text string, readFor time.Duration) {
 	c.n.out.mu.Lock()
 	if c.bye == nil {
 		c.bye = c.goodbye(reason, text)
+		c.bye.ReadFor = readFor.Truncate(time.Millisecond)
 	}
 	c.wakeWriter()
 	c.n.out.mu.Unlock()
@@ -185,8 +187,8 @@ func (c *conn) wait(done <-chan struct{}, d time.Duration) {
 }
 
 // finish writes what waits and has it confirmed, for so long, says goodbye, and
-// reads until the router closes or, with all that, the time to read is over or
-// the node is to close.
+// reads what the router still has until that says goodbye and closes; or, with
+// all that, the time to read is over, or the node is to close.
 func (c *conn) finish(confirmFor, readFor time.Duration) {
 	by := time.Now().Add(readFor)
 	t := time.NewTimer(confirmFor)
@@ -208,7 +210,7 @@ func (c *conn) finish(confirmFor, readFor time.Duration) {
 		}
 		break
 	}
-	c.sayGoodbye(codec.GoodbyeDone, "")
+	c.sayGoodbye(codec.GoodbyeDone, "", max(time.Until(by), goodbyeTimeout))
 	select { // the router closes; then nothing is lost on the way
 	case <-c.ended:
 	case <-time.After(time.Until(by)):

@@ -22,7 +22,7 @@ func (c *conn) read() {
 			c.n.counters.protocolErrors.Add(1)
 			c.n.out.detach(c, err)
 			reason, _ := goodbyeFor(err)
-			c.sayGoodbye(reason, err.Error())
+			c.sayGoodbye(reason, err.Error(), 0)
 		}
 		c.kill(err)
 		return

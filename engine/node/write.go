@@ -65,9 +65,11 @@ func (c *conn) write() {
 		timer.Reset(interval)
 		signal(c.progress)
 		if turn.bye {
-			_ = c.tls.CloseWrite()
 			close(c.byeWritten)
-			return
+			if turn.last.(*codec.Goodbye).ReadFor == 0 {
+				_ = c.tls.CloseWrite()
+				return
+			}
 		}
 	}
 }
@@ -89,15 +91,19 @@ func (w *writer) collect(silent bool) work {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	var turn work
-	if c.bye != nil {
+	if c.bye != nil && !c.byeOut {
+		c.byeOut = true
 		c.bye.Received = c.received.Load()
 		return work{last: c.bye, bye: true}
 	}
-	turn.control, c.control = c.control, nil
-	if c.answerDue || silent {
+	if c.answerDue || silent && !c.byeOut {
 		turn.control = append(turn.control, &codec.KeepAlive{Received: c.received.Load()})
 		c.answerDue = false
 	}
+	if c.byeOut {
+		return turn
+	}
+	turn.control, c.control = append(turn.control, c.control...), nil
 	clear(w.batch)
 	w.batch = w.batch[:0]
 	if o.writer == c {
