@@ -84,7 +84,7 @@ type Config struct {
 	DialTimeout   time.Duration // for TCP and TLS: 10 s
 	HelloTimeout  time.Duration // for the router's hello: 5 s
 	AnswerTimeout time.Duration // for a router's answer to a lookup: 10 s
-	ResendTime    time.Duration // after a change of router, and of each frame from its first notice on: 5 s
+	ResendTime    time.Duration // after a change of routers, in which noticed frames go again; and of each since its first notice: 5 s
 	CloseTimeout  time.Duration // for Close to get rid of what waits: 5 s
 	BackoffMin    time.Duration // between rounds over Routers, doubled each time: 200 ms
 	BackoffMax    time.Duration // up to: 30 s

@@ -205,7 +205,7 @@ func (n *Node) Router() (r Router, ok bool) {
 // Send signs a message and queues it, and blocks while the queue is full or no
 // router is connected. The body is borrowed until return. Category is 0 or one
 // from 64 on. Messages to one recipient arrive in the order in which Send was
-// called. Errors: ErrPlainNotAllowed, *CategoryError, *BodySizeError,
+// called, as long as neither changes routers. Errors: ErrPlainNotAllowed, *CategoryError, *BodySizeError,
 // *NotConnectedError or *WaitError when ctx ends, and what ended the node.
 func (n *Node) Send(ctx context.Context, to codec.Address, category codec.Category, body []byte) (*Sent, error) {
 	if !n.cfg.Plain {

@@ -136,13 +136,13 @@ func (r *resends) close(to codec.Address) {
 type progress uint8
 
 const (
-	progressNone    progress = iota // no room: it waits on
+	progressNone    progress = iota // no room: it waits on, until the caller has some
 	progressSent                    // under way
 	progressRefused                 // it can't be sent any more
 )
 
-// run offers to send what may go now. It returns when the next may go; zero: not
-// before something happens.
+// run offers to send what may go now. It returns when to call again; zero: when
+// something has happened.
 func (r *resends) run(now time.Time, send func(*Sent) progress) (next time.Time) {
 	if len(r.lanes) == 0 {
 		return time.Time{}
@@ -166,7 +166,7 @@ func (r *resends) run(now time.Time, send func(*Sent) progress) (next time.Time)
 			s := l.waiting[0]
 			p := send(s)
 			if p == progressNone {
-				return now
+				return time.Time{}
 			}
 			l.waiting[0] = nil
 			l.waiting = l.waiting[1:]

@@ -91,6 +91,11 @@ func TestFirstFrameGoesAheadAndTheOthersFollow(t *testing.T) {
 		t.Fatalf("sent %v, wait %v", times(sent), wait)
 	}
 	c.now = c.now.Add(wait)
+	c.off = true
+	if _, wait := c.run(); wait >= 0 {
+		t.Fatalf("is to be called again after %v, and there is no room", wait)
+	}
+	c.off = false
 	c.sends(t, f[0])
 	c.now = c.now.Add(time.Second)
 	c.sends(t) // its outcome is waited for
