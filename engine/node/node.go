@@ -205,8 +205,9 @@ func (n *Node) Router() (r Router, ok bool) {
 // Send signs a message and queues it, and blocks while the queue is full or no
 // router is connected. The body is borrowed until return. Category is 0 or one
 // from 64 on. Messages to one recipient arrive in the order in which Send was
-// called, as long as neither changes routers. Errors: ErrPlainNotAllowed, *CategoryError, *BodySizeError,
-// *NotConnectedError or *WaitError when ctx ends, and what ended the node.
+// called, as long as neither changes routers. Errors: ErrPlainNotAllowed,
+// *CategoryError, *BodySizeError, *NotConnectedError or *WaitError when ctx ends,
+// and what ended the node.
 func (n *Node) Send(ctx context.Context, to codec.Address, category codec.Category, body []byte) (*Sent, error) {
 	if !n.cfg.Plain {
 		return nil, ErrPlainNotAllowed

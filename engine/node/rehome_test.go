@@ -280,6 +280,37 @@ func TestOrderPerRecipientHoldsWhileFramesGoAgain(t *testing.T) {
 	})
 }
 
+// Nothing goes, and nobody spins, while as many frames are unconfirmed as may be.
+func TestFramesGoAgainWhenTheRouterConfirmsOthers(t *testing.T) {
+	inWorld(t, func(w *world) {
+		n, _, s := w.moved()
+		x, y := w.d.node("x").Peer.Address, w.d.node("y").Peer.Address
+		sent := w.send(n, x, "x")
+		f := must(s.next())
+		go func() {
+			for range pendingMax {
+				w.send(n, y, "y")
+			}
+		}()
+		for range pendingMax - 1 {
+			for must(s.next()).Category() == codec.CategoryControl {
+			}
+		}
+		s.notice(f, codec.NoticeNoRoute)
+		time.Sleep(time.Second) // it would go now
+		if st := n.Stats(); st.Resent != 0 || st.WaitingResend != 1 {
+			t.Errorf("%+v", st)
+		}
+		must(0, s.control(&codec.KeepAlive{Received: s.received.Load()}))
+		for string(must(s.next()).Body()) != "x" {
+		}
+		go s.obey()
+		if err := sent.Confirmed(w.ctx()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestFramesThatWaitAreBoundedByTheSendQueue(t *testing.T) {
 	inWorld(t, func(w *world) {
 		const queue = 100 << 10
