@@ -12,13 +12,32 @@ import (
 const (
 	backoffStable = 10 * time.Second // a connection that lasted so long resets the backoff
 	drainDialMax  = 2 * time.Second  // to find another router while one drains (PROTOCOL.md section 5.3)
+	drainPauseMax = time.Second      // of that, for the pause after a connection that did not last
 )
 
 // round tries each URL once. Its error is *ConnectError, or ctx's.
 func (n *Node) round(ctx context.Context, urls []string) (*conn, error) {
+	return n.roundBy(ctx, urls, n.dial)
+}
+
+// roundSharing is round with a deadline: a router that does not answer leaves
+// the others their share of the time.
+func (n *Node) roundSharing(ctx context.Context, urls []string, d time.Duration) (*conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	by, left := time.Now().Add(d), len(urls)
+	return n.roundBy(ctx, urls, func(ctx context.Context, url string) (*conn, error) {
+		ctx, cancel := context.WithTimeout(ctx, time.Until(by)/time.Duration(left))
+		defer cancel()
+		left--
+		return n.dial(ctx, url)
+	})
+}
+
+func (n *Node) roundBy(ctx context.Context, urls []string, dial func(context.Context, string) (*conn, error)) (*conn, error) {
 	var failed ConnectError
 	for _, url := range urls {
-		c, err := n.dial(ctx, url)
+		c, err := dial(ctx, url)
 		if err == nil {
 			n.counters.connections.Add(1)
 			n.cfg.Logger.Info("connected", "router", url, "name", c.link.router.Name, "address", codec.Address(c.link.router.Address).String())
@@ -96,18 +115,23 @@ func (n *Node) attend(c *conn) (*conn, error) {
 	select {
 	case <-c.ended:
 	case goodbye := <-c.draining:
-		return n.moveOn(c, goodbye)
+		if next, left := n.moveOn(c, goodbye); left {
+			return next, nil
+		}
 	case <-n.ctx.Done():
+	}
+	if n.ctx.Err() != nil {
 		n.out.refuse(ErrClosed)
-		c.finish(n.cfg.CloseTimeout)
+		c.finish(n.cfg.CloseTimeout, 0)
 	}
 	err := c.cause()
 	unconfirmed := n.out.abandon(c, err)
 	if n.ctx.Err() != nil {
-		n.unconfirmed, n.lossCause = unconfirmed, err
+		n.unconfirmed.Add(int64(unconfirmed))
+		n.lossCause = err
 		return nil, ErrClosed
 	}
-	n.cfg.Logger.Warn("connection lost", "router", c.url, "error", err)
+	n.cfg.Logger.Warn("connection lost", "router", c.url, "error", err, "unconfirmed", unconfirmed)
 	if time.Since(c.since) >= backoffStable {
 		n.backoff.reset()
 	}
@@ -120,40 +144,60 @@ func (n *Node) attend(c *conn) (*conn, error) {
 			return next, nil
 		}
 	}
-	n.pauseOnce()
+	n.pauseOnce(n.ctx)
 	return nil, nil
 }
 
 // pauseOnce waits a first backoff, so that nodes which lost a router together
 // don't come back together.
-func (n *Node) pauseOnce() {
+func (n *Node) pauseOnce(ctx context.Context) {
 	t := time.NewTimer(n.backoff.next(n.rand))
 	defer t.Stop()
 	select {
 	case <-t.C:
-	case <-n.ctx.Done():
+	case <-ctx.Done():
 	}
 }
 
 // moveOn answers a router that drains: first the next connection, then goodbye
-// to the old one. If there is no other router, the old one is left all the same.
-func (n *Node) moveOn(c *conn, goodbye *codec.Goodbye) (*conn, error) {
+// to the old one. If there is no other router, the old one is left all the same:
+// nil. It is not left when the node is to close.
+func (n *Node) moveOn(c *conn, goodbye *codec.Goodbye) (next *conn, left bool) {
+	heard := time.Now()
 	n.cfg.Logger.Info("router drains", "router", c.url, "reason", goodbye.Reason.String(), "text", goodbye.Text)
+	by := heard.Add(min(drainDialMax, goodbye.ReadFor))
+	if time.Since(c.since) < backoffStable { // routers that all drain are not to be tried in a tight loop
+		ctx, cancel := context.WithTimeout(n.ctx, min(drainPauseMax, goodbye.ReadFor/2))
+		n.pauseOnce(ctx)
+		cancel()
+	} else {
+		n.backoff.reset()
+	}
+	next, err := n.roundSharing(n.ctx, n.others(c, goodbye.Routers), time.Until(by))
+	if err != nil && n.ctx.Err() != nil {
+		return nil, false
+	}
 	cause := &GoodbyeError{Reason: goodbye.Reason, Text: goodbye.Text, Others: goodbye.Routers}
-	ctx, cancel := context.WithTimeout(n.ctx, min(drainDialMax, goodbye.ReadFor))
-	defer cancel()
-	next, err := n.round(ctx, n.others(c, goodbye.Routers))
 	n.out.detach(c, cause)
-	retire := func() {
-		c.finish(min(goodbye.ReadFor, drainGoodbyeMax))
-		n.out.abandon(c, cause)
+	n.goroutines.Go(func() { n.retire(c, cause, heard.Add(min(goodbye.ReadFor, drainReadMax))) })
+	if next == nil {
+		n.pauseOnce(n.ctx)
 	}
-	if err == nil {
-		n.goroutines.Go(retire)
-		return next, nil
+	return next, true
+}
+
+// retire ends a connection that is not in use any more, by the time its router
+// has said, and reads it until then.
+func (n *Node) retire(c *conn, cause error, by time.Time) {
+	left := time.Until(by)
+	c.finish(min(left, drainGoodbyeMax), left)
+	unconfirmed := n.out.abandon(c, cause)
+	if unconfirmed > 0 {
+		n.cfg.Logger.Warn("the router that drained has not confirmed all", "router", c.url, "unconfirmed", unconfirmed)
 	}
-	retire()
-	return nil, nil
+	if n.ctx.Err() != nil {
+		n.unconfirmed.Add(int64(unconfirmed))
+	}
 }
 
 // others returns the routers to use instead of c's: those it named, if they
@@ -171,12 +215,13 @@ func (n *Node) others(c *conn, named []string) []string {
 // end fails all that waits. The node stays ended.
 func (n *Node) end(err error) {
 	n.err = err
-	close(n.done)
 	n.out.refuse(err)
 	n.unsent = n.out.discard()
 	if n.lossCause == nil {
 		n.lossCause = n.out.lastError()
 	}
+	n.tell()
+	close(n.done)
 	n.inbox.end(err)
 	n.cancel()
 	if !errors.Is(err, ErrClosed) {
