@@ -7,10 +7,6 @@ import (
 	"time"
 )
 
-// toldMax is how long no notice comes when all have: they go at least once a
-// second.
-const toldMax = 3 * time.Second
-
 // flood is the course of scenarios whose attackers do one thing all the time.
 func flood(ctx context.Context, st *stage) (err error) {
 	if err := st.reference(ctx, *st.form.attack); err != nil {
@@ -182,7 +178,7 @@ func disconnected(ctx context.Context, st *stage) error {
 	if _, err := st.attackers.ask(request{Finish: &struct{}{}}); err != nil {
 		return err
 	}
-	end, err := st.until(ctx, quietMax, toldAll())
+	end, err := st.until(ctx, quietMax, func(s *stallStatus) bool { return s.unaccounted() <= 0 })
 	if err != nil {
 		return err
 	}
@@ -200,19 +196,8 @@ func disconnected(ctx context.Context, st *stage) error {
 	st.judgeGrowth()
 	st.judgeDrops(before, after)
 	st.judgeDisconnected(gone)
-	st.judgeAccounts(end)
+	st.judgeAccounts(end, after[unconfirmedTotal]-before[unconfirmedTotal])
 	return nil
-}
-
-// toldAll tells when notices come no more.
-func toldAll() func(*stallStatus) bool {
-	last, since := int64(-1), time.Now()
-	return func(s *stallStatus) bool {
-		if left := s.unaccounted(); left != last {
-			last, since = left, time.Now()
-		}
-		return last <= 0 || time.Since(since) > toldMax
-	}
 }
 
 // unaccounted returns how many frames were sent of which nobody knows what

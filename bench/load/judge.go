@@ -109,7 +109,7 @@ func (st *stage) judgeGrowth() {
 	bound, text := float64(stallGrowth), "RSS grows by at most 16 MiB"
 	if s.Senders > 1 {
 		bound += float64(s.Senders * stallPerSender)
-		text += fmt.Sprintf(" + %d senders × 64 KiB", s.Senders)
+		text += fmt.Sprintf(" + %d senders × 128 KiB", s.Senders)
 	}
 	grown := a.RSSMost - a.RSSStart
 	st.verdict(grown <= bound, text, "%s", mib(grown))
@@ -152,14 +152,17 @@ func (st *stage) judgeDisconnected(at time.Time) {
 	st.verdict(!at.IsZero() && after > f.patience-stallEarly, fmt.Sprintf("and not before %v", f.patience-stallEarly), "after %v", rounded(after))
 }
 
-// judgeAccounts judges that it is known of every frame what became of it.
-func (st *stage) judgeAccounts(s *stallStatus) {
+// unconfirmedTotal counts frames that are perhaps delivered.
+const unconfirmedTotal = "causeway_frames_unconfirmed_total"
+
+// judgeAccounts judges that senders know of every frame what became of it.
+func (st *stage) judgeAccounts(s *stallStatus, counted float64) {
 	undelivered, unconfirmed := s.told()
-	held := s.unaccounted() + int64(unconfirmed)
-	most := int64(2*st.form.stall.ReceiveBuffer+kernelSendBuffer()+stallTLS) / int64(s.Frame)
-	st.verdict(s.Decided == s.Sent && s.Disordered == 0 && held >= 0 && held <= most,
-		fmt.Sprintf("sent = delivered + noticed + at most %d frames that kernels held", most),
-		"%d = %d + %d + %d", s.Sent, s.Delivered, undelivered, held)
+	st.verdict(s.unaccounted() == 0 && s.Decided == s.Sent && s.Disordered == 0, "sent = delivered + noticed + unconfirmed",
+		"%d = %d + %d + %d", s.Sent, s.Delivered, undelivered, unconfirmed)
+	most := uint64(2*st.form.stall.ReceiveBuffer+kernelSendBuffer()+stallTLS) / uint64(s.Frame)
+	st.verdict(unconfirmed <= most && counted == float64(unconfirmed), fmt.Sprintf("unconfirmed are at most the %d frames that kernels hold, and as many as the router counts", most),
+		"%d, and %.0f counted", unconfirmed, counted)
 }
 
 // kernelSendBuffer is the most that the kernel holds for one socket to be sent.

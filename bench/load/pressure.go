@@ -135,6 +135,9 @@ func (p *pressure) scenario(ctx context.Context, s *scenario, rate float64) (*ou
 	if p.o.short {
 		f = s.short
 	}
+	if err := checkFiles(f.nodes()); err != nil {
+		return nil, err
+	}
 	out := &outcome{Name: s.name, Title: s.title, Serve: f.serve, Rate: rate, limits: p.o.limits}
 	err := p.with(ctx, f.serve, f.nodes(), func(st *stage) error {
 		st.form, st.rate, st.out = &f, rate, out
