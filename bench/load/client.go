@@ -28,7 +28,7 @@ type request struct {
 	Round   *roundRequest   `json:",omitempty"`
 
 	// of a crowd
-	Attack    *attackRequest    `json:",omitempty"`
+	Attack    *raidRequest      `json:",omitempty"`
 	Stall     *stallRequest     `json:",omitempty"`
 	Newcomers *newcomersRequest `json:",omitempty"`
 	Resume    *struct{}         `json:",omitempty"` // the recipient that stalls reads again

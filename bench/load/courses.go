@@ -46,7 +46,7 @@ func flood(ctx context.Context, st *stage) (err error) {
 }
 
 // reference is the same round with the attackers aimed at the sink.
-func (st *stage) reference(ctx context.Context, attack attackRequest) (err error) {
+func (st *stage) reference(ctx context.Context, attack raidRequest) (err error) {
 	attack.Addr = st.sink.addr
 	if _, err := st.attackers.ask(request{Attack: &attack}); err != nil {
 		return err
@@ -63,7 +63,7 @@ func (st *stage) reference(ctx context.Context, attack attackRequest) (err error
 // are aimed at the sink: they try to connect once a second each.
 func (st *stage) stallReference(ctx context.Context) error {
 	peers := st.form.stall.Senders + 1
-	return st.reference(ctx, attackRequest{Kind: attackConnects, Attackers: peers, Sources: peers, PerSecond: float64(peers)})
+	return st.reference(ctx, raidRequest{Kind: attackConnects, Attackers: peers, Sources: peers, PerSecond: float64(peers)})
 }
 
 // stallRound is a round while a recipient stalls.

@@ -26,7 +26,7 @@ type work interface {
 
 // crowdStatus is what the clients of a crowd have done so far.
 type crowdStatus struct {
-	Attack    attackStatus
+	Attack    raidStatus
 	Stall     stallStatus
 	Newcomers newcomersStatus
 }
@@ -60,9 +60,8 @@ func (c *crowd) do(r *request, a *answer) (err error) {
 	case r.Status != nil:
 		c.work.status(&a.Crowd)
 	case r.End != nil:
-		w := c.work
+		c.work.status(&a.Crowd)
 		c.end()
-		w.status(&a.Crowd)
 	default:
 		return errors.New("a request that a crowd does not know")
 	}

@@ -35,7 +35,7 @@ var (
 	looseLimits  = limits{loose: true, rate: 0.5, slower: 10, slack: 100 * time.Millisecond, newcomer: 10 * time.Second, stalled: 10 * time.Second}
 )
 
-const triesDefault = 3
+const pressureTries = 3
 
 func parsePressureOptions(args []string, stderr io.Writer) (*pressureOptions, error) {
 	o := &pressureOptions{command: strings.Join(append([]string{"bench/load pressure"}, args...), " ")}
@@ -53,7 +53,7 @@ func parsePressureOptions(args []string, stderr io.Writer) (*pressureOptions, er
 		return nil, err
 	}
 	f.BoolVar(&o.short, "short", false, "a few seconds of each, with loose bounds on rates and times")
-	f.IntVar(&o.tries, "tries", triesDefault, "times a scenario is tried while its rounds are void")
+	f.IntVar(&o.tries, "tries", pressureTries, "times a scenario is tried while its rounds are void")
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}

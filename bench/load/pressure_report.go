@@ -28,7 +28,7 @@ func (o *outcome) write(w io.Writer) {
 	if o.Void != "" {
 		fmt.Fprintf(w, " **Void**: %s.", o.Void)
 	}
-	fmt.Fprint(w, "\n\n| | frames/s of due | p50 | p99 | new node, median (slowest) | router's share of its core | load | RSS start, most, end |\n|---|---|---|---|---|---|---|---|\n")
+	fmt.Fprint(w, "\n\n| | frames/s of due | p50 | p99 | new node, median (slowest) | router's core: router, others | load | RSS start, most, end |\n|---|---|---|---|---|---|---|---|\n")
 	o.writeRow(w, "reference", o.Reference)
 	o.writeRow(w, "attack", o.Attack)
 	fmt.Fprint(w, "\n| bound | found | |\n|---|---|---|\n")
@@ -49,8 +49,8 @@ func (v verdict) word(void bool) string {
 }
 
 func (o *outcome) writeRow(w io.Writer, name string, f *facts) {
-	fmt.Fprintf(w, "| %s | %.0f of %.0f | %v | %v | %v (%v) | %.0f%% | %.0f%% | %s, %s, %s |\n", name, f.perSecond(), float64(f.Due)/f.Length.Seconds(), rounded(f.P50), rounded(f.P99),
-		rounded(f.Newcomers.median()), rounded(f.Newcomers.most()), 100*f.Router, 100*f.Usage.LoadCore, mib(f.RSSStart), mib(f.RSSMost), mib(f.RSSEnd))
+	fmt.Fprintf(w, "| %s | %.0f of %.0f | %v | %v | %v (%v) | %.0f%%, %.0f%% | %.0f%% | %s, %s, %s |\n", name, f.perSecond(), float64(f.Due)/f.Length.Seconds(), rounded(f.P50), rounded(f.P99),
+		rounded(f.Newcomers.median()), rounded(f.Newcomers.most()), 100*f.Router, 100*f.Others, 100*f.Usage.LoadCore, mib(f.RSSStart), mib(f.RSSMost), mib(f.RSSEnd))
 }
 
 // median returns the middle time of those that connected.

@@ -113,7 +113,7 @@ func TestScenariosHaveNamesAndForms(t *testing.T) {
 	var names []string
 	for _, s := range scenarios {
 		for _, f := range []form{s.full, s.short} {
-			if s.title == "" || s.course == nil || f.reference <= 0 || f.length <= 0 || f.nodes() == 0 || f.attack != nil && (len(f.felt) == 0 || worsts[f.attack.Kind] == nil) {
+			if s.title == "" || s.course == nil || f.reference <= 0 || f.length <= 0 || f.nodes() == 0 || f.attack != nil && (len(f.felt) == 0 || raids[f.attack.Kind] == nil) {
 				t.Errorf("%s: %+v", s.name, f)
 			}
 		}

@@ -14,16 +14,16 @@ type scenario struct {
 
 // form is how large a scenario is.
 type form struct {
-	serve     []string       // further flags of the router
-	attack    *attackRequest // of flood
-	stall     *stallRequest  // of patient and disconnected
-	reference time.Duration  // length of the round without
-	length    time.Duration  // and with
-	felt      []string       // metrics that show the attack
-	feltLeast float64        // growth of their sum
-	drops     []string       // reasons for which frames may be dropped
-	blocked   time.Duration  // longest write of a sender that is held up, at least
-	patience  time.Duration  // --stall-timeout
+	serve     []string      // further flags of the router
+	attack    *raidRequest  // of flood
+	stall     *stallRequest // of patient and disconnected
+	reference time.Duration // length of the round without
+	length    time.Duration // and with
+	felt      []string      // metrics that show the attack
+	feltLeast float64       // growth of their sum
+	drops     []string      // reasons for which frames may be dropped
+	blocked   time.Duration // longest write of a sender that is held up, at least
+	patience  time.Duration // --stall-timeout
 }
 
 // nodes returns how many nodes attack.
@@ -83,58 +83,58 @@ var scenarios = []*scenario{
 	},
 	{
 		name: "byte-senders", title: "nodes send a byte a second each", course: flood,
-		full: form{attack: &attackRequest{Kind: attackByteSenders, Attackers: 1000, Sources: 1000, PerSecond: 200}, reference: 10 * second, length: 40 * second,
+		full: form{attack: &raidRequest{Kind: attackByteSenders, Attackers: 1000, Sources: 1000, PerSecond: 200}, reference: 10 * second, length: 40 * second,
 			felt: []string{"causeway_connections"}, feltLeast: 1000},
-		short: form{attack: &attackRequest{Kind: attackByteSenders, Attackers: 200, Sources: 200, PerSecond: 200}, reference: second, length: 3 * second,
+		short: form{attack: &raidRequest{Kind: attackByteSenders, Attackers: 200, Sources: 200, PerSecond: 200}, reference: second, length: 3 * second,
 			felt: []string{"causeway_connections"}, feltLeast: 150},
 	},
 	{
 		name: "idle", title: "nodes say nothing after their hello", course: flood,
-		full: form{serve: []string{"--dead-after", "10m"}, attack: &attackRequest{Kind: attackIdle, Attackers: 10_000, Sources: 1000, PerSecond: 300},
+		full: form{serve: []string{"--dead-after", "10m"}, attack: &raidRequest{Kind: attackIdle, Attackers: 10_000, Sources: 1000, PerSecond: 300},
 			reference: 10 * second, length: 60 * second, felt: []string{"causeway_connections"}, feltLeast: 10_000},
-		short: form{serve: []string{"--dead-after", "10m"}, attack: &attackRequest{Kind: attackIdle, Attackers: 500, Sources: 100, PerSecond: 300},
+		short: form{serve: []string{"--dead-after", "10m"}, attack: &raidRequest{Kind: attackIdle, Attackers: 500, Sources: 100, PerSecond: 300},
 			reference: second, length: 4 * second, felt: []string{"causeway_connections"}, feltLeast: 400},
 	},
 	{
-		name: "half-open", title: "strangers begin no handshake and hold their connections, each of an address of its own", course: flood,
-		full: form{attack: &attackRequest{Kind: attackHalfOpen, Attackers: 5000, Sources: 5000, PerSecond: 2000}, reference: 10 * second, length: 30 * second,
+		name: "half-open", title: "strangers hold handshakes open, each of an address of its own; half of them have sent a ClientHello", course: flood,
+		full: form{attack: &raidRequest{Kind: attackHalfOpen, Attackers: 5000, Sources: 5000, PerSecond: 2000}, reference: 10 * second, length: 30 * second,
 			felt: refused("displaced", "timeout", "max-handshakes"), feltLeast: 1000},
-		short: form{attack: &attackRequest{Kind: attackHalfOpen, Attackers: 500, Sources: 500, PerSecond: 500}, reference: second, length: 3 * second,
+		short: form{attack: &raidRequest{Kind: attackHalfOpen, Attackers: 500, Sources: 500, PerSecond: 500}, reference: second, length: 3 * second,
 			felt: refused("displaced", "timeout", "max-handshakes"), feltLeast: 50},
 	},
 	{
 		name: "half-frames", title: "nodes send the first half of a frame of 1 MiB", course: flood,
-		full: form{attack: &attackRequest{Kind: attackHalfFrames, Attackers: 1000, Sources: 1000, PerSecond: 200, Actions: 3200}, reference: 10 * second, length: 40 * second,
+		full: form{attack: &raidRequest{Kind: attackHalfFrames, Attackers: 1000, Sources: 1000, PerSecond: 200, Actions: 3200}, reference: 10 * second, length: 40 * second,
 			felt: []string{"causeway_partial_bytes"}, feltLeast: 64 << 20},
-		short: form{attack: &attackRequest{Kind: attackHalfFrames, Attackers: 100, Sources: 100, PerSecond: 200, Actions: 3200}, reference: second, length: 4 * second,
+		short: form{attack: &raidRequest{Kind: attackHalfFrames, Attackers: 100, Sources: 100, PerSecond: 200, Actions: 3200}, reference: second, length: 4 * second,
 			felt: []string{"causeway_partial_bytes"}, feltLeast: 16 << 20},
 	},
 	{
 		name: "bad-signatures", title: "nodes send frames with bad signatures", course: flood,
-		full: form{attack: &attackRequest{Kind: attackBadSignatures, Attackers: 50, Sources: 50, PerSecond: 50, Actions: 2000}, reference: 10 * second, length: 20 * second,
+		full: form{attack: &raidRequest{Kind: attackBadSignatures, Attackers: 50, Sources: 50, PerSecond: 50, Actions: 2000}, reference: 10 * second, length: 20 * second,
 			felt: []string{`causeway_frames_dropped_total{reason="bad-signature"}`}, feltLeast: 10_000, drops: []string{"bad-signature", "closing"}},
-		short: form{attack: &attackRequest{Kind: attackBadSignatures, Attackers: 50, Sources: 50, PerSecond: 50, Actions: 2000}, reference: second, length: 3 * second,
+		short: form{attack: &raidRequest{Kind: attackBadSignatures, Attackers: 50, Sources: 50, PerSecond: 50, Actions: 2000}, reference: second, length: 3 * second,
 			felt: []string{`causeway_frames_dropped_total{reason="bad-signature"}`}, feltLeast: 500, drops: []string{"bad-signature", "closing"}},
 	},
 	{
 		name: "garbage", title: "strangers send what is no TLS", course: flood,
-		full: form{attack: &attackRequest{Kind: attackGarbage, Attackers: 1000, Sources: 1000, PerSecond: 1000}, reference: 10 * second, length: 20 * second,
+		full: form{attack: &raidRequest{Kind: attackGarbage, Attackers: 1000, Sources: 1000, PerSecond: 1000}, reference: 10 * second, length: 20 * second,
 			felt: refused("not-tls"), feltLeast: 2000},
-		short: form{attack: &attackRequest{Kind: attackGarbage, Attackers: 500, Sources: 500, PerSecond: 500}, reference: second, length: 3 * second,
+		short: form{attack: &raidRequest{Kind: attackGarbage, Attackers: 500, Sources: 500, PerSecond: 500}, reference: second, length: 3 * second,
 			felt: refused("not-tls"), feltLeast: 100},
 	},
 	{
 		name: "bad-frames", title: "nodes send what is no frame", course: flood,
-		full: form{attack: &attackRequest{Kind: attackBadFrames, Attackers: 200, Sources: 200, PerSecond: 200}, reference: 10 * second, length: 20 * second,
+		full: form{attack: &raidRequest{Kind: attackBadFrames, Attackers: 200, Sources: 200, PerSecond: 200}, reference: 10 * second, length: 20 * second,
 			felt: []string{"causeway_malformed_total"}, feltLeast: 1000},
-		short: form{attack: &attackRequest{Kind: attackBadFrames, Attackers: 100, Sources: 100, PerSecond: 200}, reference: second, length: 3 * second,
+		short: form{attack: &raidRequest{Kind: attackBadFrames, Attackers: 100, Sources: 100, PerSecond: 200}, reference: second, length: 3 * second,
 			felt: []string{"causeway_malformed_total"}, feltLeast: 50},
 	},
 	{
 		name: "connects", title: "strangers connect and close", course: flood,
-		full: form{attack: &attackRequest{Kind: attackConnects, Attackers: 200, Sources: 1000, PerSecond: 3000}, reference: 10 * second, length: 20 * second,
+		full: form{attack: &raidRequest{Kind: attackConnects, Attackers: 200, Sources: 1000, PerSecond: 3000}, reference: 10 * second, length: 20 * second,
 			felt: refused("gone"), feltLeast: 5000},
-		short: form{attack: &attackRequest{Kind: attackConnects, Attackers: 200, Sources: 200, PerSecond: 1000}, reference: second, length: 3 * second,
+		short: form{attack: &raidRequest{Kind: attackConnects, Attackers: 200, Sources: 200, PerSecond: 1000}, reference: second, length: 3 * second,
 			felt: refused("gone"), feltLeast: 100},
 	},
 }

@@ -2,8 +2,12 @@ package main
 
 import (
 	"crypto/rand"
+	"crypto/tls"
+	"encoding/binary"
 	"fmt"
+	"io"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,7 +18,7 @@ import (
 // others of nodes of the domain, after their hello.
 const (
 	attackConnects      = "connects"       // connect and close
-	attackHalfOpen      = "half-open"      // connect and say nothing
+	attackHalfOpen      = "half-open"      // begin a handshake: half of them say nothing, half a good ClientHello and no more
 	attackGarbage       = "garbage"        // connect and send what is no TLS
 	attackIdle          = "idle"           // a hello and nothing more
 	attackByteSenders   = "byte-senders"   // a byte of a frame a second, each in a record of its own
@@ -30,9 +34,9 @@ const (
 	byteEvery      = time.Second
 )
 
-// attackRequest has attackers connect and do their worst, and connect again
+// raidRequest has attackers connect and do their worst, and connect again
 // when they are closed.
-type attackRequest struct {
+type raidRequest struct {
 	Kind      string
 	Addr      string
 	Attackers int
@@ -41,8 +45,8 @@ type attackRequest struct {
 	Actions   float64 // what they do on them, of all together a second, at most
 }
 
-// attackStatus is what attackers have done so far.
-type attackStatus struct {
+// raidStatus is what attackers have done so far.
+type raidStatus struct {
 	Connected uint64 // sockets
 	Joined    uint64 // of them nodes whose hello was answered
 	Failed    uint64 // connections or hellos that failed
@@ -51,10 +55,10 @@ type attackStatus struct {
 	Last      string // why the last one failed
 }
 
-// attack is attackers at work.
-type attack struct {
+// raid is attackers at work.
+type raid struct {
 	*life
-	*attackRequest
+	*raidRequest
 	crowd            *crowd
 	connects, action *pace
 
@@ -63,33 +67,33 @@ type attack struct {
 	last                             atomic.Pointer[string]
 }
 
-// attacker is one of them.
-type attacker struct {
-	*attack
+// raider is one of them.
+type raider struct {
+	*raid
 	n int
 }
 
-// worsts is what attackers do on a connection. It is closed when they return.
-var worsts = map[string]func(*attacker, net.Conn) error{
-	attackConnects:      func(*attacker, net.Conn) error { return nil },
-	attackHalfOpen:      func(_ *attacker, c net.Conn) error { return hold(c) },
-	attackGarbage:       (*attacker).garbage,
-	attackIdle:          (*attacker).idle,
-	attackByteSenders:   (*attacker).sendBytes,
-	attackHalfFrames:    (*attacker).sendHalf,
-	attackBadSignatures: (*attacker).sendBadSignatures,
-	attackBadFrames:     (*attacker).sendBadFrames,
+// raids is what they do on a connection. It is closed when they return.
+var raids = map[string]func(*raider, net.Conn) error{
+	attackConnects:      func(*raider, net.Conn) error { return nil },
+	attackHalfOpen:      (*raider).halfOpen,
+	attackGarbage:       (*raider).garbage,
+	attackIdle:          (*raider).idle,
+	attackByteSenders:   (*raider).sendBytes,
+	attackHalfFrames:    (*raider).sendHalf,
+	attackBadSignatures: (*raider).sendBadSignatures,
+	attackBadFrames:     (*raider).sendBadFrames,
 }
 
-func (c *crowd) attack(r *attackRequest) (work, error) {
-	worst := worsts[r.Kind]
+func (c *crowd) attack(r *raidRequest) (work, error) {
+	worst := raids[r.Kind]
 	if worst == nil {
 		return nil, fmt.Errorf("no attack %q", r.Kind)
 	}
-	a := &attack{life: newLife(), attackRequest: r, crowd: c}
+	a := &raid{life: newLife(), raidRequest: r, crowd: c}
 	a.connects, a.action = newPace(a.life, r.PerSecond), newPace(a.life, max(r.Actions, 1))
 	for n := range r.Attackers {
-		one := &attacker{attack: a, n: n}
+		one := &raider{raid: a, n: n}
 		a.all.Go(func() {
 			for a.connects.wait() {
 				one.strike(worst)
@@ -100,7 +104,7 @@ func (c *crowd) attack(r *attackRequest) (work, error) {
 }
 
 // strike is one connection.
-func (a *attacker) strike(worst func(*attacker, net.Conn) error) {
+func (a *raider) strike(worst func(*raider, net.Conn) error) {
 	c, release, err := a.dial(a.Addr, source(attackNetwork, a.n, a.Sources))
 	if err == nil {
 		a.connected.Add(1)
@@ -116,8 +120,8 @@ func (a *attacker) strike(worst func(*attacker, net.Conn) error) {
 	}
 }
 
-func (a *attack) status(s *crowdStatus) {
-	s.Attack = attackStatus{Connected: a.connected.Load(), Joined: a.joined.Load(), Failed: a.failed.Load(), Acted: a.acted.Load(), Open: a.open.Load()}
+func (a *raid) status(s *crowdStatus) {
+	s.Attack = raidStatus{Connected: a.connected.Load(), Joined: a.joined.Load(), Failed: a.failed.Load(), Acted: a.acted.Load(), Open: a.open.Load()}
 	if last := a.last.Load(); last != nil {
 		s.Attack.Last = *last
 	}
@@ -134,7 +138,7 @@ func hold(c net.Conn) error {
 }
 
 // join makes the attacker a node.
-func (a *attacker) join(c net.Conn) (*nodeConn, error) {
+func (a *raider) join(c net.Conn) (*nodeConn, error) {
 	n, err := join(a.ctx, c, a.crowd.members[a.n], a.crowd.roots, a.crowd.setup.Router)
 	if err == nil {
 		a.joined.Add(1)
@@ -142,7 +146,43 @@ func (a *attacker) join(c net.Conn) (*nodeConn, error) {
 	return n, err
 }
 
-func (a *attacker) garbage(c net.Conn) error {
+// halfOpen begins a handshake, or less.
+func (a *raider) halfOpen(c net.Conn) error {
+	if a.n%2 == 0 {
+		return hold(c)
+	}
+	first, err := clientHelloOnce()
+	if err != nil {
+		return err
+	}
+	if _, err := c.Write(first); err != nil {
+		return err
+	}
+	a.acted.Add(1)
+	return hold(c)
+}
+
+// clientHelloOnce returns the first record of a handshake with a router.
+var clientHelloOnce = sync.OnceValues(func() ([]byte, error) {
+	far, near := net.Pipe()
+	defer far.Close()
+	failed := make(chan error, 1)
+	go func() {
+		defer near.Close()
+		failed <- tls.Client(near, &tls.Config{ServerName: domainName, NextProtos: []string{alpn}, MinVersion: tls.VersionTLS13, InsecureSkipVerify: true}).Handshake()
+	}()
+	record := make([]byte, recordHeader)
+	if _, err := io.ReadFull(far, record); err != nil {
+		return nil, err
+	}
+	record = append(record, make([]byte, binary.BigEndian.Uint16(record[3:]))...)
+	_, err := io.ReadFull(far, record[recordHeader:])
+	far.Close()
+	<-failed // for want of an answer
+	return record, err
+})
+
+func (a *raider) garbage(c net.Conn) error {
 	b := make([]byte, garbageSize)
 	_, _ = rand.Read(b)
 	if _, err := c.Write(b); err != nil {
@@ -152,7 +192,7 @@ func (a *attacker) garbage(c net.Conn) error {
 	return hold(c)
 }
 
-func (a *attacker) idle(c net.Conn) error {
+func (a *raider) idle(c net.Conn) error {
 	n, err := a.join(c)
 	if err != nil {
 		return err
@@ -160,7 +200,7 @@ func (a *attacker) idle(c net.Conn) error {
 	return hold(n)
 }
 
-func (a *attacker) sendBytes(c net.Conn) error {
+func (a *raider) sendBytes(c net.Conn) error {
 	n, err := a.join(c)
 	if err != nil {
 		return err
@@ -178,7 +218,7 @@ func (a *attacker) sendBytes(c net.Conn) error {
 	return nil
 }
 
-func (a *attacker) sendHalf(c net.Conn) error {
+func (a *raider) sendHalf(c net.Conn) error {
 	n, err := a.join(c)
 	if err != nil {
 		return err
@@ -198,7 +238,7 @@ func (a *attacker) sendHalf(c net.Conn) error {
 	return hold(n)
 }
 
-func (a *attacker) sendBadSignatures(c net.Conn) error {
+func (a *raider) sendBadSignatures(c net.Conn) error {
 	n, err := a.join(c)
 	if err != nil {
 		return err
@@ -217,7 +257,7 @@ func (a *attacker) sendBadSignatures(c net.Conn) error {
 	return nil
 }
 
-func (a *attacker) sendBadFrames(c net.Conn) error {
+func (a *raider) sendBadFrames(c net.Conn) error {
 	n, err := a.join(c)
 	if err != nil {
 		return err
