@@ -24,6 +24,17 @@ type request struct {
 	Verify  *verifyRequest  `json:",omitempty"`
 	Idle    *idleRequest    `json:",omitempty"`
 	Carry   *carryRequest   `json:",omitempty"`
+	Traffic *trafficRequest `json:",omitempty"`
+	Round   *roundRequest   `json:",omitempty"`
+
+	// of a crowd
+	Attack    *raidRequest      `json:",omitempty"`
+	Stall     *stallRequest     `json:",omitempty"`
+	Newcomers *newcomersRequest `json:",omitempty"`
+	Resume    *struct{}         `json:",omitempty"` // the recipient that stalls reads again
+	Finish    *struct{}         `json:",omitempty"` // its senders send no more
+	Status    *struct{}         `json:",omitempty"`
+	End       *struct{}         `json:",omitempty"`
 }
 
 type setupRequest struct {
@@ -56,6 +67,8 @@ type answer struct {
 	Lone    []time.Duration `json:",omitempty"`
 	Verify  time.Duration   // for one
 	Carried int
+	Round   roundAnswer
+	Crowd   crowdStatus
 }
 
 // client is the load's process.
@@ -65,6 +78,7 @@ type client struct {
 	members  []*member
 	flows    map[string]*flow
 	idle     []*conn
+	traffic  *traffic
 	body     int
 	signedAt time.Time
 }
@@ -74,6 +88,11 @@ func serveClient(stdin io.Reader, stdout io.Writer) error {
 	runtime.LockOSThread() // one thread does it all
 	c := &client{flows: make(map[string]*flow)}
 	defer c.close()
+	return answerAll(stdin, stdout, c.do)
+}
+
+// answerAll has requests carried out, one after another, until there are no more.
+func answerAll(stdin io.Reader, stdout io.Writer, do func(*request, *answer) error) error {
 	requests, answers := json.NewDecoder(bufio.NewReader(stdin)), json.NewEncoder(stdout)
 	for {
 		var r request
@@ -83,7 +102,7 @@ func serveClient(stdin io.Reader, stdout io.Writer) error {
 			return fmt.Errorf("read a request: %w", err)
 		}
 		var a answer
-		if err := c.do(&r, &a); err != nil {
+		if err := do(&r, &a); err != nil {
 			a.Error = err.Error()
 		}
 		if err := answers.Encode(&a); err != nil {
@@ -98,6 +117,9 @@ func (c *client) close() {
 	}
 	for _, conn := range c.idle {
 		conn.close()
+	}
+	if c.traffic != nil {
+		c.traffic.close()
 	}
 }
 
@@ -119,8 +141,12 @@ func (c *client) do(r *request, a *answer) error {
 		return c.connectIdle(r.Idle)
 	case r.Carry != nil:
 		return c.carry(r.Carry, a)
+	case r.Traffic != nil:
+		return c.connectTraffic(r.Traffic)
+	case r.Round != nil && c.traffic != nil:
+		return c.traffic.round(r.Round, &a.Round)
 	}
-	return errors.New("an empty request")
+	return errors.New("a request that the load does not know")
 }
 
 func (c *client) prepare(s setupRequest) error {

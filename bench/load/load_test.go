@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -18,7 +19,7 @@ import (
 
 // TestMain lets the test binary be the children that it starts.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && (os.Args[1] == verbClient || os.Args[1] == verbReference) {
+	if len(os.Args) > 1 && slices.Contains([]string{verbClient, verbReference, verbCrowd, verbSink}, os.Args[1]) {
 		os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 	}
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
@@ -52,7 +53,11 @@ func runs(t *testing.T, args ...string) (code int, stdout, stderr string) {
 		t.Fatal(err)
 	}
 	var out, log bytes.Buffer
-	code = run(append(args, "--router", program), strings.NewReader(""), &out, &log)
+	verbs := 0 // the flag comes after the verb, if there is one
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		verbs = 1
+	}
+	code = run(slices.Insert(slices.Clone(args), verbs, "--router", program), strings.NewReader(""), &out, &log)
 	if left := children(t); left != "" {
 		t.Errorf("children outlive the benchmark: %s", left)
 	}
@@ -190,6 +195,8 @@ func TestCommandLinesThatMakeNoSense(t *testing.T) {
 		{"--no-such", "no-such"},
 		{"idle --connections 0", "--connections"},
 		{"idle now", `"now"`},
+		{"pressure never", `"never"`},
+		{"pressure --tries 0", "--tries"},
 	} {
 		var log bytes.Buffer
 		if code := run(strings.Fields(c.args), strings.NewReader(""), &log, &log); code == 0 || !strings.Contains(log.String(), c.want) {
