@@ -7,6 +7,13 @@ import (
 	"causeway/engine/buf"
 )
 
+// get is buf.Get, counted.
+func (l *Loop) get(n int) *buf.Buffer {
+	b := buf.Get(n)
+	l.account.Took(buf.SizeOf(b))
+	return b
+}
+
 // partialMin is the least a partial frame takes, in bytes.
 const partialMin = 1 << 10
 
@@ -14,7 +21,7 @@ const partialMin = 1 << 10
 func (c *Conn) cutAndKeep(p []byte) {
 	used := c.cut(p)
 	if used < len(p) && c.phase == phaseOpen {
-		c.rest, c.restAt = buf.Get(len(p)-used), 0
+		c.rest, c.restAt = c.loop.get(len(p)-used), 0
 		copy(c.rest.B, p[used:])
 	}
 }
@@ -40,7 +47,7 @@ func (c *Conn) cut(p []byte) (used int) {
 			c.setPartial(b)
 			return len(p)
 		}
-		b := buf.Get(need)
+		b := c.loop.get(need)
 		copy(b.B, p[used:])
 		used += need
 		c.frame(b)
@@ -59,7 +66,7 @@ func (c *Conn) fill(p []byte) (used int) {
 		size := cap(b.B)
 		b = buf.Grow(b, min(c.partialNeed, max(have+used, 2*size)))
 		c.partial = b
-		c.chargePartial(cap(b.B) - size)
+		c.chargePartial(int64(cap(b.B) - size))
 		if c.partial == nil { // c itself was the slowest
 			return used
 		}
@@ -92,21 +99,24 @@ func (c *Conn) setPartial(b *buf.Buffer) {
 	c.partial = b
 	switch {
 	case before != nil:
-		c.loop.engine.partial.Add(-int64(cap(before.B)))
+		c.loop.engine.cfg.Budget.Use(buf.PartPartial, -buf.SizeOf(before))
 	case b != nil:
 		c.partialAt = c.loop.elapsed()
 	}
 	if b != nil {
-		c.chargePartial(cap(b.B))
+		c.chargePartial(buf.SizeOf(b))
 	}
 }
 
 // chargePartial counts n more bytes for half-received frames. Beyond the limit
 // the slowest of this loop's connections that have one is ended; it need not be
-// the slowest of all.
-func (c *Conn) chargePartial(n int) {
+// the slowest of all. They are counted at once for all loops: it takes only one
+// large frame to be at the limit.
+func (c *Conn) chargePartial(n int64) {
 	l := c.loop
-	if l.engine.partial.Add(int64(n)) <= l.engine.cfg.PartialMax {
+	e := l.engine
+	l.account.Took(n)
+	if e.cfg.Budget.Use(buf.PartPartial, n) <= min(e.cfg.PartialMax, l.account.PartialMax()) {
 		return
 	}
 	var slowest *Conn

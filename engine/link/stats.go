@@ -3,6 +3,8 @@ package link
 import (
 	"maps"
 	"sync/atomic"
+
+	"causeway/engine/buf"
 )
 
 // LoopStats are one loop's sums since start, and its gauges.
@@ -63,7 +65,7 @@ func (e *Engine) Stats() Stats {
 	}
 	s.Handshaking = int(e.handshaking.Load())
 	s.Accepted = e.accepted.Load()
-	s.PartialBytes = e.partial.Load()
+	s.PartialBytes = e.cfg.Budget.Usage()[buf.PartPartial]
 	s.Handshakes = e.handshakes.Load()
 	e.mu.Lock()
 	defer e.mu.Unlock()
