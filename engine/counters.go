@@ -62,7 +62,8 @@ type counters struct {
 	unnoticed  atomic.Uint64 // frames whose sender could not be told: gone, or too many kinds of trouble at once
 	stalled    atomic.Uint64 // nodes disconnected because they did not read
 	paused     atomic.Uint64 // times a node was not read because a queue was full
-	unanswered atomic.Uint64 // requests beyond a node's rate
+	unanswered atomic.Uint64 // requests beyond a node's rate, or for which there was no memory
+	pressed    [pressedEffects]atomic.Uint64
 	dropped    [dropReasons]atomic.Uint64
 }
 

@@ -28,6 +28,7 @@ type loop struct {
 	book      book
 	waiting   map[*peer]struct{} // their ring's head waits for room
 	leftovers map[*peer]struct{} // gone, and their ring still has frames
+	resting   []*peer            // not read since memory was short, in turn; some may be gone
 	noPause   map[link.Ref]time.Time
 	telling   []*peer // whom something is to be told
 	looked    time.Time
@@ -39,7 +40,7 @@ type loop struct {
 func newLoop(r *Router) *loop {
 	return &loop{
 		router:    r,
-		book:      book{debts: make(map[codec.Address]*debt)},
+		book:      newBook(r.budget.Limit() / noticesPart / int64(r.config.Loops)),
 		waiting:   make(map[*peer]struct{}),
 		leftovers: make(map[*peer]struct{}),
 		noPause:   make(map[link.Ref]time.Time),
@@ -58,9 +59,6 @@ func (l *loop) consume(b *buf.Buffer) {
 	buf.Put(b)
 }
 
-// forward takes b to its destination.
-func (l *loop) forward(to link.Ref, b *buf.Buffer) { l.link.Send(to, b) }
-
 // sendOwn makes, signs and sends a frame of this router. It goes before the
 // frames that wait for the same connection, unless it must be its last.
 func (l *loop) sendOwn(to link.Ref, d *domain, address codec.Address, category codec.Category, body []byte, kind link.Kind) {
@@ -71,6 +69,7 @@ func (l *loop) sendOwn(to link.Ref, d *domain, address codec.Address, category c
 		return
 	}
 	b := buf.Get(f.Size())
+	l.link.Account().Took(buf.SizeOf(b))
 	wire, err := f.Append(b.B[:0])
 	if err != nil {
 		panic("engine: own frame breaks a bound of the protocol: " + err.Error())
@@ -101,7 +100,7 @@ func (l *loop) undeliverable(to link.Ref, b *buf.Buffer) {
 		return
 	}
 	if now := link.Ref(r.table.Lookup(f.Recipient())); now != 0 && now != to && !l.link.Full(now) && !tooLarge(f, l.link.FrameMax(now)) {
-		l.forward(now, b)
+		l.link.Send(now, b)
 		return
 	}
 	if d := s.byPrefix[f.Sender().Prefix()]; d != nil {
@@ -115,7 +114,9 @@ func (l *loop) undeliverable(to link.Ref, b *buf.Buffer) {
 // turnEnd pays per batch what the frames of this turn have caused.
 func (l *loop) turnEnd() {
 	l.router.pool.Submit(&l.batch)
+	l.endWaits()
 	l.payNotices()
+	l.endRests()
 }
 
 // payNotices sends the notices that this turn's drops have caused.
@@ -204,7 +205,7 @@ func (p *peer) look(now time.Time) {
 	if n.BytesOut != p.spoken {
 		p.spoken, p.spokeAt = n.BytesOut, now
 	}
-	if p.owesAnswer && p.phase == phaseOpen && p.takesAnswers() {
+	if p.owesAnswer && p.phase == phaseOpen && p.takes(answerSmall) {
 		p.owesAnswer = false
 		p.say(&codec.KeepAlive{Received: p.decided()})
 	}
@@ -225,7 +226,7 @@ func (p *peer) look(now time.Time) {
 		p.leave(codec.GoodbyeIdle, fmt.Sprintf("nothing came for %v", c.DeadAfter))
 	case p.idle(now):
 		p.leave(codec.GoodbyeIdle, fmt.Sprintf("you have sent no message for %v, and this router keeps nobody longer", c.IdleTimeout))
-	case now.Sub(p.spokeAt) >= c.KeepAlive-2*p.router.lookEvery && p.takesAnswers():
+	case now.Sub(p.spokeAt) >= c.KeepAlive-2*p.router.lookEvery && p.takes(answerSmall):
 		p.say(&codec.KeepAlive{Received: p.decided()})
 	}
 }

@@ -54,6 +54,7 @@ func (r *Router) AddMetrics(m *admin.Metrics) {
 	r.addFrameMetrics(m)
 	r.addLinkMetrics(m)
 	r.addStateMetrics(m)
+	r.addMemoryMetrics(m)
 	r.addReloadMetrics(m)
 }
 

@@ -46,6 +46,7 @@ type peer struct {
 	ring     verify.Ring
 	phase    phase
 	full     bool      // the ring was full and reading is paused for it
+	resting  bool      // its socket is not read, and it is in loop.resting
 	waitsFor link.Ref  // a full destination that the ring's head is for; 0: none
 	waitsAt  time.Time // since when
 	received uint64    // frames other than link control that were cut
@@ -123,7 +124,7 @@ func newPeer(r *Router, c *link.Conn, d *domain, id *pki.Peer) (*peer, error) {
 		return nil, err
 	}
 	p := &peer{router: r, conn: c, domain: d, id: id, certs: []*announced{{id, key}}}
-	p.ring = r.pool.NewRing(p.notify)
+	p.ring = r.pool.NewRing(p.notify, c.Loop().Account())
 	return p, nil
 }
 
@@ -176,6 +177,9 @@ func (p *peer) frame(b *buf.Buffer) {
 		p.renewalFrame(b)
 		return
 	}
+	if p.overflows(b, control) {
+		return
+	}
 	var key *sign.Key
 	if !p.router.config.VerifyNone || control {
 		key = p.cert(f.CertID()).key
@@ -191,6 +195,9 @@ func (p *peer) frame(b *buf.Buffer) {
 	if (p.ring.Full() || p.ring.Bytes() >= ringBytesMax) && !p.full {
 		p.full = true
 		p.conn.PauseOnLoop()
+	}
+	if p.ring.Bytes() >= restingFrom && l.link.Account().Short() {
+		p.rest()
 	}
 }
 

@@ -31,6 +31,7 @@ type Router struct {
 	pool     *verify.Pool
 	link     *link.Engine
 	gate     *gate.Gate
+	budget   *buf.Budget
 	loops    []*loop
 	observed verifyObserver
 
@@ -58,6 +59,7 @@ func Start(c Config) (*Router, error) {
 	}
 	r := &Router{
 		config: c, log: c.Logger, table: table.New(), reloads: newReloads(time.Now()),
+		budget:    buf.NewBudget(c.Memory, c.Loops),
 		lookEvery: max(lookEveryMin, min(lookEveryMax, c.KeepAlive/4)),
 	}
 	first, err := newState(r, c, nil, time.Now())
@@ -83,7 +85,7 @@ func Start(c Config) (*Router, error) {
 		Cut:              func(conn *link.Conn, b []byte) (int, error) { return codec.Cut(b, peerOf(conn).bodyMax()) },
 		HandshakeTimeout: c.HandshakeTimeout, HandshakesMax: c.HandshakesMax, ReceiveBuffer: c.ReceiveBuffer,
 		Admit:     r.admit,
-		QueueHigh: c.QueueHigh, QueueLow: c.QueueLow, PartialMax: int64(c.PartialMax), Logger: c.Logger,
+		QueueHigh: c.QueueHigh, QueueLow: c.QueueLow, PartialMax: int64(c.PartialMax), Budget: r.budget, Logger: c.Logger,
 	}, handler{r})
 	if err != nil {
 		r.pool.Close()
@@ -91,6 +93,7 @@ func Start(c Config) (*Router, error) {
 	}
 	for i, l := range r.link.Loops() {
 		r.loops[i].link = l
+		r.loops[i].book.account = l.Account()
 	}
 	r.started.Store(true)
 	return r, nil

@@ -172,6 +172,9 @@ func (a *Account) Use(p Part, n int64) {
 
 // Took tells that n more bytes of buffers are out.
 func (a *Account) Took(n int64) {
+	if a == nil {
+		return
+	}
 	a.left -= n
 	a.grow(n)
 }
@@ -200,7 +203,10 @@ func (a *Account) PartialMax() int64 { return a.partial }
 func (a *Account) Scarce() bool { return a != nil && min(a.room, a.left) < a.budget.limit/8 }
 
 // Short tells that so little is left that who sends much should not be read.
-func (a *Account) Short() bool { return a.left < a.budget.limit/32 }
+func (a *Account) Short() bool { return a.Spare() < 0 }
+
+// Spare returns how much may be taken until memory is short, in bytes.
+func (a *Account) Spare() int64 { return a.left - a.budget.limit/32 }
 
 // Met tells that nothing is left: the cap is met.
 func (a *Account) Met() bool { return a.left <= 0 }

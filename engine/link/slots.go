@@ -22,8 +22,8 @@ type slot struct {
 	mu      sync.Mutex
 	waiters []waiter // guarded by mu
 
-	frameMax atomic.Uint32 // largest frame for the connection, bytes; 0: not said
-	epoch    atomic.Uint32 // of the last shares
+	frameMax atomic.Uint32          // largest frame for the connection, bytes; 0: not said
+	epoch    atomic.Uint32          // of the last shares
 	shares   atomic.Pointer[shares] // nil: the queue is short
 }
 

@@ -54,6 +54,14 @@ type loopStat struct {
 	writes, records          atomic.Uint64
 }
 
+// Connections returns how many connections are open now. Any goroutine.
+func (e *Engine) Connections() (n int) {
+	for _, l := range e.loops {
+		n += int(l.stat.opened.Load() - min(l.stat.closed.Load(), l.stat.opened.Load()))
+	}
+	return n
+}
+
 // Stats returns all counters. Each is exact; under traffic they are not of one
 // moment. Any goroutine.
 func (e *Engine) Stats() Stats {
