@@ -62,7 +62,7 @@ func (p *peer) tell() bool {
 	if d != p.domain {
 		p.switchTo(d)
 	}
-	for p.conn.AheadOnLoop() < tellAheadMax {
+	for p.conn.AheadOnLoop() < tellAheadMax && p.takes(codec.RevocationPartMax) {
 		if !p.tellPart() {
 			return true
 		}

@@ -199,6 +199,7 @@ var limits = []struct {
 	{"queue-high", true, func(c *Config) string { return fmt.Sprint(c.QueueHigh) }},
 	{"queue-low", true, func(c *Config) string { return fmt.Sprint(c.QueueLow) }},
 	{"max-partial", true, func(c *Config) string { return fmt.Sprint(c.PartialMax) }},
+	{"memory", true, func(c *Config) string { return fmt.Sprint(c.Memory) }},
 	{"keep-alive", true, func(c *Config) string { return c.KeepAlive.String() }},
 	{"dead-after", true, func(c *Config) string { return c.DeadAfter.String() }},
 	{"handshake-timeout", true, func(c *Config) string { return c.HandshakeTimeout.String() }},

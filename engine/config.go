@@ -46,12 +46,13 @@ type Config struct {
 	BodyMax          uint32        // largest body, bytes; 1 MiB
 	SkewMax          time.Duration // send times further from now are dropped; 5 min
 	TTLMax           uint8         // TTLs above are lowered; 32
-	QueueHigh        int           // bytes a recipient's queue may hold before its senders are paused; 4 MiB
+	QueueHigh        int           // bytes a recipient's queue may hold before its senders are paused; 4 MiB, but at most a 16th of Memory
 	QueueLow         int           // bytes at which they are read again; a quarter of QueueHigh
 	PauseMax         time.Duration // longest pause before frames are dropped instead; 250 ms
 	StallTimeout     time.Duration // a recipient whose oldest queued frame is older is disconnected; 20 s
 	HoldTimeout      time.Duration // frames for an address that has just left wait so long for it to come back, at most 1 min; negative: they don't; 5 s
 	PartialMax       int           // bytes of half-received frames in all; beyond it the slowest connection is ended; 256 MiB
+	Memory           int64         // cap on what is kept for traffic, bytes; 1 GiB. Connections take about 28 KB each beside it
 	KeepAlive        time.Duration // 10 s
 	DeadAfter        time.Duration // 25 s
 	HelloTimeout     time.Duration // 5 s
@@ -86,7 +87,8 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.BodyMax, codec.BodyMaxDefault)
 	setDefault(&c.SkewMax, SkewMaxDefault)
 	setDefault(&c.TTLMax, codec.TTLDefault)
-	setDefault(&c.QueueHigh, QueueHighDefault)
+	setDefault(&c.Memory, memoryDefault)
+	setDefault(&c.QueueHigh, int(min(QueueHighDefault, max(c.Memory/QueueHighPart, 2))))
 	setDefault(&c.QueueLow, c.QueueHigh/4)
 	setDefault(&c.PauseMax, PauseMaxDefault)
 	setDefault(&c.StallTimeout, StallTimeoutDefault)
@@ -129,6 +131,10 @@ func (c *Config) check() error {
 		return fmt.Errorf("engine: dead-after %v is outside twice the keep-alive (%v) to %v", c.DeadAfter, 2*c.KeepAlive, codec.DeadAfterMax)
 	case c.QueueLow >= c.QueueHigh || c.QueueLow < 0:
 		return fmt.Errorf("engine: low mark %d is not below high mark %d", c.QueueLow, c.QueueHigh)
+	case c.Memory < MemoryLeast(c.BodyMax):
+		return fmt.Errorf("engine: %d bytes of memory are too few: frames with bodies of %d bytes need at least %d", c.Memory, c.BodyMax, MemoryLeast(c.BodyMax))
+	case int64(c.QueueHigh) > c.Memory/QueueHighPart:
+		return fmt.Errorf("engine: high mark %d is above %d, a %dth of the memory: queues would drop before they pause", c.QueueHigh, c.Memory/QueueHighPart, QueueHighPart)
 	case c.TTLMax < 2:
 		return errors.New("engine: a maximal TTL below 2 forwards nothing")
 	case CheckRouters(c.DrainTo) != nil:
@@ -145,7 +151,7 @@ func (c *Config) check() error {
 	return nil
 }
 
-func setDefault[T int | uint8 | uint32 | time.Duration](field *T, value T) {
+func setDefault[T int | int64 | uint8 | uint32 | time.Duration](field *T, value T) {
 	if *field == 0 {
 		*field = value
 	}

@@ -79,7 +79,7 @@ func (p *peer) keepAlive(k *codec.KeepAlive) {
 		return
 	}
 	p.loop.payNotices()
-	if p.owesAnswer = !p.takesAnswers() || !p.pokes.take(p.loop.link.Now(), pokesPerSecond, pokesPerSecond); !p.owesAnswer {
+	if p.owesAnswer = !p.takes(answerSmall) || !p.pokes.take(p.loop.link.Now(), pokesPerSecond, pokesPerSecond); !p.owesAnswer {
 		p.say(&codec.KeepAlive{Received: p.decided()})
 	}
 }
@@ -225,16 +225,24 @@ func (p *peer) part() {
 // asked for: four of the largest. Who does not read gets no more.
 const answersMax = 4 * codec.ControlBodyMax
 
-func (p *peer) takesAnswers() bool { return p.conn.AheadOnLoop() < answersMax }
+// answerSmall is more than a keep-alive or the answer to an echo has, in bytes.
+const answerSmall = 2 << 10
 
 // mayAsk bounds how often a node may ask for certificates and names. Past it
 // requests are left unanswered; libraries ask again.
 func (p *peer) mayAsk() bool {
-	if p.takesAnswers() && p.requests.take(p.loop.link.Now(), asksPerSecond, asksPerSecond) {
-		return true
+	return p.mayHave(answerSmall) && p.answered(p.requests.take(p.loop.link.Now(), asksPerSecond, asksPerSecond))
+}
+
+// mayHave tells whether an answer of so many bytes may be made for the peer.
+func (p *peer) mayHave(bytes int) bool { return p.answered(p.takes(bytes)) }
+
+// answered counts a request that is not.
+func (p *peer) answered(ok bool) bool {
+	if !ok {
+		p.loop.count.unanswered.Add(1)
 	}
-	p.loop.count.unanswered.Add(1)
-	return false
+	return ok
 }
 
 // sendCertificates answers a certificate request (PROTOCOL.md section 5.5), in
@@ -242,7 +250,7 @@ func (p *peer) mayAsk() bool {
 func (p *peer) sendCertificates(q *codec.CertificateRequest) {
 	var parts [][]codec.CertificateEntry
 	var part []codec.CertificateEntry
-	size := 0
+	size, all := 0, 0
 	for _, key := range q.Wanted {
 		e := codec.CertificateEntry{CertKey: key}
 		if key.Address.Prefix() == p.domain.prefix {
@@ -252,9 +260,12 @@ func (p *peer) sendCertificates(q *codec.CertificateRequest) {
 		if size+n > answerMax && len(part) > 0 {
 			parts, part, size = append(parts, part), nil, 0
 		}
-		part, size = append(part, e), size+n
+		part, size, all = append(part, e), size+n, all+n
 	}
 	parts = append(parts, part)
+	if !p.mayHave(all) {
+		return
+	}
 	for i, entries := range parts {
 		p.say(&codec.Certificates{Number: q.Number, Part: uint8(i), Parts: uint8(len(parts)), Entries: entries})
 	}
@@ -293,7 +304,13 @@ func (p *peer) sendNames(q *codec.NameRequest) {
 	default:
 		p.listNames(q, answer)
 	}
-	p.say(answer)
+	size := 0
+	for _, e := range answer.Entries {
+		size += chainSize(e.Chain)
+	}
+	if p.mayHave(size) {
+		p.say(answer)
+	}
 }
 
 // routerPrefix begins the names of routers in name requests.

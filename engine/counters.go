@@ -64,7 +64,8 @@ type counters struct {
 	ledger       atomic.Int64  // bytes of memory of the peers' ledgers
 	stalled      atomic.Uint64 // nodes disconnected because they did not read
 	paused       atomic.Uint64 // times a node was not read because a queue was full
-	unanswered   atomic.Uint64 // requests beyond a node's rate
+	unanswered   atomic.Uint64 // requests beyond a node's rate, or for which there was no memory
+	pressed      [pressedEffects]atomic.Uint64
 	askedToLeave atomic.Uint64 // peers asked to leave, since this router stops
 	drained      [drainEnds]atomic.Uint64
 	dropped      [dropReasons]atomic.Uint64

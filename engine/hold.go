@@ -30,6 +30,7 @@ import (
 // Bounds of what waits. At them frames are dropped as queue-full.
 const (
 	heldBytesMax = 32 << 20 // in all; buffers count with their capacity
+	heldPart     = 16       // of the cap on memory, in all
 	roomBytesMax = 1 << 20  // of one address, on all loops; one frame is always taken
 
 	// withdrawnMax bounds the addresses that are noted; for more nothing waits.
@@ -47,6 +48,7 @@ type withdrawal struct {
 // addresses that are not in the table.
 type withdrawals struct {
 	start  time.Time
+	max    int64        // bytes of frames in all rooms
 	count  atomic.Int32 // len(of): while it is 0 nobody needs the lock
 	bytes  atomic.Int64 // of frames in all rooms
 	frames atomic.Int64 // in all rooms
@@ -62,8 +64,9 @@ type due struct {
 	until   int64
 }
 
-func newWithdrawals(now time.Time) *withdrawals {
-	return &withdrawals{start: now, of: make(map[codec.Address]*withdrawal)}
+// newWithdrawals is for a router whose memory has the cap given.
+func newWithdrawals(now time.Time, memory int64) *withdrawals {
+	return &withdrawals{start: now, max: min(heldBytesMax, memory/heldPart), of: make(map[codec.Address]*withdrawal)}
 }
 
 // elapsed is a time as withdrawals count it, in nanoseconds.
@@ -143,7 +146,7 @@ func (w *withdrawals) take(x *withdrawal, n int64) bool {
 		x.bytes.Add(-n)
 		return false
 	}
-	if w.bytes.Add(n) > heldBytesMax {
+	if w.bytes.Add(n) > w.max {
 		w.bytes.Add(-n)
 		x.bytes.Add(-n)
 		return false
@@ -239,6 +242,7 @@ func (l *loop) hold(a codec.Address, of *withdrawal, b *buf.Buffer) bool {
 		l.rooms[a] = in
 	}
 	in.frames = append(in.frames, b)
+	l.link.Account().Use(buf.PartHeld, buf.SizeOf(b))
 	return true
 }
 
@@ -261,13 +265,14 @@ func (l *loop) settleTo(a codec.Address, to link.Ref) {
 	delete(l.rooms, a)
 	for _, b := range room.frames {
 		l.router.withdrawn.giveBack(room.of, int64(cap(b.B)))
+		l.link.Account().Use(buf.PartHeld, -buf.SizeOf(b))
 		switch {
 		case to == 0:
 			l.giveUp(dropNoRoute, b)
 		case tooLarge(codec.Raw(b.B), l.link.FrameMax(to)):
 			l.giveUp(dropTooLarge, b)
 		default: // also beyond the high mark: it is little
-			l.forward(to, b)
+			l.link.Send(to, b)
 		}
 	}
 }

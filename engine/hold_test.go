@@ -236,7 +236,7 @@ func TestOneLargeFrameMayWait(t *testing.T) {
 
 func TestWithdrawalsAreBoundedInAll(t *testing.T) {
 	now := time.Now()
-	w := newWithdrawals(now)
+	w := newWithdrawals(now, memoryDefault)
 	address := func(n int) (a codec.Address) {
 		binary.BigEndian.PutUint64(a[8:], uint64(n))
 		return a

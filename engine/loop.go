@@ -28,6 +28,7 @@ type loop struct {
 	book      book
 	waiting   map[*peer]struct{} // their ring's head waits for room
 	leftovers map[*peer]struct{} // gone, and their ring still has frames
+	resting   []*peer            // not read since memory was short, in turn; some may be gone
 	noPause   map[link.Ref]time.Time
 	rooms     map[codec.Address]*room // frames for who has just left; none is empty
 	draining  bool                    // the router stops
@@ -41,7 +42,7 @@ type loop struct {
 func newLoop(r *Router) *loop {
 	return &loop{
 		router:    r,
-		book:      book{debts: make(map[codec.Address]*debt)},
+		book:      newBook(r.budget.Limit() / noticesPart / int64(r.config.Loops)),
 		waiting:   make(map[*peer]struct{}),
 		leftovers: make(map[*peer]struct{}),
 		noPause:   make(map[link.Ref]time.Time),
@@ -61,9 +62,6 @@ func (l *loop) consume(b *buf.Buffer) {
 	buf.Put(b)
 }
 
-// forward takes b to its destination.
-func (l *loop) forward(to link.Ref, b *buf.Buffer) { l.link.Send(to, b) }
-
 // sendOwn makes, signs and sends a frame of this router. It goes before the
 // frames that wait for the same connection, unless it must be its last.
 func (l *loop) sendOwn(to link.Ref, d *domain, address codec.Address, category codec.Category, body []byte, kind link.Kind) {
@@ -74,6 +72,7 @@ func (l *loop) sendOwn(to link.Ref, d *domain, address codec.Address, category c
 		return
 	}
 	b := buf.Get(f.Size())
+	l.link.Account().Took(buf.SizeOf(b))
 	wire, err := f.Append(b.B[:0])
 	if err != nil {
 		panic("engine: own frame breaks a bound of the protocol: " + err.Error())
@@ -116,7 +115,7 @@ func (l *loop) undeliverable(to link.Ref, b *buf.Buffer) {
 	case of != nil:
 		l.giveUp(dropQueueFull, b)
 	case now != 0 && now != to && !l.link.Full(now) && !tooLarge(f, l.link.FrameMax(now)):
-		l.forward(now, b)
+		l.link.Send(now, b)
 	default:
 		l.giveUp(dropRecipientGone, b)
 	}
@@ -125,7 +124,9 @@ func (l *loop) undeliverable(to link.Ref, b *buf.Buffer) {
 // turnEnd pays per batch what the frames of this turn have caused.
 func (l *loop) turnEnd() {
 	l.router.pool.Submit(&l.batch)
+	l.endWaits()
 	l.payNotices()
+	l.endRests()
 }
 
 // payNotices sends the notices that this turn's drops have caused.
@@ -218,7 +219,7 @@ func (p *peer) look(now time.Time) {
 	if n.BytesOut != p.spoken {
 		p.spoken, p.spokeAt = n.BytesOut, now
 	}
-	if p.owesAnswer && p.isOpen() && p.takesAnswers() {
+	if p.owesAnswer && p.isOpen() && p.takes(answerSmall) {
 		p.owesAnswer = false
 		p.say(&codec.KeepAlive{Received: p.decided()})
 	}
@@ -226,7 +227,7 @@ func (p *peer) look(now time.Time) {
 		p.ask()
 	}
 	if grown := p.ledger.release(); grown != 0 {
-		p.loop.count.ledger.Add(int64(grown))
+		p.loop.ledgerGrew(grown)
 	}
 	switch {
 	case p.phase >= phaseLeaving:
@@ -247,7 +248,7 @@ func (p *peer) look(now time.Time) {
 		p.leave(codec.GoodbyeIdle, fmt.Sprintf("nothing came for %v", c.DeadAfter))
 	case p.idle(now):
 		p.leave(codec.GoodbyeIdle, fmt.Sprintf("you have sent no message for %v, and this router keeps nobody longer", c.IdleTimeout))
-	case now.Sub(p.spokeAt) >= c.KeepAlive-2*p.router.lookEvery && p.takesAnswers():
+	case now.Sub(p.spokeAt) >= c.KeepAlive-2*p.router.lookEvery && p.takes(answerSmall):
 		p.say(&codec.KeepAlive{Received: p.decided()})
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"causeway/codec"
 	"causeway/crypto/pki"
+	"causeway/engine/buf"
 )
 
 func testMember(name string, n byte, notBefore time.Time) *member {
@@ -17,7 +18,7 @@ func testMember(name string, n byte, notBefore time.Time) *member {
 }
 
 func TestOfTwoNodesWithOneNameTheLaterIssuedCounts(t *testing.T) {
-	ms := newMembers()
+	ms := newMembers(buf.NewBudget(0, 1))
 	old, young := testMember("a", 1, time.Unix(1, 0)), testMember("a", 2, time.Unix(2, 0))
 	ms.comes(young)
 	ms.comes(old)
@@ -35,7 +36,7 @@ func TestOfTwoNodesWithOneNameTheLaterIssuedCounts(t *testing.T) {
 }
 
 func TestCertificatesOutliveTheirConnectionForAWhile(t *testing.T) {
-	ms := newMembers()
+	ms := newMembers(buf.NewBudget(0, 1))
 	m, other := testMember("a", 1, time.Unix(1, 0)), testMember("b", 2, time.Unix(1, 0))
 	key := certKey(m.id)
 	now := time.Unix(1000, 0)
@@ -76,7 +77,7 @@ func (ms *members) joined(t *testing.T, name string) *member {
 }
 
 func TestDepartedCertificatesAreBounded(t *testing.T) {
-	ms := newMembers()
+	ms := newMembers(buf.NewBudget(0, 1))
 	now := time.Unix(1000, 0)
 	for i := range departedMax + 100 {
 		m := testMember("a", 0, time.Unix(1, 0))
@@ -91,7 +92,7 @@ func TestDepartedCertificatesAreBounded(t *testing.T) {
 }
 
 func TestListingPagesThroughAllNamesInOrder(t *testing.T) {
-	ms := newMembers()
+	ms := newMembers(buf.NewBudget(0, 1))
 	for i := range 25 {
 		ms.comes(testMember(fmt.Sprintf("n%02d", i), byte(i), time.Unix(1, 0)))
 	}

@@ -55,6 +55,7 @@ func (r *Router) AddMetrics(m *admin.Metrics) {
 	r.addFrameMetrics(m)
 	r.addLinkMetrics(m)
 	r.addStateMetrics(m)
+	r.addMemoryMetrics(m)
 	r.addReloadMetrics(m)
 	r.addDrainMetrics(m)
 }

@@ -48,6 +48,7 @@ type peer struct {
 	ring     verify.Ring
 	phase    phase
 	full     bool      // the ring was full and reading is paused for it
+	resting  bool      // its socket is not read, and it is in loop.resting
 	waitsFor link.Ref  // a full destination that the ring's head is for; 0: none
 	waitsAt  time.Time // since when
 	received uint64    // frames other than link control that were cut
@@ -130,7 +131,7 @@ func newPeer(r *Router, c *link.Conn, d *domain, id *pki.Peer) (*peer, error) {
 		return nil, err
 	}
 	p := &peer{router: r, conn: c, domain: d, id: id, certs: []*announced{{id, key}}}
-	p.ring = r.pool.NewRing(p.notify)
+	p.ring = r.pool.NewRing(p.notify, c.Loop().Account())
 	return p, nil
 }
 
@@ -183,6 +184,9 @@ func (p *peer) frame(b *buf.Buffer) {
 		p.renewalFrame(b)
 		return
 	}
+	if p.overflows(b, control) {
+		return
+	}
 	var key *sign.Key
 	if !p.router.config.VerifyNone || control {
 		key = p.cert(f.CertID()).key
@@ -203,6 +207,9 @@ func (p *peer) frame(b *buf.Buffer) {
 	if (p.ring.Full() || p.ring.Bytes() >= ringBytesMax) && !p.full {
 		p.full = true
 		p.conn.PauseOnLoop()
+	}
+	if p.ring.Bytes() >= restingFrom && l.link.Account().Short() {
+		p.rest()
 	}
 }
 
@@ -355,11 +362,17 @@ func (p *peer) sealed(f codec.Raw, own bool) {
 		}
 	}
 	if grown := p.ledger.add(on, len(f)); grown != 0 {
-		p.loop.count.ledger.Add(int64(grown))
+		p.loop.ledgerGrew(grown)
 	}
 	if p.ledger.due() {
 		p.conn.Notify() // and ask in the next turn
 	}
+}
+
+// ledgerGrew counts n more bytes of memory of the peers' ledgers.
+func (l *loop) ledgerGrew(n int) {
+	l.count.ledger.Add(int64(n))
+	l.link.Account().Use(buf.PartLedgers, int64(n))
 }
 
 // ask asks the peer what it has received of what is sealed and queued now. The
@@ -396,7 +409,7 @@ func (p *peer) endLedger(lost int) {
 		}
 	})
 	l.count.unnoticed.Add(forgotten + uint64(lost-told))
-	l.count.ledger.Add(int64(p.ledger.release()))
+	l.ledgerGrew(p.ledger.release())
 }
 
 // gone is the last event of the connection. What it had sent before is still

@@ -32,6 +32,7 @@ type Router struct {
 	pool      *verify.Pool
 	link      *link.Engine
 	gate      *gate.Gate
+	budget    *buf.Budget
 	loops     []*loop
 	observed  verifyObserver
 
@@ -60,7 +61,8 @@ func Start(c Config) (*Router, error) {
 		return nil, err
 	}
 	r := &Router{
-		config: c, log: c.Logger, table: table.New(), withdrawn: newWithdrawals(time.Now()), reloads: newReloads(time.Now()),
+		config: c, log: c.Logger, table: table.New(), withdrawn: newWithdrawals(time.Now(), c.Memory), reloads: newReloads(time.Now()),
+		budget:    buf.NewBudget(c.Memory, c.Loops),
 		lookEvery: max(lookEveryMin, min(lookEveryMax, c.KeepAlive/4)),
 	}
 	r.drains.empty = make(chan struct{}, 1)
@@ -87,7 +89,7 @@ func Start(c Config) (*Router, error) {
 		Cut:              func(conn *link.Conn, b []byte) (int, error) { return codec.Cut(b, peerOf(conn).bodyMax()) },
 		HandshakeTimeout: c.HandshakeTimeout, HandshakesMax: c.HandshakesMax, ReceiveBuffer: c.ReceiveBuffer,
 		Admit:     r.admit,
-		QueueHigh: c.QueueHigh, QueueLow: c.QueueLow, PartialMax: int64(c.PartialMax), Logger: c.Logger,
+		QueueHigh: c.QueueHigh, QueueLow: c.QueueLow, PartialMax: int64(c.PartialMax), Budget: r.budget, Logger: c.Logger,
 	}, handler{r})
 	if err != nil {
 		r.pool.Close()
@@ -95,6 +97,7 @@ func Start(c Config) (*Router, error) {
 	}
 	for i, l := range r.link.Loops() {
 		r.loops[i].link = l
+		r.loops[i].book.account = l.Account()
 	}
 	r.started.Store(true)
 	return r, nil

@@ -45,6 +45,7 @@ type serveFlags struct {
 	drainTo                      []string
 	bodyMax, high, low, receive  sizeFlag
 	partial                      sizeFlag
+	memory                       memoryFlag
 	engine                       engine.Config
 	read                         fingerprint // snapshot of the files before they were read
 }
@@ -85,7 +86,8 @@ SIGUSR1 writes what it is doing into a file.`,
 	fl.Var(&f.bodyMax, "max-body", "largest body of a frame")
 	fl.DurationVar(&f.engine.SkewMax, "max-skew", engine.SkewMaxDefault, "largest difference between a frame's send time and this clock")
 	fl.Uint8Var(&f.engine.TTLMax, "max-ttl", codec.TTLDefault, "frames with a larger time to live are lowered to it")
-	fl.Var(&f.high, "queue-high", "bytes that may wait for one recipient before its senders are paused")
+	fl.Var(&f.memory, "memory", "cap on what is kept for traffic: queues, frames being received, lists, handshakes; 28KiB a connection come to that; default a quarter of this machine's memory")
+	fl.Var(&f.high, "queue-high", "bytes that may wait for one recipient before its senders are paused; at most a 16th of --memory")
 	fl.Var(&f.low, "queue-low", "bytes at which they are read again")
 	fl.DurationVar(&f.engine.PauseMax, "pause-max", engine.PauseMaxDefault, "longest pause of a sender before its frames are dropped instead")
 	fl.DurationVar(&f.engine.StallTimeout, "stall-timeout", engine.StallTimeoutDefault, "a recipient that has read nothing for so long is disconnected")
@@ -135,6 +137,8 @@ func (f *serveFlags) run(cmd *cobra.Command) error {
 	log := f.engine.Logger
 	metrics := admin.NewMetrics()
 	router.AddMetrics(metrics)
+	addMemoryMetrics(metrics, router)
+	defer keepMemory(router, log)()
 	dumps := &dumper{router: router, metrics: metrics, dir: f.dumpDir, log: log}
 	defer dumps.watch()()
 	var server *admin.Server
@@ -187,6 +191,9 @@ func (f *serveFlags) complete(cmd *cobra.Command) (listen []string, err error) {
 	}
 	if c.Loops < 0 || c.VerifyWorkers < -1 {
 		return nil, usageError{errors.New("--loops and --verify-workers must not be negative (but -1 for the default of the latter)")}
+	}
+	if err := f.setMemory(cmd.Flags().Changed("queue-high")); err != nil {
+		return nil, err
 	}
 	c.BodyMax, c.QueueHigh, c.QueueLow, c.ReceiveBuffer = uint32(f.bodyMax), int(f.high), int(f.low), int(f.receive)
 	c.PartialMax = int(f.partial)
@@ -307,7 +314,7 @@ func (f *serveFlags) logStart(log *slog.Logger) {
 		log.Info("firewall", "file", f.firewall, "lines", len(c.Firewall.Rules()))
 	}
 	log.Info("starting", "version", version, "domains", strings.Join(domains, ","), "loops", c.Loops, "cores", c.CPUs,
-		"verify", f.verify, "verify_workers", c.VerifyWorkers, "paths", pathsText(), "go", runtime.Version())
+		"memory", f.memory.String(), "verify", f.verify, "verify_workers", c.VerifyWorkers, "paths", pathsText(), "go", runtime.Version())
 }
 
 // waitForSignal returns at a signal or the end of ctx. After that a SIGINT ends

@@ -41,6 +41,7 @@ type Conn struct {
 
 	// home loop: input
 	masked      bool // gnet does not read it
+	resting     bool // it should not, but what it has read is cut
 	pauses      int  // causes to pause
 	transport   transport
 	partial     *buf.Buffer // the beginning of a frame

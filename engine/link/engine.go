@@ -30,7 +30,6 @@ type Engine struct {
 	handshaking atomic.Int64
 	accepted    atomic.Uint64
 	handshakes  atomic.Uint64
-	partial     atomic.Int64 // bytes of half-received frames
 	cutShort    atomic.Int64 // connections that Close ended before all was written
 
 	mu           sync.Mutex
@@ -56,7 +55,7 @@ func Start(cfg Config, h Handler) (*Engine, error) {
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	ports := make([]*port, cfg.Loops)
 	for i := range ports {
-		l := &Loop{engine: e, index: i, now: e.start, outbox: make([][]parcel, cfg.Loops)}
+		l := newLoop(e, i)
 		cpu := -1
 		if cfg.CPUs != nil {
 			cpu = cfg.CPUs[i]
@@ -171,6 +170,7 @@ func (l *Loop) endTurn() {
 		l.bury()
 	}
 	l.resumes = nil
+	l.account.Look()
 	l.whenDone()
 	l.whenDone = nil
 }

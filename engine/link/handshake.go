@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"causeway/engine/buf"
 )
 
 const (
@@ -19,6 +21,10 @@ const (
 	// listened to, so that a reset does not overtake the alert that says why.
 	farewellMax      = 500 * time.Millisecond
 	farewellBytesMax = 64 << 10
+
+	// handshakeBytes is what a handshake under way takes: measured, 24 KB where it
+	// waits for the client's hello, up to 60 KB when it has seen its certificate.
+	handshakeBytes = 48 << 10
 
 	// reasonsMax bounds the labels that a handler's errors can make.
 	reasonsMax = 64
@@ -124,7 +130,11 @@ func plainAddr(a net.Addr) netip.AddrPort {
 // takes tcp.
 func (e *Engine) establish(ctx context.Context, c *Conn, tcp *net.TCPConn, tc *tls.Config) error {
 	e.handshaking.Add(1)
-	defer e.handshaking.Add(-1)
+	e.cfg.Budget.Use(buf.PartHandshakes, handshakeBytes)
+	defer func() {
+		e.cfg.Budget.Use(buf.PartHandshakes, -handshakeBytes)
+		e.handshaking.Add(-1)
+	}()
 	err := c.handshake(ctx, tcp, tc)
 	if err == nil {
 		err = e.handler.Handshaken(c, c.tls.ConnectionState())

@@ -51,9 +51,12 @@ type Config struct {
 	// QueueHigh and QueueLow are the marks of a destination's queue, in bytes
 	// of frames not yet handed to the kernel. 0 = 4 MiB and a quarter of High.
 	QueueHigh, QueueLow int
-	// PartialMax bounds half-received frames in all, in bytes; beyond it the
-	// slowest connection is ended (ErrPartial). 0 = 256 MiB.
+	// PartialMax bounds half-received frames in all, in bytes; beyond it, or what
+	// Budget leaves for them, the slowest connection is ended (ErrPartial).
+	// 0 = 256 MiB.
 	PartialMax int64
+	// Budget is the cap on memory, with an Account for each loop; nil = no cap.
+	Budget *buf.Budget
 	// Tick is the period of Handler.Tick; 0 = 100 ms, which is also the least,
 	// so that an idle loop wakes at most ten times a second.
 	Tick time.Duration
@@ -101,6 +104,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.PartialMax <= 0 {
 		c.PartialMax = partialMaxDefault
+	}
+	if c.Budget == nil {
+		c.Budget = buf.NewBudget(0, c.Loops)
 	}
 	c.Tick = max(c.Tick, tickMin)
 	if c.Logger == nil {

@@ -165,6 +165,7 @@ func (c *Conn) hold(data []byte) {
 	}
 	at := len(c.held.B)
 	c.held = buf.Grow(c.held, at+len(data))
+	c.loop.account.Took(int64(len(data)))
 	copy(c.held.B[at:], data)
 }
 

@@ -198,9 +198,12 @@ func TestAnswersToAPeerThatDoesNotReadAreBounded(t *testing.T) {
 // cutter returns a connection that cuts into *frames.
 func cutter(t testing.TB, frames *[]string) *Conn {
 	r := &rig{t: t}
-	e := &Engine{handler: r}
-	e.cfg.Cut = testCut
-	l := &Loop{engine: e, port: newPort(-1, tickMin, nil)}
+	cfg, err := Config{Cut: testCut, Loops: 1}.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLoop(&Engine{handler: r, cfg: cfg}, 0)
+	l.port = newPort(-1, tickMin, nil)
 	l.port.armed.Store(true)
 	r.frame = func(c *Conn, b *buf.Buffer) {
 		*frames = append(*frames, string(b.B))

@@ -72,7 +72,7 @@ func TestVerdictsComeInOrderWhateverTheWorkersDo(t *testing.T) {
 					case notified <- struct{}{}:
 					default:
 					}
-				})
+				}, nil)
 				var batch Batch
 				const frames = 400
 				want := make([]bool, frames)
@@ -127,7 +127,7 @@ func TestFramesWithoutAKeyKeepTheirPlace(t *testing.T) {
 	defer p.Close()
 	s := newSigner(t, 1)
 	notified := make(chan struct{}, 1)
-	ring := p.NewRing(func() { notified <- struct{}{} })
+	ring := p.NewRing(func() { notified <- struct{}{} }, nil)
 	var batch Batch
 	ring.Push(s.frame(t, 0, true), s.key, 0, &batch)
 	ring.Push(s.frame(t, 1, false), nil, 1, &batch)
@@ -154,7 +154,7 @@ func TestCloseFinishesWhatIsQueued(t *testing.T) {
 		}
 	}})
 	s := newSigner(t, 1)
-	ring := p.NewRing(func() {})
+	ring := p.NewRing(func() {}, nil)
 	var batch Batch
 	for n := range RingSize {
 		ring.Push(s.frame(t, n, true), s.key, 0, &batch)
@@ -174,7 +174,7 @@ func TestCloseFinishesWhatIsQueued(t *testing.T) {
 
 func TestAFullRingRefusesMore(t *testing.T) {
 	p := NewPool(Config{})
-	ring := p.NewRing(nil)
+	ring := p.NewRing(nil, nil)
 	s := newSigner(t, 1)
 	for n := range RingSize {
 		ring.Push(s.frame(t, n, true), nil, 0, nil)
@@ -196,8 +196,8 @@ func TestAFloodDelaysOthersByOneShare(t *testing.T) {
 	var order []string
 	s := newSigner(t, 1)
 	p := NewPool(Config{Workers: 1})
-	flood := p.NewRing(func() { order = append(order, "flood") }) // one worker: no race
-	lone := p.NewRing(func() { order = append(order, "lone") })
+	flood := p.NewRing(func() { order = append(order, "flood") }, nil) // one worker: no race
+	lone := p.NewRing(func() { order = append(order, "lone") }, nil)
 	var batch Batch
 	for n := range RingSize {
 		flood.Push(s.frame(t, n, true), s.key, 0, &batch)
