@@ -23,26 +23,27 @@ type Loop struct {
 	account *buf.Account
 
 	// home loop: time and work of the turn
-	now       time.Time
-	inTurn    bool
-	armed     bool // a turn is coming for what this loop itself has to do
-	ended     bool
-	cut       uint64 // frames cut since start
-	dirty     []*Conn
-	hot       []*Conn // have a record's worth of frames
-	goingOn   []*Conn
-	dying     []*Conn
-	finishing []*Conn
-	dead      []parcel // frames to give back; not in any backlog
-	resumes   []waiter
-	outbox    [][]parcel // by loop
-	parcels   []parcel   // being handled
-	posts     []func()
-	ticked    bool
-	whenEmpty func() // Close waits for the last connection
-	whenDone  func() // Close waits for the loop's end
-	lookedAt  int64  // when account last saw what others take, Engine.elapsed
-	listBytes int64  // of lists of parcels, as account knows
+	now            time.Time
+	inTurn         bool
+	armed          bool // a turn is coming for what this loop itself has to do
+	ended          bool
+	cut            uint64 // frames cut since start
+	dirty          []*Conn
+	hot            []*Conn // have a record's worth of frames
+	goingOn        []*Conn
+	dying          []*Conn
+	finishing      []*Conn
+	dead           []parcel // frames to give back; not in any backlog
+	resumes        []waiter
+	outbox         [][]parcel // by loop
+	parcels        []parcel   // being handled
+	posts          []func()
+	ticked         bool
+	whenEmpty      func() // Close waits for the last connection
+	whenDone       func() // Close waits for the loop's end
+	lookedAt       int64  // when account last saw what others take, Engine.elapsed
+	sharesLookedAt time.Time
+	listBytes      int64 // of lists of parcels, as account knows
 
 	// home loop: connections
 	conns []*Conn // by slot
@@ -243,6 +244,7 @@ func (l *Loop) tick() {
 	l.ticked = false
 	l.account.Look() // also what a quiet loop has counted becomes known
 	l.shed()
+	l.endOldShares()
 	l.checkDeadlines()
 	if l.engine.live.Load() && !l.ended {
 		l.engine.handler.Tick(l, l.now)

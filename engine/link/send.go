@@ -195,9 +195,6 @@ func (l *Loop) release(s *slot, n int) {
 	if left <= low && s.waiting.Load() {
 		l.endWaits(s)
 	}
-	if left <= low/sharesEnd {
-		l.endShares(s)
-	}
 }
 
 // endWaits tells all who wait for s that they may go on.

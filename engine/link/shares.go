@@ -3,6 +3,7 @@ package link
 import (
 	"math/rand/v2"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"causeway/engine/buf"
@@ -21,8 +22,9 @@ import (
 // meets in a lane changes.
 //
 // A destination has shares from the first frame that is looked at above the low
-// mark until its backlog is at a quarter of that: what was queued before is
-// nobody's.
+// mark until its backlog, looked at once a second, is at a quarter of that: a queue
+// that goes up and down does not make them anew each time. What was queued before
+// is nobody's.
 type shares struct {
 	epoch uint16 // of the slot's; never 0
 	salt  uint64
@@ -86,6 +88,19 @@ func (l *Loop) congested(s *slot) *shares {
 		}
 		if s.shares.CompareAndSwap(nil, &shares{epoch: epoch, salt: rand.Uint64()}) {
 			l.account.Use(buf.PartLists, int64(unsafe.Sizeof(shares{})))
+		}
+	}
+}
+
+// endOldShares ends the shares of this loop's slots whose queue is no longer long.
+func (l *Loop) endOldShares() {
+	if l.now.Sub(l.sharesLookedAt) < time.Second {
+		return
+	}
+	l.sharesLookedAt = l.now
+	for _, c := range l.conns {
+		if c != nil && c.slot.backlog.Load() <= int64(l.engine.cfg.QueueLow)/sharesEnd {
+			l.endShares(c.slot)
 		}
 	}
 }
