@@ -52,11 +52,14 @@ type heard struct {
 	told     map[codec.NoticeReason]int
 	goodbyes []*codec.Goodbye
 	received uint64 // as the router has said last
+	answered uint64 // what the client has said to have received
 	ended    bool
 }
 
+// listen begins that; from then on c answers no questions.
 func (c *client) listen() *heard {
-	h := &heard{told: map[codec.NoticeReason]int{}}
+	h := &heard{told: map[codec.NoticeReason]int{}, answered: c.received}
+	c.silent = true
 	go func() {
 		for {
 			f, err := c.read()
@@ -115,17 +118,17 @@ func (h *heard) asked(t *testing.T) *codec.Goodbye {
 // confirmed waits until the router has confirmed so many frames of c.
 func (h *heard) confirmed(t *testing.T, c *client, frames uint64) {
 	t.Helper()
-	c.say(&codec.KeepAlive{Answer: true})
+	c.say(&codec.KeepAlive{Answer: true, Received: h.answered})
 	h.has(t, "confirmation", func() bool { return h.received >= frames })
 }
 
 // left says goodbye and waits for the end.
 func (h *heard) left(t *testing.T, c *client) {
 	t.Helper()
-	c.say(&codec.Goodbye{Reason: codec.GoodbyeDone})
+	c.say(&codec.Goodbye{Reason: codec.GoodbyeDone, Received: h.answered})
 	h.has(t, "the end", func() bool { return h.ended })
 	if len(h.goodbyes) != 1 {
-		t.Errorf("%d goodbyes, want one", len(h.goodbyes))
+		t.Errorf("%d goodbyes, want one: %+v", len(h.goodbyes), h.goodbyes[1])
 	}
 }
 
@@ -344,12 +347,13 @@ func TestWhoComesDuringADrainIsSentOn(t *testing.T) {
 	early.say(testHello())
 	early.control()
 	silent := must(dial(t, addr, id, clientTLS(id)))
+	waitFor(t, "both are there", func() bool { return r.link.Stats().Handshaking == 0 && r.drains.open.Load() == 2 })
 	late, err := net.Dial("tcp", addr) // its handshake comes later
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer late.Close()
-	waitFor(t, "all are accepted", func() bool { return r.link.Stats().Handshaking == 1 && r.drains.open.Load() == 2 })
+	waitFor(t, "it is accepted", func() bool { return r.link.Stats().Handshaking == 1 })
 	atEarly := early.listen()
 	end := startClose(t, r, patience)
 	atEarly.asked(t)

@@ -16,7 +16,7 @@ import (
 // the end.
 func (c *client) goodbye() (rest []codec.Raw) {
 	c.t.Helper()
-	c.say(&codec.Goodbye{Reason: codec.GoodbyeDone})
+	c.say(&codec.Goodbye{Reason: codec.GoodbyeDone, Received: c.received})
 	return c.toEnd()
 }
 

@@ -24,7 +24,7 @@ type Peer struct {
 	Address        string    `json:"address"`
 	Domain         string    `json:"domain"`
 	Remote         string    `json:"remote"`
-	State          string    `json:"state"` // hello, open, draining, leaving
+	State          string    `json:"state"` // hello, open, draining, parting, leaving
 	Kind           string    `json:"kind"`
 	Software       string    `json:"software"`
 	CertificateEnd time.Time `json:"certificateEnd"`

@@ -17,23 +17,19 @@ import (
 	"causeway/engine/node"
 )
 
-// drainWindow is how many frames of one flow may be under way: neither delivered
-// nor noticed.
+// drainWindow is how many messages of one flow may be under way.
 const drainWindow = 50
 
 // drainFlow sends numbered messages from one node to the next while their router
-// is replaced. What it learns of each is guarded by mu.
+// is replaced. They come by two ways for a moment, so in any order.
 type drainFlow struct {
 	from, to *node.Node
 	window   chan struct{}
 
 	mu        sync.Mutex
 	sent      uint64
-	bySend    map[uint64]uint64 // number by send time
-	delivered map[uint64]int    // times, by number
-	noticed   map[uint64]bool   // by number
-	counted   uint64            // told of, but not which
-	perhaps   uint64            // told that nobody knows, and not of which
+	delivered map[uint64]int // times, by number
+	notices   []error
 }
 
 // drainNodes are nodes in a ring of flows.
@@ -53,9 +49,7 @@ func startDrainNodes(t *testing.T, ctx context.Context, dir, domain string, name
 		if err != nil {
 			t.Fatal(err)
 		}
-		f := &drainFlow{
-			window: make(chan struct{}, drainWindow), bySend: map[uint64]uint64{}, delivered: map[uint64]int{}, noticed: map[uint64]bool{},
-		}
+		f := &drainFlow{window: make(chan struct{}, drainWindow), delivered: map[uint64]int{}}
 		n, err := node.Connect(ctx, node.Config{
 			Identity: id, Routers: routers, Plain: true, AcceptPlain: true, OnNotice: f.hearNotice,
 			AnswerTimeout: time.Minute, DialTimeout: time.Minute, HelloTimeout: time.Minute, Logger: testLogger(t, name),
@@ -96,18 +90,13 @@ func (all *drainNodes) send(ctx context.Context, f *drainFlow) {
 			return
 		case f.window <- struct{}{}:
 		}
-		f.mu.Lock() // a notice must find the number
-		number := f.sent
-		s, err := f.from.Send(ctx, f.to.Address(), codec.CategoryApplication, binary.BigEndian.AppendUint64(nil, number))
-		if err == nil {
-			f.sent++
-			f.bySend[s.SendTime] = number
-		}
-		f.mu.Unlock()
-		if err != nil {
+		if _, err := f.from.Send(ctx, f.to.Address(), codec.CategoryApplication, binary.BigEndian.AppendUint64(nil, f.sent)); err != nil {
 			all.t.Errorf("%s: send: %v", f.from.Name(), err)
 			return
 		}
+		f.mu.Lock()
+		f.sent++
+		f.mu.Unlock()
 	}
 }
 
@@ -120,7 +109,7 @@ func (all *drainNodes) receive(ctx context.Context, f *drainFlow) {
 		number := binary.BigEndian.Uint64(m.Body)
 		f.mu.Lock()
 		f.delivered[number]++
-		again := f.delivered[number] > 1 || f.noticed[number]
+		again := f.delivered[number] > 1
 		f.mu.Unlock()
 		if !again {
 			<-f.window
@@ -132,32 +121,14 @@ func (all *drainNodes) receive(ctx context.Context, f *drainFlow) {
 func (f *drainFlow) hearNotice(e *node.NoticeError) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if e.Reason == codec.NoticeUnconfirmed {
-		f.perhaps += e.More + uint64(len(e.Frames))
-		return
-	}
-	f.counted += e.More
-	for range e.More {
-		<-f.window
-	}
-	for _, frame := range e.Frames {
-		number, known := f.bySend[frame.SendTime]
-		if !known || f.noticed[number] {
-			continue
-		}
-		f.noticed[number] = true
-		if f.delivered[number] == 0 {
-			<-f.window
-		}
-	}
+	f.notices = append(f.notices, e)
 }
 
-// settled tells whether all messages are delivered or noticed, but for those of
-// which the sender was told that nobody knows.
+// settled tells whether all messages are delivered, or one never will be.
 func (f *drainFlow) settled() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return uint64(len(f.delivered)+len(f.noticed))+f.counted+f.perhaps >= f.sent
+	return uint64(len(f.delivered)) == f.sent || len(f.notices) > 0
 }
 
 // moved returns a condition: every flow has delivered so many more.
@@ -182,35 +153,37 @@ func (all *drainNodes) moved(by int) func() bool {
 }
 
 // check ends the flows and asserts that every message that Send took was
-// delivered once, or its sender was told, and not both.
-func (all *drainNodes) check(end context.CancelFunc) (sent, noticed uint64) {
+// delivered, once, and nobody was told otherwise. It returns how many.
+func (all *drainNodes) check(end context.CancelFunc) (sent uint64) {
 	all.t.Helper()
 	close(all.stop)
 	for _, f := range all.flows {
-		waitUntil(all.t, "all messages are delivered or noticed", f.settled)
+		waitUntil(all.t, "all messages are delivered", f.settled)
 	}
 	end()
 	all.done.Wait()
 	for _, f := range all.flows {
 		name := f.from.Name()
 		for number, times := range f.delivered {
-			if times != 1 || f.noticed[number] {
-				all.t.Errorf("%s: message %d was delivered %d times, noticed %v", name, number, times, f.noticed[number])
+			if times != 1 {
+				all.t.Errorf("%s: message %d was delivered %d times", name, number, times)
 			}
 		}
-		if got := uint64(len(f.delivered)+len(f.noticed)) + f.counted; got > f.sent || got+f.perhaps < f.sent {
-			all.t.Errorf("%s: %d sent, %d delivered, %d noticed, %d counted, %d perhaps", name, f.sent, len(f.delivered), len(f.noticed), f.counted, f.perhaps)
+		if uint64(len(f.delivered)) != f.sent || len(f.notices) > 0 {
+			all.t.Errorf("%s: %d sent, %d delivered, notices %v", name, f.sent, len(f.delivered), f.notices)
 		}
-		if s := f.from.Stats(); s.Unconfirmed != 0 || s.CallbacksLost != 0 || len(s.Dropped) != 0 {
+		s := f.from.Stats()
+		delete(s.Dropped, "duplicate") // of messages that were sent again
+		if s.Unconfirmed != 0 || len(s.Dropped) != 0 || s.Connections != 2 {
 			all.t.Errorf("%s: %+v", name, s)
 		}
-		sent, noticed = sent+f.sent, noticed+uint64(len(f.noticed))+f.counted
+		sent += f.sent
 	}
-	return sent, noticed
+	return sent
 }
 
 // A router is stopped under load: all nodes move to the other one, and no message
-// is lost without a word.
+// is lost.
 func TestAStoppedRouterHandsItsNodesOverUnderLoad(t *testing.T) {
 	const domain, nodes = "prod.example", 8
 	var names []string
@@ -238,15 +211,11 @@ func TestAStoppedRouterHandsItsNodesOverUnderLoad(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatalf("the first router does not end\n%s", first.log)
 	}
-	if !first.logged(`"drained"`, fmt.Sprintf(`"answered":%d,"closed":0,"ended":0,"late":0,"frames_not_handed_over":0,`, nodes)) {
+	if !first.logged(`"drained"`, fmt.Sprintf(`"answered":%d,"closed":0,"ended":0,"late":0,"frames_not_handed_over":0,"frames_unnoticed":0`, nodes)) {
 		t.Errorf("the first router's log:\n%s", first.log)
 	}
-	sent, noticed := all.check(end)
-	t.Logf("%d messages, %d noticed", sent, noticed)
+	t.Logf("%d messages", all.check(end))
 	for _, n := range all.nodes {
-		if s := n.Stats(); s.Connections != 2 {
-			t.Errorf("%s: %d connections", n.Name(), s.Connections)
-		}
 		n.Close()
 	}
 	second.stop()
