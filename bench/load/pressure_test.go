@@ -208,6 +208,13 @@ func TestATapTurnsReadingDown(t *testing.T) {
 	for got := ""; got != "cd"; {
 		got += <-read
 	}
+	for range 20 { // whatever a read waits for when the tap is turned
+		tap.turn(10_000)
+		tap.turn(tapOff)
+	}
+	tap.turn(tapOpen)
+	write("e")
+	check("e")
 	tap.turn(tapOff)
 	cancel()
 	if _, more := <-read; more {
