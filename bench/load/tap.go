@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// tap is a connection whose reading can be turned down or off, at a byte's
-// precision: nothing above it notices.
+// tap is a connection whose reading can be turned down or off; nothing above it
+// notices. A read that is under way when it is turned may still bring what has
+// come by then.
 type tap struct {
 	net.Conn
 	ctx context.Context // reading fails when it ends
@@ -29,7 +30,7 @@ func newTap(ctx context.Context, c net.Conn) *tap {
 	return &tap{Conn: c, ctx: ctx, rate: tapOpen, turned: make(chan struct{})}
 }
 
-// turn sets the rate of reading. A read that waits goes on at the new one.
+// turn sets the rate of reading, also for a read that waits.
 func (t *tap) turn(rate int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
