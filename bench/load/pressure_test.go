@@ -173,18 +173,6 @@ func TestATapTurnsReadingDown(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	far, near := tcpPair(t)
 	tap := newTap(ctx, near)
-	read := make(chan string)
-	go func() {
-		b := make([]byte, 10)
-		for {
-			n, err := tap.Read(b)
-			if err != nil {
-				close(read)
-				return
-			}
-			read <- string(b[:n])
-		}
-	}()
 	write := func(s string) {
 		t.Helper()
 		if _, err := io.WriteString(far, s); err != nil {
@@ -193,8 +181,9 @@ func TestATapTurnsReadingDown(t *testing.T) {
 	}
 	check := func(want string) {
 		t.Helper()
-		if got := <-read; got != want {
-			t.Errorf("read %q, want %q", got, want)
+		b := make([]byte, 10)
+		if n, err := tap.Read(b); err != nil || string(b[:n]) != want {
+			t.Errorf("read %q and %v, want %q", b[:n], err, want)
 		}
 	}
 	write("open")
@@ -204,13 +193,30 @@ func TestATapTurnsReadingDown(t *testing.T) {
 	tap.turn(200)
 	check("a")
 	check("b")
-	tap.turn(tapOpen)
-	for got := ""; got != "cd"; {
-		got += <-read
-	}
+	tap.turn(tapOff)
+	opened := make(chan struct{})
+	go func() {
+		defer close(opened)
+		for range 20 { // whatever the read waits for
+			tap.turn(1)
+			tap.turn(tapOff)
+		}
+		tap.turn(tapOpen)
+	}()
+	check("cd")
+	<-opened
+	tap.turn(10_000)
+	go func() { // while a read waits for a byte that has not come
+		for range 20 {
+			tap.turn(tapOff)
+			tap.turn(10_000)
+		}
+		write("e")
+	}()
+	check("e")
 	tap.turn(tapOff)
 	cancel()
-	if _, more := <-read; more {
-		t.Error("reading goes on after the end")
+	if n, err := tap.Read(make([]byte, 1)); err == nil {
+		t.Errorf("%d bytes after the end", n)
 	}
 }

@@ -65,6 +65,7 @@ type stall struct {
 	*stallRequest
 	turns    *pace
 	tap      *tap
+	stalled  bool // of the recipient: it does not keep up from now on
 	senders  []*stallSender
 	stopping atomic.Bool // senders send no more
 
@@ -126,7 +127,6 @@ func (c *crowd) stall(r *stallRequest) (_ work, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.tap.turn(r.BytesPerSecond)
 	s.all.Go(func() {
 		for s.sleep(aliveEvery) && to.alive(false) == nil { // it lives, it only does not read
 		}
@@ -184,7 +184,8 @@ func (s *stall) trouble() string {
 }
 
 // receive is the recipient. When the first frames are there it tells the router
-// so, and then confirmed that the router knows. It ends with its connection.
+// so; when the router knows it stalls, and tells confirmed. It ends with its
+// connection.
 func (s *stall) receive(to *nodeConn, confirmed chan<- error) {
 	first := uint64(s.Senders * stallWarm)
 	for {
@@ -197,7 +198,9 @@ func (s *stall) receive(to *nodeConn, confirmed chan<- error) {
 				return nil
 			}
 			k, err := to.hear(f)
-			if k != nil && !k.Answer && s.delivered.Load() == first {
+			if k != nil && !k.Answer && s.delivered.Load() == first && !s.stalled {
+				s.stalled = true
+				s.tap.turn(s.BytesPerSecond) // here, where no read is under way
 				report(confirmed, nil)
 			}
 			return err

@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// tap is a connection whose reading can be turned down or off, at a byte's
-// precision: nothing above it notices.
+// tap is a connection whose reading can be turned down or off; nothing above it
+// notices. A read that is under way when it is turned may still bring what has
+// come by then.
 type tap struct {
 	net.Conn
 	ctx context.Context // reading fails when it ends
@@ -29,7 +30,7 @@ func newTap(ctx context.Context, c net.Conn) *tap {
 	return &tap{Conn: c, ctx: ctx, rate: tapOpen, turned: make(chan struct{})}
 }
 
-// turn sets the rate of reading. A read that waits goes on at the new one.
+// turn sets the rate of reading, also for a read that waits.
 func (t *tap) turn(rate int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -48,35 +49,54 @@ func (t *tap) Read(p []byte) (int, error) {
 		t.mu.Lock()
 		rate, turned := t.rate, t.turned
 		t.mu.Unlock()
-		if rate == tapOpen {
-			n, err := t.Conn.Read(p)
-			if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+		most := len(p)
+		if rate != tapOpen {
+			if !t.await(rate, turned) {
+				return 0, net.ErrClosed
+			}
+			if most = t.begin(turned); most == 0 {
 				continue
 			}
+		}
+		n, err := t.Conn.Read(p[:min(most, len(p))])
+		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.done()
 			return n, err
-		}
-		var next <-chan time.Time
-		if rate > 0 {
-			next = time.After(time.Second / time.Duration(rate))
-		}
-		select {
-		case <-turned:
-		case <-t.ctx.Done():
-			return 0, net.ErrClosed
-		case <-next:
-			return t.readByte(p)
 		}
 	}
 }
 
-// readByte reads one byte while the tap is turned down.
-func (t *tap) readByte(p []byte) (int, error) {
+// await waits for a byte's time or for the rate to change; false: all ends.
+func (t *tap) await(rate int, turned <-chan struct{}) bool {
+	var next <-chan time.Time
+	if rate > tapOff {
+		next = time.After(time.Second / time.Duration(rate))
+	}
+	select {
+	case <-turned:
+	case <-next:
+	case <-t.ctx.Done():
+		return false
+	}
+	return true
+}
+
+// begin lets one byte be read, unless the rate has changed.
+func (t *tap) begin(turned <-chan struct{}) (bytes int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.turned != turned {
+		return 0
+	}
 	_ = t.SetReadDeadline(time.Time{})
-	n, err := t.Conn.Read(p[:min(1, len(p))])
+	return 1
+}
+
+// done lets nothing more be read while the tap is not open.
+func (t *tap) done() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.rate != tapOpen {
 		_ = t.SetReadDeadline(time.Unix(1, 0))
 	}
-	return n, err
 }

@@ -31,6 +31,7 @@ var scriptPrograms = map[string]func(){
 		nodeClock = func() time.Time { return time.Now().Add(10 * time.Minute) }
 		main()
 	},
+	flowNodeProgram: flowNodeMain,
 }
 
 // scriptCommands are what scripts can do beside testscript's own commands:
