@@ -81,6 +81,26 @@ func TestDrainingRouterIsAnsweredInTwoSeconds(t *testing.T) {
 	}
 }
 
+// A node that knows only the router that stops goes on trying those that it named.
+func TestNamedRouterIsTriedUntilItAnswers(t *testing.T) {
+	for _, readFor := range []time.Duration{0, 10 * time.Second} {
+		inWorld(t, func(w *world) {
+			n, old := w.scripted("a")
+			r2, url := w.another("r2")
+			w.net.unlisten("r2.test:7100")
+			w.net.unlisten(routerHost)
+			old.bye(codec.GoodbyeDraining, readFor, url)
+			go old.obey()
+			time.Sleep(20 * time.Second)
+			if _, ok := n.Router(); ok {
+				t.Fatal("connected")
+			}
+			w.net.listen("r2.test:7100", r2)
+			w.greeted(r2)
+		})
+	}
+}
+
 // What the old router still has comes, also after this node's goodbye, also from
 // a sender whose certificate has to be asked for at the next one.
 func TestOldConnectionIsReadToItsEnd(t *testing.T) {

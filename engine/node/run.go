@@ -54,10 +54,11 @@ func (n *Node) roundBy(ctx context.Context, urls []string, dial func(context.Con
 	return nil, &failed
 }
 
-// connect goes round the list until one router has accepted the node, ctx ends,
-// or no further attempt can help. Named routers are tried first, once.
-func (n *Node) connect(ctx context.Context, first []string) (*conn, error) {
-	for urls := append(first, n.cfg.Routers...); ; urls = n.cfg.Routers {
+// connect goes round the list, and those that the last router has named, until one
+// router has accepted the node, ctx ends, or no further attempt can help.
+func (n *Node) connect(ctx context.Context, named []string) (*conn, error) {
+	urls := usable(n.cfg.Routers, named)
+	for {
 		if end := n.self.Load().id.Peer.NotAfter; n.cfg.Now().After(end) {
 			return nil, &ExpiredError{NotAfter: end, Now: n.cfg.Now()}
 		}
@@ -93,9 +94,9 @@ func (n *Node) use(c *conn) {
 // use.
 func (n *Node) run(c *conn) {
 	for {
-		next, err := n.attend(c)
+		next, named, err := n.attend(c)
 		if next == nil && err == nil {
-			next, err = n.connect(n.ctx, nil)
+			next, err = n.connect(n.ctx, named)
 		}
 		if next == nil {
 			if n.ctx.Err() != nil {
@@ -110,13 +111,14 @@ func (n *Node) run(c *conn) {
 }
 
 // attend waits for the end of c. It returns the connection to go on with, or an
-// error that ends the node, or neither: connect again.
-func (n *Node) attend(c *conn) (*conn, error) {
+// error that ends the node, or neither: connect again, perhaps to one of those
+// that the router has named.
+func (n *Node) attend(c *conn) (next *conn, named []string, err error) {
 	select {
 	case <-c.ended:
 	case goodbye := <-c.draining:
 		if next, left := n.moveOn(c, goodbye); left {
-			return next, nil
+			return next, goodbye.Routers, nil
 		}
 	case <-n.ctx.Done():
 	}
@@ -124,28 +126,29 @@ func (n *Node) attend(c *conn) (*conn, error) {
 		n.out.refuse(ErrClosed)
 		c.finish(n.cfg.CloseTimeout, 0)
 	}
-	err := c.cause()
+	err = c.cause()
 	unconfirmed := n.out.abandon(c, err)
 	if n.ctx.Err() != nil {
 		n.unconfirmed.Add(int64(unconfirmed))
 		n.lossCause = err
-		return nil, ErrClosed
+		return nil, nil, ErrClosed
 	}
 	n.cfg.Logger.Warn("connection lost", "router", c.url, "error", err, "unconfirmed", unconfirmed)
 	if time.Since(c.since) >= backoffStable {
 		n.backoff.reset()
 	}
 	if isFinal(err) {
-		return nil, err
+		return nil, nil, err
 	}
 	var goodbye *GoodbyeError
 	if errors.As(err, &goodbye) && goodbye.Reason == codec.GoodbyeDraining {
-		if next, err := n.round(n.ctx, n.others(c, goodbye.Others)); err == nil {
-			return next, nil
+		named = goodbye.Others
+		if next, err := n.round(n.ctx, n.others(c, named)); err == nil {
+			return next, nil, nil
 		}
 	}
 	n.pauseOnce(n.ctx)
-	return nil, nil
+	return nil, named, nil
 }
 
 // pauseOnce waits a first backoff, so that nodes which lost a router together
@@ -200,12 +203,16 @@ func (n *Node) retire(c *conn, cause error, by time.Time) {
 	}
 }
 
-// others returns the routers to use instead of c's: those it named, if they
-// are URLs, then the configured ones.
+// others returns the routers to use instead of c's: those it named, then the
+// configured ones.
 func (n *Node) others(c *conn, named []string) []string {
-	var urls []string
-	for _, url := range slices.Concat(named, n.cfg.Routers) {
-		if _, err := dialAddress(url); err == nil && url != c.url && !slices.Contains(urls, url) {
+	return slices.DeleteFunc(usable(named, n.cfg.Routers), func(url string) bool { return url == c.url })
+}
+
+// usable returns what can be dialled of both lists, each once.
+func usable(first, second []string) (urls []string) {
+	for _, url := range slices.Concat(first, second) {
+		if _, err := dialAddress(url); err == nil && !slices.Contains(urls, url) {
 			urls = append(urls, url)
 		}
 	}
