@@ -24,6 +24,8 @@ type request struct {
 	Verify  *verifyRequest  `json:",omitempty"`
 	Idle    *idleRequest    `json:",omitempty"`
 	Carry   *carryRequest   `json:",omitempty"`
+
+	Newcomer *newcomerRequest `json:",omitempty"`
 }
 
 type setupRequest struct {
@@ -53,9 +55,10 @@ type answer struct {
 	Usage   usage           // of a slice
 	Frames  float64         // that arrived in the slice
 	Total   uint64          // that were sent and arrived since the start
-	Lone    []time.Duration `json:",omitempty"`
+	Lone    []time.Duration `json:",omitempty"` // or a newcomer's
 	Verify  time.Duration   // for one
 	Carried int
+	Failed  int // connections of a newcomer
 }
 
 // client is the load's process.
@@ -119,6 +122,8 @@ func (c *client) do(r *request, a *answer) error {
 		return c.connectIdle(r.Idle)
 	case r.Carry != nil:
 		return c.carry(r.Carry, a)
+	case r.Newcomer != nil:
+		return c.newcomer(r.Newcomer, a)
 	}
 	return errors.New("an empty request")
 }

@@ -2,6 +2,8 @@
 //
 //	go run ./bench/load              throughput and the time of a lone frame
 //	go run ./bench/load idle         memory of idle connections
+//	go run ./bench/load flood        how long a new node takes to connect while
+//	                                 others hold handshakes open
 //
 // # Who is measured
 //

@@ -14,8 +14,10 @@ import (
 // First arguments that make this program one of its own children.
 const (
 	verbIdle      = "idle"
+	verbFlood     = "flood"
 	verbClient    = "child-client"    // the load
 	verbReference = "child-reference" // a variant that is not the router
+	verbAttackers = "child-attackers" // of flood
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
@@ -44,6 +46,14 @@ func dispatch(ctx context.Context, args []string, stdin io.Reader, stdout, stder
 		return serveClient(stdin, stdout)
 	case verbReference:
 		return serveReference(ctx, args[1:], stderr)
+	case verbAttackers:
+		return serveAttackers(stdin)
+	case verbFlood:
+		o, err := parseFloodOptions(args[1:], stderr)
+		if err != nil {
+			return err
+		}
+		return measureFlood(ctx, o, stdout, stderr)
 	case verbIdle:
 		o, err := parseIdleOptions(args[1:], stderr)
 		if err != nil {
