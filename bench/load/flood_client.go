@@ -32,6 +32,7 @@ func (c *client) newcomer(r *newcomerRequest, a *answer) error {
 			a.Lone = []time.Duration{took}
 			return nil
 		}
+		println(time.Now().Format(time.TimeOnly), took.String(), err.Error())
 		if a.Failed++; took > r.Patience {
 			return fmt.Errorf("a node is not served in %v: %w", took, err)
 		}
