@@ -35,6 +35,8 @@ type request struct {
 	Finish    *struct{}         `json:",omitempty"` // its senders send no more
 	Status    *struct{}         `json:",omitempty"`
 	End       *struct{}         `json:",omitempty"`
+
+	Newcomer *newcomerRequest `json:",omitempty"`
 }
 
 type setupRequest struct {
@@ -64,11 +66,12 @@ type answer struct {
 	Usage   usage           // of a slice
 	Frames  float64         // that arrived in the slice
 	Total   uint64          // that were sent and arrived since the start
-	Lone    []time.Duration `json:",omitempty"`
+	Lone    []time.Duration `json:",omitempty"` // or a newcomer's
 	Verify  time.Duration   // for one
 	Carried int
 	Round   roundAnswer
 	Crowd   crowdStatus
+	Failed  int // connections of a newcomer
 }
 
 // client is the load's process.
@@ -145,6 +148,8 @@ func (c *client) do(r *request, a *answer) error {
 		return c.connectTraffic(r.Traffic)
 	case r.Round != nil && c.traffic != nil:
 		return c.traffic.round(r.Round, &a.Round)
+	case r.Newcomer != nil:
+		return c.newcomer(r.Newcomer, a)
 	}
 	return errors.New("a request that the load does not know")
 }

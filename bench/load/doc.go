@@ -3,6 +3,8 @@
 //	go run ./bench/load              throughput per second of CPU time, and the time of a lone frame
 //	go run ./bench/load idle         memory of idle connections
 //	go run ./bench/load pressure     what one slow or hostile peer costs the others
+//	go run ./bench/load flood        how long a new node takes to connect while
+//	                                 others hold handshakes open
 //
 // # Who is measured
 //
