@@ -81,6 +81,31 @@ func TestDrainingRouterIsAnsweredInTwoSeconds(t *testing.T) {
 	}
 }
 
+// A router that was sent a hello may have taken the node already, and frames for
+// it: it is not left because it takes long to answer.
+func TestRouterThatWasSentAHelloIsWaitedFor(t *testing.T) {
+	inWorld(t, func(w *world) {
+		n, old := w.scripted("a")
+		r2, url := w.another("r2")
+		start := time.Now()
+		old.bye(codec.GoodbyeDraining, 10*time.Second, url)
+		if _, err := expect[*codec.Goodbye](old); err != nil || time.Since(start) != drainDialMax {
+			t.Fatalf("answered after %v, %v", time.Since(start), err)
+		}
+		old.raw.Close()
+		s := <-r2.sessions
+		time.Sleep(time.Second)
+		if !s.greet() {
+			t.Fatal("no hello")
+		}
+		w.t.Cleanup(func() { s.raw.Close() })
+		synctest.Wait()
+		if r, ok := n.Router(); !ok || r.Name != "r2" || n.Stats().ConnectFailed != 0 {
+			t.Errorf("%+v, %v", r, n.Stats())
+		}
+	})
+}
+
 // A node that knows only the router that stops goes on trying those that it named.
 func TestNamedRouterIsTriedUntilItAnswers(t *testing.T) {
 	for _, readFor := range []time.Duration{0, 10 * time.Second} {

@@ -17,27 +17,22 @@ const (
 
 // round tries each URL once. Its error is *ConnectError, or ctx's.
 func (n *Node) round(ctx context.Context, urls []string) (*conn, error) {
-	return n.roundBy(ctx, urls, n.dial)
+	return n.roundBy(ctx, urls, func(int) time.Duration { return n.cfg.DialTimeout })
 }
 
-// roundSharing is round with a deadline: a router that does not answer leaves
-// the others their share of the time.
+// roundSharing is round with little time for TCP and TLS: a router that does not
+// answer leaves the others their share of it. A router that was sent a hello is
+// waited for, since it may have accepted the node, and send it frames.
 func (n *Node) roundSharing(ctx context.Context, urls []string, d time.Duration) (*conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, d)
-	defer cancel()
-	by, left := time.Now().Add(d), len(urls)
-	return n.roundBy(ctx, urls, func(ctx context.Context, url string) (*conn, error) {
-		ctx, cancel := context.WithTimeout(ctx, time.Until(by)/time.Duration(left))
-		defer cancel()
-		left--
-		return n.dial(ctx, url)
-	})
+	by := time.Now().Add(d)
+	return n.roundBy(ctx, urls, func(left int) time.Duration { return time.Until(by) / time.Duration(left) })
 }
 
-func (n *Node) roundBy(ctx context.Context, urls []string, dial func(context.Context, string) (*conn, error)) (*conn, error) {
+// roundBy is round; within returns the time for one attempt when so many are left.
+func (n *Node) roundBy(ctx context.Context, urls []string, within func(left int) time.Duration) (*conn, error) {
 	var failed ConnectError
-	for _, url := range urls {
-		c, err := dial(ctx, url)
+	for i, url := range urls {
+		c, err := n.dial(ctx, url, within(len(urls)-i))
 		if err == nil {
 			n.counters.connections.Add(1)
 			n.cfg.Logger.Info("connected", "router", url, "name", c.link.router.Name, "address", codec.Address(c.link.router.Address).String())
@@ -163,12 +158,11 @@ func (n *Node) pauseOnce(ctx context.Context) {
 }
 
 // moveOn answers a router that drains: first the next connection, then goodbye
-// to the old one. If there is no other router, the old one is left all the same:
-// nil. It is not left when the node is to close.
+// to the old one. If no other router answers in time, the old one is left all the
+// same, and perhaps nil is returned. It is not left when the node is to close.
 func (n *Node) moveOn(c *conn, goodbye *codec.Goodbye) (next *conn, left bool) {
 	heard := time.Now()
 	n.cfg.Logger.Info("router drains", "router", c.url, "reason", goodbye.Reason.String(), "text", goodbye.Text)
-	by := heard.Add(min(drainDialMax, goodbye.ReadFor))
 	if time.Since(c.since) < backoffStable { // routers that all drain are not to be tried in a tight loop
 		ctx, cancel := context.WithTimeout(n.ctx, min(drainPauseMax, goodbye.ReadFor/2))
 		n.pauseOnce(ctx)
@@ -176,13 +170,29 @@ func (n *Node) moveOn(c *conn, goodbye *codec.Goodbye) (next *conn, left bool) {
 	} else {
 		n.backoff.reset()
 	}
-	next, err := n.roundSharing(n.ctx, n.others(c, goodbye.Routers), time.Until(by))
-	if err != nil && n.ctx.Err() != nil {
+	by := heard.Add(min(drainDialMax, goodbye.ReadFor))
+	dialled := make(chan *conn, 1)
+	n.goroutines.Go(func() {
+		next, _ := n.roundSharing(n.ctx, n.others(c, goodbye.Routers), time.Until(by))
+		dialled <- next
+	})
+	over := time.NewTimer(time.Until(by))
+	defer over.Stop()
+	inTime := true
+	select {
+	case next = <-dialled:
+	case <-over.C:
+		inTime = false
+	}
+	if next == nil && n.ctx.Err() != nil && inTime {
 		return nil, false
 	}
 	cause := &GoodbyeError{Reason: goodbye.Reason, Text: goodbye.Text, Others: goodbye.Routers}
 	n.out.detach(c, cause)
 	n.goroutines.Go(func() { n.retire(c, cause, heard.Add(min(goodbye.ReadFor, drainReadMax))) })
+	if !inTime {
+		next = <-dialled
+	}
 	if next == nil {
 		n.pauseOnce(n.ctx)
 	}
