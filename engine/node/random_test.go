@@ -164,7 +164,7 @@ func TestNothingIsLostOrDoubledWhileNodesMove(t *testing.T) {
 
 func moveAbout(w *world, f *fleet, rng *rand.Rand, kills bool) outcomes {
 	t := w.t
-	const each = 400 // messages from each sender to each recipient
+	const each = 250 // messages from each sender to each recipient
 	var nodes []*Node
 	for i := range 4 {
 		n := w.connect(fmt.Sprint("n", i), func(c *Config) { c.Routers = f.urls })

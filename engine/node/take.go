@@ -160,8 +160,8 @@ func (o *outgoing) againLocked(s *Sent, reason codec.NoticeReason, from codec.Ad
 	return true
 }
 
-// expire fails what was to be sent again and has waited too long, and lets
-// go of the bytes of frames that were written long ago.
+// expire fails what was to be sent again and has waited too long, and lets go of
+// the bytes of frames that were written long ago.
 func (o *outgoing) expire(now time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
