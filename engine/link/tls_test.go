@@ -255,7 +255,7 @@ func TestAnswersToAPeerThatDoesNotReadAreBounded(t *testing.T) {
 // cutter returns a connection that cuts into *frames.
 func cutter(t testing.TB, frames *[]string) *Conn {
 	r := &rig{t: t}
-	cfg, err := Config{Cut: testCut, Loops: 1}.withDefaults()
+	cfg, err := Config{Cut: testCut, Admit: openDoor, Loops: 1}.withDefaults()
 	if err != nil {
 		t.Fatal(err)
 	}
