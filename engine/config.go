@@ -105,7 +105,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Limits != nil {
 		limits = *c.Limits
 	}
-	limits.Handshakes = c.HandshakesMax
+	c.bound(&limits)
 	c.Limits = &limits
 	if c.Logger == nil {
 		c.Logger = slog.Default()
@@ -149,6 +149,11 @@ func (c *Config) check() error {
 		return fmt.Errorf("engine: %d cores named for %d loops", len(c.CPUs), c.Loops)
 	}
 	return nil
+}
+
+// bound sets the limits that the operator has no say in, or another flag for.
+func (c *Config) bound(l *gate.Limits) {
+	l.Handshakes, l.Starting = c.HandshakesMax, runtime.GOMAXPROCS(0)
 }
 
 func setDefault[T int | int64 | uint8 | uint32 | time.Duration](field *T, value T) {

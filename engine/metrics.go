@@ -156,6 +156,13 @@ func (r *Router) addLinkMetrics(m *admin.Metrics) {
 	})
 	gauge(m, "causeway_handshakes_under_way", "TLS handshakes under way.",
 		func() float64 { return float64(r.link.Stats().Handshaking) })
+	m.Add(admin.Family{
+		Name: "causeway_handshakes_waiting", Help: "Connections that wait for their handshake: for their first record, or for room.", Labels: []string{"for"},
+		Read: func() []admin.Sample {
+			s := r.gate.State()
+			return []admin.Sample{{Labels: []string{"record"}, Value: float64(s.Silent)}, {Labels: []string{"room"}, Value: float64(s.Ready)}}
+		},
+	})
 	gauge(m, "causeway_connections", "Open connections.",
 		func() float64 { return float64(r.link.Stats().Connections) })
 	counter(m, "causeway_malformed_total", "Connections closed for a malformed frame.",

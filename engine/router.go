@@ -87,7 +87,7 @@ func Start(c Config) (*Router, error) {
 	r.link, err = link.Start(link.Config{
 		Loops: c.Loops, CPUs: c.CPUs,
 		Cut:              func(conn *link.Conn, b []byte) (int, error) { return codec.Cut(b, peerOf(conn).bodyMax()) },
-		HandshakeTimeout: c.HandshakeTimeout, HandshakesMax: c.HandshakesMax, ReceiveBuffer: c.ReceiveBuffer,
+		HandshakeTimeout: c.HandshakeTimeout, ReceiveBuffer: c.ReceiveBuffer,
 		Admit:     r.admit,
 		QueueHigh: c.QueueHigh, QueueLow: c.QueueLow, PartialMax: int64(c.PartialMax), Budget: r.budget, Logger: c.Logger,
 	}, handler{r})

@@ -97,6 +97,7 @@ SIGUSR1 writes what it is doing into a file.`,
 	fl.DurationVar(&f.engine.HelloTimeout, "hello-timeout", engine.HelloTimeoutDefault, "longest wait for a node's hello after TLS")
 	fl.DurationVar(&f.engine.HandshakeTimeout, "handshake-timeout", engine.HandshakeTimeoutDefault, "longest TLS handshake")
 	fl.IntVar(&f.engine.HandshakesMax, "max-handshakes", engine.HandshakesMaxDefault, "TLS handshakes at one time; beyond it sources with many, and slow ones, yield")
+	fl.IntVar(&f.limits.Waiting, "max-waiting", f.limits.Waiting, "connections that wait for their handshake; beyond it sources with many, and those that failed, yield; 0: no limit")
 	fl.Var(&f.receive, "receive-buffer", "kernel receive buffer of a connection")
 	fl.IntVar(&f.engine.BadSignatures, "max-bad-signatures", engine.BadSignaturesDefault, "bad signatures on one connection before it is ended; the budget is whole again after 10 minutes")
 	fl.StringVar(&f.firewall, "firewall", "", "`FILE` of lines \"allow|deny CIDR [max N]\": who may connect; the first that matches decides")

@@ -22,10 +22,9 @@ type Engine struct {
 	probe   *probe          // of the self-check
 	ctx     context.Context // ends when Close begins
 	cancel  context.CancelFunc
-	slots   chan struct{} // one per handshake of an accepted connection
 	closed  chan struct{} // closed when Close is done
 
-	working     sync.WaitGroup // handshakes and dials
+	working     sync.WaitGroup // accepted connections until they are on their loops, and dials
 	live        atomic.Bool    // Listen or Dial was called: the handler's owner has its Engine
 	handshaking atomic.Int64
 	accepted    atomic.Uint64
@@ -48,9 +47,8 @@ func Start(cfg Config, h Handler) (*Engine, error) {
 	}
 	e := &Engine{
 		cfg: cfg, handler: h, start: time.Now(),
-		slots: make(chan struct{}, cfg.HandshakesMax), closed: make(chan struct{}),
-		listeners: make(map[*Listener]struct{}),
-		failed:    make(map[string]uint64), acceptErrors: make(map[string]uint64),
+		closed: make(chan struct{}), listeners: make(map[*Listener]struct{}),
+		failed: make(map[string]uint64), acceptErrors: make(map[string]uint64),
 	}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	ports := make([]*port, cfg.Loops)

@@ -245,7 +245,7 @@ func (l *Loop) teardown(c *Conn) {
 	l.stat.closed.Add(1)
 	l.engine.handler.Closed(c, c.why, lost-own)
 	if c.pass != nil {
-		c.pass.Gone()
+		c.pass.Gone(l.now)
 	}
 	l.vacate(c)
 }

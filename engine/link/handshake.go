@@ -165,15 +165,20 @@ func (e *Engine) establish(ctx context.Context, c *Conn, tcp *net.TCPConn, tc *t
 	return nil
 }
 
-// refused counts and reports a handshake that came to nothing.
+// refused ends c, whose handshake came to nothing.
 func (e *Engine) refused(c *Conn, err error) {
 	c.loop.count.Add(-1)
 	if c.pass != nil {
-		c.pass.Gone()
+		c.pass.Gone(time.Now())
 	}
+	e.report(c.remote, err)
+}
+
+// report counts and reports a connection that came to nothing.
+func (e *Engine) report(remote netip.AddrPort, err error) {
 	reason := reasonOf(err)
 	e.count(e.failed, reason)
-	e.handler.HandshakeFailed(c.remote, reason, err)
+	e.handler.HandshakeFailed(remote, reason, err)
 }
 
 // farewell closes tcp so that what was written to it arrives, if ctx leaves the

@@ -27,6 +27,8 @@ type transport struct {
 	header [recordHeaderLen]byte
 	got    int // bytes of header read
 	body   int // bytes of the body not yet read
+
+	answered bool // the pass has been told
 }
 
 // A TLS record: type 1 | version 2 | length 2 (RFC 8446 section 5.1).
@@ -49,6 +51,7 @@ var errDrained net.Error = drained{}
 func (t *transport) Read(p []byte) (int, error) {
 	if t.got == recordHeaderLen && t.body == 0 {
 		t.got = 0
+		t.recordRead()
 	}
 	limit := t.body
 	if t.got < recordHeaderLen {
@@ -62,6 +65,15 @@ func (t *transport) Read(p []byte) (int, error) {
 	copy(t.header[t.got:], p[:n])
 	t.headerRead(n)
 	return n, err
+}
+
+// recordRead tells the pass, when a handshake has read its first record and
+// wants another, that it has answered.
+func (t *transport) recordRead() {
+	if t.socket != nil && !t.answered && t.conn.pass != nil {
+		t.answered = true
+		t.conn.pass.Answered(time.Now())
+	}
 }
 
 func (t *transport) read(p []byte) (int, error) {
