@@ -214,6 +214,7 @@ func (c *Conn) dropInput() {
 		c.setPartial(nil)
 		buf.Put(b)
 	}
+	c.transport.dropPart()
 	for _, b := range []**buf.Buffer{&c.rest, &c.held} {
 		if *b != nil {
 			buf.Put(*b)

@@ -156,6 +156,7 @@ func (e *Engine) establish(ctx context.Context, c *Conn, tcp *net.TCPConn, tc *t
 	}
 	_ = tcp.SetDeadline(time.Time{})
 	c.transport.socket = nil
+	c.shed()
 	if err := c.loop.port.enroll(c, tcp, e.cfg.HandshakeTimeout); err != nil {
 		err = enrollError{err}
 		e.refused(c, err)

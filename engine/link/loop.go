@@ -1,6 +1,7 @@
 package link
 
 import (
+	"bytes"
 	"sync/atomic"
 	"time"
 
@@ -57,6 +58,7 @@ type Loop struct {
 	spareMarks   segments[mark]
 	spareChunks  *chunk
 	spareChunksN int
+	raw          bytes.Buffer    // a record, being decrypted
 	plain        [recordMax]byte // decrypted, being cut
 	record       [recordMax]byte // being sealed
 	iov          [partsMax]unix.Iovec

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -23,6 +24,7 @@ type transport struct {
 	socket *net.TCPConn // during the handshake, then nil
 	conn   *Conn        // takes ciphertext after the handshake
 	in     []byte       // ciphertext not yet read by crypto/tls; borrowed while it reads
+	part   *buf.Buffer  // the beginning of a record, see rawinput.go
 
 	header [recordHeaderLen]byte
 	got    int // bytes of header read
@@ -63,7 +65,10 @@ func (t *transport) Read(p []byte) (int, error) {
 		return n, err
 	}
 	copy(t.header[t.got:], p[:n])
-	t.headerRead(n)
+	t.got += n
+	if t.got == recordHeaderLen {
+		t.body = int(t.header[recordLengthAt])<<8 | int(t.header[recordLengthAt+1])
+	}
 	return n, err
 }
 
@@ -198,8 +203,12 @@ func (c *Conn) feed(data []byte) {
 func (c *Conn) readPlaintext() {
 	l := c.loop
 	before := l.cut
+	var raw *bytes.Buffer
+	if usesRawInput {
+		raw = c.lendRawInput()
+	}
 	for c.phase == phaseOpen && c.pauses == 0 {
-		if usesRawInput && !c.transport.stage(rawInput(c.tls)) {
+		if usesRawInput && !c.transport.stage(raw) {
 			break
 		}
 		n, err := c.tls.Read(l.plain[:])
@@ -215,6 +224,9 @@ func (c *Conn) readPlaintext() {
 		if err != nil && c.pauses == 0 && c.phase == phaseOpen {
 			c.readFailed(err)
 		}
+	}
+	if usesRawInput {
+		c.takeRawInput(raw)
 	}
 	if n := l.cut - before; n > 0 {
 		c.noteCut(n)
