@@ -237,8 +237,8 @@ func (ms *members) page(after string, limit int) (found []*member, more bool) {
 // that every router and library chooses the same.
 func latest(same []*member) (best *member) {
 	for _, m := range same {
-		if best == nil || m.id.Leaf.NotBefore.After(best.id.Leaf.NotBefore) ||
-			m.id.Leaf.NotBefore.Equal(best.id.Leaf.NotBefore) && strings.Compare(string(m.id.Address[:]), string(best.id.Address[:])) > 0 {
+		if best == nil || m.id.Issued.After(best.id.Issued) ||
+			m.id.Issued.Equal(best.id.Issued) && strings.Compare(string(m.id.Address[:]), string(best.id.Address[:])) > 0 {
 			best = m
 		}
 	}

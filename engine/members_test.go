@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"crypto/x509"
 	"fmt"
 	"testing"
 	"time"
@@ -12,7 +11,7 @@ import (
 )
 
 func testMember(name string, n byte, notBefore time.Time) *member {
-	id := &pki.Peer{Name: name, Leaf: &x509.Certificate{NotBefore: notBefore}, Chain: [][]byte{{n}}}
+	id := &pki.Peer{Name: name, Issued: notBefore, Chain: [][]byte{{n}}}
 	id.Address[15], id.CertID[7] = n, n
 	return &member{id: id}
 }

@@ -225,7 +225,7 @@ func (h handler) Handshaken(c *link.Conn, state tls.ConnectionState) error {
 	if now.config.RequireAESGCM && !aesGCM(state.CipherSuite) {
 		return errCipher
 	}
-	p, err := newPeer(h.r, c, d, id)
+	p, err := newPeer(h.r, c, d, id.Compact())
 	if err != nil {
 		return err
 	}
