@@ -353,7 +353,7 @@ func TestWhoComesDuringADrainIsSentOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer late.Close()
-	waitFor(t, "it is accepted", func() bool { return r.link.Stats().Handshaking == 1 })
+	waitFor(t, "it is accepted", func() bool { return r.gate.State().Silent == 1 })
 	atEarly := early.listen()
 	end := startClose(t, r, patience)
 	atEarly.asked(t)
