@@ -14,7 +14,7 @@ const (
 	PartLists                    // places in queues and rings
 	PartNotices                  // owed to senders
 	PartCertificates             // of members that have left
-	PartHandshakes               // under way
+	PartHandshakes               // under way, and who waits for one
 	PartHeld                     // frames for who has just left
 	PartLedgers                  // of frames that recipients have not confirmed
 	PartPartial                  // frames received in part
