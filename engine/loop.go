@@ -29,6 +29,7 @@ type loop struct {
 	waiting   map[*peer]struct{} // their ring's head waits for room
 	leftovers map[*peer]struct{} // gone, and their ring still has frames
 	resting   []*peer            // not read since memory was short, in turn; some may be gone
+	letGo     int                // turns until more of them may go on
 	noPause   map[link.Ref]time.Time
 	telling   []*peer // whom something is to be told
 	looked    time.Time
@@ -138,6 +139,7 @@ func (l *loop) tick(now time.Time) {
 			delete(l.leftovers, p)
 		}
 	}
+	l.reclaim(now)
 	l.tellSome()
 	if !l.expires.IsZero() && now.After(l.expires) {
 		l.expire(now)
