@@ -326,7 +326,7 @@ func TestOneThatComesAndGoesMissesNothing(t *testing.T) {
 		d := newAuthority("prod.example")
 		r, addr := startRouter(t, change, d)
 		id := d.node("b")
-		const senders, rounds = 6, 15
+		const senders, rounds, each = 6, 5, 100
 		var sending, stopped sync.WaitGroup
 		var sent [senders]int
 		var got atomic.Int64
@@ -346,6 +346,7 @@ func TestOneThatComesAndGoesMissesNothing(t *testing.T) {
 					case window <- struct{}{}:
 					}
 					wire := a.wire(a.frame(id.Peer.Address, 64, binary.BigEndian.AppendUint32(nil, uint32(sent[n]))))
+					a.conn.SetWriteDeadline(time.Now().Add(patience))
 					if _, err := a.conn.Write(wire); err != nil {
 						t.Errorf("write: %v", err)
 						return
@@ -370,7 +371,7 @@ func TestOneThatComesAndGoesMissesNothing(t *testing.T) {
 		b := connect(t, addr, id)
 		sending.Done()
 		for range rounds {
-			for before := got.Load(); got.Load() < before+300; {
+			for before := got.Load(); got.Load() < before+each; {
 				take(b.next())
 			}
 			for _, f := range b.goodbye() {
