@@ -11,16 +11,21 @@ import (
 	"causeway/engine/link"
 )
 
-// say sends a link-control message to the peer.
+// say sends a link-control message to the peer, before what else waits for it;
+// a last goodbye behind all.
 func (p *peer) say(m codec.Control) {
+	kind := link.OwnAhead
+	if g, ok := m.(*codec.Goodbye); ok && g.ReadFor == 0 {
+		kind = link.OwnLast
+	}
+	p.sayAs(m, kind)
+}
+
+func (p *peer) sayAs(m codec.Control, kind link.Kind) {
 	body, err := codec.AppendControl(nil, m)
 	if err != nil { // what others said is in it; it is checked, but who knows
 		p.router.log.Error("a message to a node breaks a bound of the protocol", "peer", describe(p.id), "type", fmt.Sprintf("%T", m), "error", err)
 		return
-	}
-	kind := link.OwnAhead
-	if g, ok := m.(*codec.Goodbye); ok && g.ReadFor == 0 {
-		kind = link.OwnLast
 	}
 	p.loop.sendOwn(p.conn.Ref(), p.domain, p.address(), codec.CategoryControl, body, kind)
 }
@@ -33,6 +38,12 @@ func (p *peer) control(f codec.Raw) {
 	m, err := codec.DecodeControl(f.Body())
 	if err != nil {
 		p.leave(codec.GoodbyeProtocol, err.Error())
+		return
+	}
+	if p.phase == phaseParting {
+		if k, ok := m.(*codec.KeepAlive); ok && p.cover(k.Received) {
+			p.part()
+		}
 		return
 	}
 	hello, isHello := m.(*codec.Hello)
@@ -63,17 +74,31 @@ func (p *peer) control(f codec.Raw) {
 // keepAlive notes what the peer has received, and answers if asked to. The
 // answer comes after the notices about earlier frames.
 func (p *peer) keepAlive(k *codec.KeepAlive) {
-	if k.Received < p.covered || k.Received > p.conn.Counters().FramesOut {
-		p.leave(codec.GoodbyeProtocol, fmt.Sprintf("received went from %d to %d, of at most %d frames sent", p.covered, k.Received, p.conn.Counters().FramesOut))
-		return
-	}
-	p.covered = k.Received
-	if !k.Answer {
+	if !p.cover(k.Received) || !k.Answer {
 		return
 	}
 	p.loop.payNotices()
 	if p.owesAnswer = !p.takesAnswers() || !p.pokes.take(p.loop.link.Now(), pokesPerSecond, pokesPerSecond); !p.owesAnswer {
 		p.say(&codec.KeepAlive{Received: p.decided()})
+	}
+}
+
+// cover notes that the peer says to have received n frames in all; false: it
+// can't be, and the peer is left.
+func (p *peer) cover(n uint64) bool {
+	if n < p.ledger.covered || n > p.ledger.sealed {
+		p.leave(codec.GoodbyeProtocol, fmt.Sprintf("received went from %d to %d, of at most %d frames sent", p.ledger.covered, n, p.ledger.sealed))
+		return false
+	}
+	p.ledger.cover(n)
+	return true
+}
+
+// ready does what has come up elsewhere: verdicts, and a question that is due.
+func (p *peer) ready() {
+	p.drain()
+	if p.phase == phaseOpen && p.ledger.due() {
+		p.ask()
 	}
 }
 
@@ -145,15 +170,41 @@ func (l *loop) replace(ref link.Ref, by netip.AddrPort) {
 	})
 }
 
-// goodbye answers the peer's goodbye and ends the connection.
+// goodbye ends the connection of a peer that has said goodbye: at once when it
+// reads no more, else when it has said to have received all that was queued for
+// it.
 func (p *peer) goodbye(g *codec.Goodbye) {
+	if !p.cover(g.Received) {
+		return
+	}
 	p.loop.payNotices()
 	p.unregister()
+	now := p.loop.link.Now()
+	p.phase, p.partBy = phaseParting, p.router.leaveBy(now)
+	if by := now.Add(g.ReadFor); by.Before(p.partBy) {
+		p.partBy = by
+	}
 	if g.ReadFor > 0 {
-		p.say(&codec.Goodbye{Reason: codec.GoodbyeDone, Received: p.received})
+		p.part()
+		return
 	}
 	p.phase = phaseLeaving
-	p.conn.FinishOnLoop(&leftError{codec.GoodbyeDone}, p.router.leaveBy(p.loop.link.Now()))
+	p.conn.FinishOnLoop(&leftError{codec.GoodbyeDone}, p.router.leaveBy(now))
+}
+
+// part goes on with the end of a peer that has said goodbye and still reads: ask
+// what it has received until that is all, or its time is over.
+func (p *peer) part() {
+	now := p.loop.link.Now()
+	if now.Before(p.partBy) && (p.conn.QueuedBytes() > 0 || p.ledger.covered < p.ledger.sealed) {
+		if !p.ledger.waits() {
+			p.ask()
+		}
+		return
+	}
+	p.say(&codec.Goodbye{Reason: codec.GoodbyeDone, Received: p.received})
+	p.phase = phaseLeaving
+	p.conn.FinishOnLoop(&leftError{codec.GoodbyeDone}, p.router.leaveBy(now))
 }
 
 // answersMax bounds, in bytes, what waits for a peer of answers that it has

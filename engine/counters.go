@@ -55,25 +55,28 @@ func (r dropReason) String() string { return dropNames[r] }
 
 // counters are one loop's. Only that loop adds, anyone reads.
 type counters struct {
-	received   atomic.Uint64 // cut, other than link control
-	control    atomic.Uint64 // cut, link control
-	consumed   atomic.Uint64 // handled here: link control, echo to this router
-	noticed    atomic.Uint64 // frames that notices told of, listed or counted
-	unnoticed  atomic.Uint64 // frames whose sender could not be told: gone, or too many kinds of trouble at once
-	stalled    atomic.Uint64 // nodes disconnected because they did not read
-	paused     atomic.Uint64 // times a node was not read because a queue was full
-	unanswered atomic.Uint64 // requests beyond a node's rate
-	dropped    [dropReasons]atomic.Uint64
+	received    atomic.Uint64 // cut, other than link control
+	control     atomic.Uint64 // cut, link control
+	consumed    atomic.Uint64 // handled here: link control, echo to this router
+	noticed     atomic.Uint64 // frames that notices told of, listed or counted
+	unnoticed   atomic.Uint64 // frames whose sender could not be told: gone, or too many kinds of trouble at once
+	unconfirmed atomic.Uint64 // forwarded to a recipient whose connection ended before it had said to have them
+	ledger      atomic.Int64  // bytes of memory of the peers' ledgers
+	stalled     atomic.Uint64 // nodes disconnected because they did not read
+	paused      atomic.Uint64 // times a node was not read because a queue was full
+	unanswered  atomic.Uint64 // requests beyond a node's rate
+	dropped     [dropReasons]atomic.Uint64
 }
 
 // Counts is a snapshot of a router's frame counters. Frames of all kinds count.
 type Counts struct {
-	Cut       uint64            // whole frames received
-	Forwarded uint64            // handed to the kernel for another's connection
-	Consumed  uint64            // handled by this router
-	Dropped   map[string]uint64 // by reason
-	Made      uint64            // made here and handed to the kernel
-	InFlight  uint64            // cut, and not yet any of the above
+	Cut         uint64            // whole frames received
+	Forwarded   uint64            // handed to the kernel for another's connection
+	Consumed    uint64            // handled by this router
+	Dropped     map[string]uint64 // by reason
+	Made        uint64            // made here and handed to the kernel
+	Unconfirmed uint64            // of Forwarded: the connection ended before the recipient had said to have them
+	InFlight    uint64            // cut, and not yet any of the above
 }
 
 // DroppedSum returns how many frames were dropped for all reasons together.

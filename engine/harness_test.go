@@ -172,6 +172,9 @@ type client struct {
 	signer *sign.Signer
 	rest   []byte
 	last   uint64
+
+	received uint64 // frames other than link control
+	silent   bool   // does not answer when it is asked what it has received
 }
 
 // clientTLS is what a well-behaved client asks for.
@@ -274,6 +277,9 @@ func (c *client) read() (codec.Raw, error) {
 		if need <= len(c.rest) {
 			f := codec.Raw(slices.Clone(c.rest[:need]))
 			c.rest = c.rest[need:]
+			if c.answered(f) {
+				continue
+			}
 			return f, nil
 		}
 		b := make([]byte, 32<<10)
@@ -283,6 +289,21 @@ func (c *client) read() (codec.Raw, error) {
 			return nil, err
 		}
 	}
+}
+
+// answered counts f, and answers it if it asks how many there were.
+func (c *client) answered(f codec.Raw) bool {
+	if f.Category() != codec.CategoryControl {
+		c.received++
+		return false
+	}
+	m, err := codec.DecodeControl(f.Body())
+	k, ok := m.(*codec.KeepAlive)
+	if err != nil || !ok || !k.Answer || c.silent {
+		return false
+	}
+	c.write(c.wire(c.controlFrame(&codec.KeepAlive{Received: c.received})))
+	return true
 }
 
 // next returns the next frame that is not link control of the kinds that come
@@ -343,7 +364,7 @@ func (c *client) ended() (g *codec.Goodbye) {
 // sync waits until the router has handled all that c has sent.
 func (c *client) sync() (others []codec.Raw) {
 	c.t.Helper()
-	c.say(&codec.KeepAlive{Answer: true})
+	c.say(&codec.KeepAlive{Answer: true, Received: c.received})
 	for {
 		f, err := c.read()
 		if err != nil {

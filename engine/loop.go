@@ -208,8 +208,16 @@ func (p *peer) look(now time.Time) {
 		p.owesAnswer = false
 		p.say(&codec.KeepAlive{Received: p.decided()})
 	}
+	if p.phase == phaseOpen && p.ledger.dueAt(now) {
+		p.ask()
+	}
+	if grown := p.ledger.release(); grown != 0 {
+		p.loop.count.ledger.Add(int64(grown))
+	}
 	switch {
 	case p.phase >= phaseLeaving:
+	case p.phase == phaseParting:
+		p.part()
 	case p.phase == phaseHello:
 		if now.Sub(p.opened) >= c.HelloTimeout {
 			p.leave(codec.GoodbyeProtocol, "no hello came in time")

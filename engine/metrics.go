@@ -32,6 +32,7 @@ func (r *Router) Counts() Counts {
 	c.Made = stats.OwnWritten
 	for _, l := range r.loops {
 		c.Consumed += l.count.consumed.Load()
+		c.Unconfirmed += l.count.unconfirmed.Load()
 		for reason := dropNone + 1; reason < dropReasons; reason++ {
 			c.Dropped[reason.String()] += l.count.dropped[reason].Load()
 		}
@@ -99,9 +100,18 @@ func (r *Router) addFrameMetrics(m *admin.Metrics) {
 	})
 	gauge(m, "causeway_frames_in_flight", "Frames cut and not yet forwarded, consumed or dropped.",
 		func() float64 { return float64(r.Counts().InFlight) })
-	counter(m, "causeway_frames_noticed_total", "Dropped frames whose sender was sent a notice.",
+	counter(m, "causeway_frames_unconfirmed_total", "Forwarded frames whose recipient's connection ended before it had said to have received them.",
+		func() float64 { return float64(r.Counts().Unconfirmed) })
+	gauge(m, "causeway_ledger_bytes", "Memory that lists the forwarded frames which recipients have not confirmed.",
+		func() (n float64) {
+			for _, l := range r.loops {
+				n += float64(l.count.ledger.Load())
+			}
+			return n
+		})
+	counter(m, "causeway_frames_noticed_total", "Dropped and unconfirmed frames whose sender was sent a notice.",
 		r.sum(func(c *counters) *atomic.Uint64 { return &c.noticed }))
-	counter(m, "causeway_frames_unnoticed_total", "Dropped frames whose sender could not be told: it is gone, or too much is owed to it.",
+	counter(m, "causeway_frames_unnoticed_total", "Dropped and unconfirmed frames whose sender could not be told: it is gone, or too much is owed to it.",
 		r.sum(func(c *counters) *atomic.Uint64 { return &c.unnoticed }))
 	counter(m, "causeway_requests_unanswered_total", "Certificate and name requests beyond a node's rate.",
 		r.sum(func(c *counters) *atomic.Uint64 { return &c.unanswered }))

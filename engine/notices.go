@@ -31,11 +31,15 @@ type noticed struct {
 
 // add appends a frame, or counts it when the notice is full.
 func (n *noticed) add(f codec.Raw) {
-	t := f.SendTime()
 	if len(n.frames) < codec.NoticeFramesMax {
-		n.frames = append(n.frames, codec.NoticeFrame{Digest: f.Digest(), SendTime: t})
+		n.frames = append(n.frames, codec.NoticeFrame{Digest: f.Digest(), SendTime: f.SendTime()})
 		return
 	}
+	n.count(f.SendTime())
+}
+
+// count counts a frame with the send time t.
+func (n *noticed) count(t uint64) {
 	if n.more++; n.more == 1 {
 		n.first, n.last = t, t
 	}
@@ -59,30 +63,48 @@ type book struct {
 // owe notes that f was not delivered, for the given reason. It returns false
 // when there is no room to remember it.
 func (b *book) owe(d *domain, reason codec.NoticeReason, f codec.Raw, now time.Time) bool {
-	sender := f.Sender()
+	n := b.noticed(d, trouble{reason, f.Recipient()}, f.Sender(), now)
+	if n == nil {
+		return false
+	}
+	n.add(f)
+	return true
+}
+
+// oweCount is owe for a frame of which only sender and send time are left: the
+// notice counts it.
+func (b *book) oweCount(d *domain, what trouble, sender codec.Address, sent uint64, now time.Time) bool {
+	n := b.noticed(d, what, sender, now)
+	if n == nil {
+		return false
+	}
+	n.count(sent)
+	return true
+}
+
+// noticed returns what collects the sender's frames of one trouble; nil: there
+// is no room for it.
+func (b *book) noticed(d *domain, what trouble, sender codec.Address, now time.Time) *noticed {
 	owed := b.debts[sender]
 	if owed == nil {
 		if len(b.debts) >= noticeSendersMax {
-			return false
+			return nil
 		}
 		owed = &debt{domain: d, tokens: noticesBurst, filled: now}
 		b.debts[sender] = owed
 	}
-	what := trouble{reason, f.Recipient()}
 	for _, n := range owed.waits {
 		if n.trouble == what {
-			n.add(f)
-			return true
+			return n
 		}
 	}
 	if len(owed.waits) >= noticeKindsMax {
-		return false
+		return nil
 	}
 	n := &noticed{trouble: what}
-	n.add(f)
 	owed.waits = append(owed.waits, n)
 	b.fresh = append(b.fresh, sender)
-	return true
+	return n
 }
 
 // payFresh sends what was added this turn, as far as the buckets allow.

@@ -20,6 +20,7 @@ type phase uint8
 const (
 	phaseHello   phase = iota // waiting for a hello that is accepted
 	phaseOpen                 // frames flow
+	phaseParting              // the peer said goodbye, and says what it still receives
 	phaseLeaving              // goodbye was said; what still comes is dropped
 	phaseClosed               // the connection is gone; what the ring holds is still forwarded
 )
@@ -49,7 +50,8 @@ type peer struct {
 	waitsFor link.Ref  // a full destination that the ring's head is for; 0: none
 	waitsAt  time.Time // since when
 	received uint64    // frames other than link control that were cut
-	covered  uint64    // what the peer has said to have received
+	ledger   ledger    // what it was sent and has not said to have received
+	partBy   time.Time // when parting: the end of its patience
 	badSigs  bucket
 	member   *member // once open
 	kind     string
@@ -197,7 +199,7 @@ func (p *peer) frame(b *buf.Buffer) {
 // early applies the rules that need no signature.
 func (p *peer) early(f codec.Raw, control bool) dropReason {
 	switch {
-	case p.phase >= phaseLeaving:
+	case p.phase >= phaseLeaving || p.phase == phaseParting && !control:
 		return dropClosing
 	case p.phase == phaseHello && (!control || p.ring.Len() > 0):
 		p.leave(codec.GoodbyeProtocol, "a frame came before hello was answered")
@@ -320,13 +322,69 @@ func (p *peer) unregister() {
 	p.member = nil
 }
 
+// sealed is told of each frame that is sealed for the peer, in their order.
+func (p *peer) sealed(f codec.Raw, own bool) {
+	if f.Category() == codec.CategoryControl {
+		return
+	}
+	var on onTheWay
+	if !own {
+		on.sent = max(f.SendTime(), 1)
+		if f.Category() != codec.CategoryNotice {
+			on.sender = f.Sender()
+		}
+	}
+	if grown := p.ledger.add(on, len(f)); grown != 0 {
+		p.loop.count.ledger.Add(int64(grown))
+	}
+	if p.ledger.due() {
+		p.conn.Notify() // and ask in the next turn
+	}
+}
+
+// ask asks the peer what it has received of what is sealed and queued now. The
+// question goes behind that.
+func (p *peer) ask() {
+	p.ledger.ask()
+	p.sayAs(&codec.KeepAlive{Received: p.decided(), Answer: true}, link.Own)
+}
+
+// endLedger settles what was on the way to the peer when its connection ended:
+// of the forwarded frames the last `lost` have not left this router, of the
+// others nobody knows.
+func (p *peer) endLedger(lost int) {
+	l := p.loop
+	l.count.dropped[dropRecipientGone].Add(uint64(lost))
+	owe := func(reason codec.NoticeReason, f onTheWay) {
+		if !l.book.oweCount(p.domain, trouble{reason, p.address()}, f.sender, f.sent, l.link.Now()) {
+			l.count.unnoticed.Add(1)
+		}
+	}
+	told := 0
+	forgotten := p.ledger.head - p.ledger.covered
+	l.count.unconfirmed.Add(forgotten)
+	p.ledger.end(lost, func(f onTheWay, lost bool) {
+		reason := codec.NoticeUnconfirmed
+		if lost {
+			reason = codec.NoticeRecipientGone
+			told++
+		} else {
+			l.count.unconfirmed.Add(1)
+		}
+		if !f.sender.IsZero() {
+			owe(reason, f)
+		}
+	})
+	l.count.unnoticed.Add(forgotten + uint64(lost-told))
+	l.count.ledger.Add(int64(p.ledger.release()))
+}
+
 // gone is the last event of the connection. What it had sent before is still
 // forwarded, but no longer waits for room.
 func (p *peer) gone(lost int) {
 	p.unregister()
 	p.phase = phaseClosed
-	p.loop.count.dropped[dropRecipientGone].Add(uint64(lost))
-	p.loop.count.unnoticed.Add(uint64(lost)) // sealed: who sent them is no longer known
+	p.endLedger(lost)
 	delete(p.loop.waiting, p)
 	p.waitsFor = 0
 	p.closed.Store(true)

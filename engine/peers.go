@@ -111,7 +111,7 @@ func (l *loop) describe(ctx context.Context, to chan<- []Peer) {
 }
 
 // phaseNames are the values of Peer.State.
-var phaseNames = [...]string{phaseHello: "hello", phaseOpen: "open", phaseLeaving: "leaving", phaseClosed: "closed"}
+var phaseNames = [...]string{phaseHello: "hello", phaseOpen: "open", phaseParting: "parting", phaseLeaving: "leaving", phaseClosed: "closed"}
 
 func (p *peer) describe() Peer {
 	now := p.loop.link.Now()

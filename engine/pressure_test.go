@@ -267,24 +267,27 @@ func TestConfigThatCannotWorkIsRefused(t *testing.T) {
 }
 
 // A recipient that does not read is disconnected, and its senders are told of
-// every frame that it was not sent: delivered + noticed + lost in kernel and TLS
-// is all that was sent.
+// every frame that it was not sent, and of every one that it has not said to
+// have received: sent = delivered + noticed + unconfirmed.
 func TestAStalledRecipientIsDisconnectedAndItsSendersTold(t *testing.T) {
 	d := newAuthority("prod.example")
 	r, addr := startRouter(t, func(c *Config) { c.StallTimeout, c.QueueHigh = 500*time.Millisecond, 64<<20 }, d)
 	a, b := connect(t, addr, d.node("a")), connect(t, addr, d.node("b"))
-	const frames = 2000
-	for range frames {
+	const frames, read = 2000, 20
+	for n := range frames {
+		if n == read {
+			b.sync() // says what it has received, and reads no more
+		}
 		a.send(a.frame(b.id.Peer.Address, codec.CategoryApplication, make([]byte, 8000)))
+		if n < read {
+			b.next()
+		}
 	}
-	told := uint64(0)
+	told := map[codec.NoticeReason]uint64{}
 	listen := func() { // the slower this machine, the earlier notices come
 		for _, f := range a.sync() {
 			n := must(codec.DecodeNotice(f.Body()))
-			if n.Reason != codec.NoticeRecipientGone && n.Reason != codec.NoticeNoRoute {
-				t.Errorf("notice %v", n.Reason)
-			}
-			told += uint64(len(n.Frames)) + n.More
+			told[n.Reason] += uint64(len(n.Frames)) + n.More
 		}
 	}
 	listen()
@@ -292,11 +295,19 @@ func TestAStalledRecipientIsDisconnectedAndItsSendersTold(t *testing.T) {
 	waitFor(t, "its queue is dissolved", func() bool { return r.Counts().InFlight == 0 })
 	waitFor(t, "the sender has been told", func() bool {
 		listen()
-		return told+r.sumUint(func(c *counters) uint64 { return c.unnoticed.Load() }) == r.Counts().DroppedSum()
+		sum := uint64(0)
+		for _, n := range told {
+			sum += n
+		}
+		return sum == frames-read
 	})
 	c := r.Counts()
-	if c.Forwarded+c.DroppedSum() != frames || told < frames/10 {
-		t.Errorf("%d sent: %d forwarded, dropped %v, %d told", frames, c.Forwarded, c.Dropped, told)
+	if c.Forwarded+c.DroppedSum() != frames || c.Unconfirmed != c.Forwarded-read || told[codec.NoticeUnconfirmed] != c.Unconfirmed ||
+		told[codec.NoticeRecipientGone]+told[codec.NoticeNoRoute] != c.DroppedSum() || c.DroppedSum() < frames/10 {
+		t.Errorf("%d sent, %d read: %d forwarded, of these %d unconfirmed, dropped %v; told %v", frames, read, c.Forwarded, c.Unconfirmed, c.Dropped, told)
+	}
+	if n := r.sumUint(func(c *counters) uint64 { return c.unnoticed.Load() }); n != 0 {
+		t.Errorf("%d frames without a notice", n)
 	}
 }
 

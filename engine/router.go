@@ -227,11 +227,15 @@ func (h handler) Opened(c *link.Conn) {
 }
 
 func (h handler) Frame(c *link.Conn, b *buf.Buffer) { peerOf(c).frame(b) }
-func (h handler) Ready(c *link.Conn)                { peerOf(c).drain() }
+func (h handler) Ready(c *link.Conn)                { peerOf(c).ready() }
 func (h handler) Resumed(c *link.Conn)              { peerOf(c).roomed() }
 
 func (h handler) Undeliverable(l *link.Loop, to link.Ref, b *buf.Buffer) {
 	h.r.loops[l.Index()].undeliverable(to, b)
+}
+
+func (h handler) Sealed(c *link.Conn, b *buf.Buffer, own bool) {
+	peerOf(c).sealed(codec.Raw(b.B), own)
 }
 
 func (h handler) Closed(c *link.Conn, why error, lost int) {

@@ -167,6 +167,9 @@ func (c *client) connect(r *connectRequest) error {
 			return err
 		}
 	}
+	if r.Variant == variantNone || r.Variant == variantAll {
+		return f.prime()
+	}
 	return nil
 }
 

@@ -46,6 +46,7 @@ type Conn struct {
 	partial     *buf.Buffer // the beginning of a frame
 	partialNeed int         // bytes of it that Config.Cut wants to see
 	partialAt   int64       // when it began, Engine.elapsed
+	partialOn   int64       // when something of it came last
 	rest        *buf.Buffer // plaintext that a pause left
 	restAt      int         // bytes of rest that are used
 	held        *buf.Buffer // ciphertext that a pause left, after rest
@@ -54,11 +55,13 @@ type Conn struct {
 	waitSeq     uint32
 
 	// home loop: output
-	blocked bool // the kernel takes no more for now
-	watched bool // in W
-	queue   fifo[queued]
-	ahead   fifo[queued] // goes before queue
-	aheadN  int          // bytes of frames in it
+	blocked  bool // the kernel takes no more for now
+	watched  bool // in W
+	queue    fifo[queued]
+	ahead    fifo[queued] // goes before queue
+	aheadN   int          // bytes of frames in it
+	unsealed int          // bytes of frames in both, less those of the first that are sealed
+	hot      bool         // in Loop.hot
 
 	lastQueued bool          // an OwnLast frame is in queue, or was
 	sealing    *fifo[queued] // whose first frame is sealed in part

@@ -3,6 +3,7 @@ package link
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"causeway/engine/buf"
 )
@@ -66,6 +67,7 @@ func (c *Conn) fill(p []byte) (used int) {
 	}
 	b.B = b.B[:have+used]
 	copy(b.B[have:], p[:used])
+	c.partialOn = c.loop.elapsed()
 	if len(b.B) < c.partialNeed {
 		return used
 	}
@@ -81,8 +83,8 @@ func (c *Conn) fill(p []byte) (used int) {
 	return used
 }
 
-// ErrPartial ends a connection whose half-received frame grew more slowly than
-// all others on its loop when there were too many.
+// ErrPartial ends a connection whose half-received frame came more slowly than
+// all others of its loop, when there were too many.
 var ErrPartial = errors.New("link: half-received frames have reached their limit, and this was the slowest")
 
 // setPartial makes b, taken, the beginning of a frame that is being received;
@@ -92,32 +94,54 @@ func (c *Conn) setPartial(b *buf.Buffer) {
 	c.partial = b
 	switch {
 	case before != nil:
-		c.loop.engine.partial.Add(-int64(cap(before.B)))
+		c.loop.addPartial(-cap(before.B))
 	case b != nil:
 		c.partialAt = c.loop.elapsed()
+		c.partialOn = c.partialAt
 	}
 	if b != nil {
 		c.chargePartial(cap(b.B))
 	}
 }
 
+// addPartial counts n more bytes of half-received frames, and returns all.
+func (l *Loop) addPartial(n int) int64 {
+	l.stat.partial.Add(int64(n))
+	return l.engine.partial.Add(int64(n))
+}
+
 // chargePartial counts n more bytes for half-received frames. Beyond the limit
-// the slowest of this loop's connections that have one is ended; it need not be
-// the slowest of all.
+// the loop that has most of them ends its slowest; if that is another loop, it
+// does so soon.
 func (c *Conn) chargePartial(n int) {
 	l := c.loop
-	if l.engine.partial.Add(int64(n)) <= l.engine.cfg.PartialMax {
+	e := l.engine
+	if l.addPartial(n) <= e.cfg.PartialMax {
 		return
 	}
-	var slowest *Conn
-	var least float64
-	l.Range(func(o *Conn) {
-		if o.partial == nil || o.phase != phaseOpen {
-			return
+	most := l
+	for _, o := range e.loops {
+		if o.stat.partial.Load() > most.stat.partial.Load() {
+			most = o
 		}
-		rate := float64(len(o.partial.B)) / float64(l.elapsed()-o.partialAt+1)
-		if slowest == nil || rate < least {
-			slowest, least = o, rate
+	}
+	if most == l {
+		l.endSlowest()
+		return
+	}
+	most.Post(func() {
+		if e.partial.Load() > e.cfg.PartialMax {
+			most.endSlowest()
+		}
+	})
+}
+
+// endSlowest ends the connection whose half-received frame comes most slowly.
+func (l *Loop) endSlowest() {
+	var slowest *Conn
+	l.Range(func(o *Conn) {
+		if o.partial != nil && o.phase == phaseOpen && (slowest == nil || o.slowerThan(slowest)) {
+			slowest = o
 		}
 	})
 	if slowest == nil {
@@ -128,6 +152,25 @@ func (c *Conn) chargePartial(n int) {
 	slowest.setPartial(nil)
 	buf.Put(b)
 	slowest.die(ErrPartial)
+}
+
+// partialYoung is how long a frame may have been under way, in nanoseconds,
+// before the rate at which it came tells anything.
+const partialYoung = int64(time.Second)
+
+// slowerThan tells which of two half-received frames has to go first: an old one
+// before a young one; of two old ones that which came at the lower rate; of two
+// young ones that of which nothing has come for longer.
+func (c *Conn) slowerThan(o *Conn) bool {
+	now := c.loop.elapsed()
+	age, other := now-c.partialAt, now-o.partialAt
+	switch old := age >= partialYoung; {
+	case old != (other >= partialYoung):
+		return old
+	case old:
+		return float64(len(c.partial.B))/float64(age) < float64(len(o.partial.B))/float64(other)
+	}
+	return c.partialOn < o.partialOn
 }
 
 // need asks Config.Cut; when b is malformed it ends the connection.

@@ -268,7 +268,7 @@ func (c *Conn) endQueues() (lost, own int) {
 		c.sealed = 0
 		l.undeliverable(c.Ref(), b)
 	}
-	c.aheadN = 0
+	c.aheadN, c.unsealed = 0, 0
 	c.oldest.Store(0)
 	if bytes > 0 {
 		l.release(c.slot, bytes)

@@ -157,6 +157,7 @@ type rig struct {
 	ready         func(c *Conn)
 	resumed       func(c *Conn)
 	undeliverable func(l *Loop, to Ref, b *buf.Buffer)
+	sealed        func(c *Conn, b *buf.Buffer, own bool)
 	closed        func(c *Conn, why error, lost int)
 	turnEnd       func(l *Loop)
 	tick          func(l *Loop, now time.Time)
@@ -223,6 +224,12 @@ func (r *rig) Undeliverable(l *Loop, to Ref, b *buf.Buffer) {
 		return
 	}
 	buf.Put(b)
+}
+
+func (r *rig) Sealed(c *Conn, b *buf.Buffer, own bool) {
+	if r.sealed != nil {
+		r.sealed(c, b, own)
+	}
 }
 
 func (r *rig) Closed(c *Conn, why error, lost int) {

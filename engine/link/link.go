@@ -147,8 +147,13 @@ type Handler interface {
 	// Undeliverable takes b, which was sent to `to`: a connection that is gone,
 	// or that ended with b still whole in its queue. It runs on to's loop.
 	Undeliverable(l *Loop, to Ref, b *buf.Buffer)
+	// Sealed tells that b, borrowed, is whole in c's TLS records, in the order in
+	// which the peer gets them; own: its Kind is not Forwarded. It comes in the
+	// middle of a flush: nothing of c may be called but Notify.
+	Sealed(c *Conn, b *buf.Buffer, own bool)
 	// Closed is the last callback about c. lost counts forwarded frames that were
-	// sealed but never handed to the kernel. c.Ref() resolves until it returns.
+	// sealed but not handed to the kernel whole: the last ones of those that
+	// Sealed told of. c.Ref() resolves until it returns.
 	Closed(c *Conn, why error, lost int)
 	// TurnEnd comes once per turn, before the flush.
 	TurnEnd(l *Loop)

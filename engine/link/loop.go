@@ -22,6 +22,7 @@ type Loop struct {
 	ended     bool
 	cut       uint64 // frames cut since start
 	dirty     []*Conn
+	hot       []*Conn // have a record's worth of frames
 	goingOn   []*Conn
 	dying     []*Conn
 	finishing []*Conn
@@ -285,6 +286,10 @@ func (l *Loop) flush() {
 		c.flush()
 	}
 	l.putConns(conns)
+	for _, c := range l.hot {
+		c.hot = false // all of them were dirty
+	}
+	l.hot = emptied(l.hot)
 }
 
 // orphanInput returns the loop's buffer for reading orphans.

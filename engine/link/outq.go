@@ -116,6 +116,10 @@ func (c *Conn) enqueue(b *buf.Buffer, kind Kind) {
 		c.lastQueued = true
 	}
 	to.push(&l.spareQueued, queued{b, l.elapsed(), kind != Forwarded})
+	if c.unsealed += len(b.B); c.unsealed >= hotMin && !c.hot {
+		c.hot = true
+		l.hot = append(l.hot, c)
+	}
 	if c.oldest.Load() == 0 {
 		c.oldest.Store(l.elapsed())
 	}

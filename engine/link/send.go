@@ -115,6 +115,7 @@ func (c *Conn) GiveBackOnLoop() {
 			continue
 		}
 		bytes += len(q.b.B)
+		c.unsealed -= len(q.b.B)
 		l.dead = append(l.dead, parcel{to: c.Ref(), b: q.b})
 		l.arm()
 	}

@@ -48,6 +48,7 @@ type loopStat struct {
 	undeliverable, lost      atomic.Uint64
 	malformed, pauses        atomic.Uint64
 	partialEnded             atomic.Uint64
+	partial                  atomic.Int64 // bytes of half-received frames
 	turns, wakes             atomic.Uint64
 	writes, records          atomic.Uint64
 }

@@ -149,6 +149,9 @@ func (c *Conn) received(data []byte) {
 	default:
 		c.feed(data)
 	}
+	if len(l.hot) > 0 {
+		l.sealHot()
+	}
 }
 
 // holds tells whether input waits in memory for the connection to be resumed.

@@ -115,6 +115,32 @@ func (o *ciphertext) taken(l *Loop, n int) {
 	}
 }
 
+// hotMin is how many bytes of frames are sealed at once, without waiting for the
+// turn's end: a whole record's worth. They were copied a moment ago and are still
+// in the core's cache, and so are the buffers that the next frames get.
+const hotMin = recordMax
+
+// sealHot seals whole records of what one read of a socket has queued. They are
+// written at the turn's end, or here when they have become many.
+func (l *Loop) sealHot() {
+	for _, c := range l.hot {
+		c.hot = false
+		if c.noWrite || c.fd < 0 {
+			continue
+		}
+		for c.phase <= phaseFlushing && c.unsealed >= hotMin && c.out.waiting < sealedMax {
+			c.sealRecord()
+		}
+		if c.out.waiting >= hotWrite && !c.blocked && c.phase <= phaseFlushing {
+			c.writeOut()
+		}
+	}
+	l.hot = emptied(l.hot)
+}
+
+// hotWrite is how much ciphertext is written before the turn's end, in bytes.
+const hotWrite = sealedMax / 2
+
 // flush seals and writes what c has queued, as far as the kernel takes it and
 // c's share of a turn goes.
 func (c *Conn) flush() {
@@ -189,6 +215,7 @@ func (c *Conn) sealRecord() {
 // whole frame leaves the queue.
 func (c *Conn) sealedPiece(q *fifo[queued], n int, m *mark) {
 	c.sealed += n
+	c.unsealed -= n
 	c.sealing = q
 	first := q.front()
 	m.at = min(m.at, first.at)
@@ -200,6 +227,7 @@ func (c *Conn) sealedPiece(q *fifo[queued], n int, m *mark) {
 		if q == &c.ahead {
 			c.aheadN -= len(first.b.B)
 		}
+		c.loop.engine.handler.Sealed(c, first.b, first.own)
 		buf.Put(q.pop(&c.loop.spareQueued).b)
 		c.sealed = 0
 	}

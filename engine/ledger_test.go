@@ -1,0 +1,199 @@
+package engine
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+	"unsafe"
+
+	"causeway/codec"
+)
+
+var _ [0]struct{} = [onTheWaySize - unsafe.Sizeof(onTheWay{})]struct{}{}
+
+// A ledger agrees with a list that is cut from the front, whatever comes.
+func TestLedgerAgreesWithAList(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for round := range 60 {
+		var l ledger
+		var list []onTheWay // of all that was sealed
+		covered, grown := uint64(0), 0
+		most := []uint64{3, 100, 5000}[round%3]
+		for range 400 {
+			switch random.IntN(4) {
+			case 0, 1:
+				for range random.Uint64N(most) {
+					f := onTheWay{sent: random.Uint64N(3)}
+					binary.BigEndian.PutUint64(f.sender[:], random.Uint64())
+					list = append(list, f)
+					grown += l.add(f, 1)
+				}
+			case 2:
+				covered += random.Uint64N(uint64(len(list)) - covered + 1)
+				l.cover(covered)
+			case 3:
+				grown += l.release()
+			}
+			if grown != len(l.ring)*onTheWaySize {
+				t.Fatalf("%d bytes reported for %d places", grown, len(l.ring))
+			}
+		}
+		checkEnd(t, &l, list, covered, random.IntN(5))
+	}
+}
+
+// checkEnd compares what a ledger tells at the end with the list.
+func checkEnd(t *testing.T, l *ledger, list []onTheWay, covered uint64, lost int) {
+	t.Helper()
+	list = slices.Clone(list[max(int(covered), len(list)-ledgerMax):])
+	if uint64(len(list)) != l.sealed-l.head {
+		t.Fatalf("%d on the way, want %d", l.sealed-l.head, len(list))
+	}
+	list = slices.DeleteFunc(list, func(f onTheWay) bool { return f.sent == 0 })
+	slices.Reverse(list)
+	n := 0
+	l.end(lost, func(f onTheWay, isLost bool) {
+		if n >= len(list) || f != list[n] || isLost != (n < lost) {
+			t.Fatalf("frame %d from the end: %v, lost %v", n, f, isLost)
+		}
+		n++
+	})
+	if n != len(list) || l.head != l.sealed {
+		t.Errorf("%d frames told of, want %d", n, len(list))
+	}
+	if l.release(); l.ring != nil {
+		t.Error("memory is kept")
+	}
+}
+
+func TestLedgerAsks(t *testing.T) {
+	var l ledger
+	f := onTheWay{sent: 1}
+	for n := range askFrames {
+		if l.due() {
+			t.Fatalf("asks after %d frames", n)
+		}
+		l.add(f, 100)
+	}
+	if !l.due() {
+		t.Error("does not ask for the number of frames")
+	}
+	l.ask()
+	for range 2 * ledgerMax { // and forgets
+		l.add(f, 100)
+	}
+	if l.due() {
+		t.Error("asks twice")
+	}
+	l.cover(askFrames)
+	if l.due() {
+		t.Error("asks at once after an answer")
+	}
+	for range askFrames {
+		l.add(f, 100)
+	}
+	if !l.due() {
+		t.Error("does not ask again")
+	}
+	l.ask()
+	l.cover(l.sealed)
+	l.add(f, askBytes)
+	if !l.due() {
+		t.Error("does not ask for the number of bytes")
+	}
+	l.ask()
+	l.cover(l.sealed)
+	l.add(f, 1)
+	now := time.Now()
+	if l.dueAt(now) || l.dueAt(now.Add(askAfter-1)) || !l.dueAt(now.Add(askAfter)) {
+		t.Error("asks too early or too late for one frame")
+	}
+}
+
+// Recipients are asked what they have received, so that the end of one leaves
+// few frames in doubt; one that does not answer costs bounded memory.
+func TestRecipientsAreAsked(t *testing.T) {
+	d := newAuthority("prod.example")
+	r, addr := startRouter(t, nil, d)
+	a, b, mute := connect(t, addr, d.node("a")), connect(t, addr, d.node("b")), connect(t, addr, d.node("mute"))
+	mute.silent = true
+	const body = 64 << 10
+	const frames = 4 * askBytes / body
+	for range frames {
+		for _, to := range []*client{b, mute} {
+			a.send(a.frame(to.id.Peer.Address, codec.CategoryApplication, make([]byte, body)))
+			to.next()
+		}
+	}
+	mute.conn.NetConn().Close()
+	b.conn.NetConn().Close()
+	waitFor(t, "both are gone", func() bool { return r.link.Stats().Connections == 1 })
+	told := map[codec.Address]uint64{}
+	waitFor(t, "the sender is told of all", func() bool {
+		for _, f := range a.sync() {
+			n := must(codec.DecodeNotice(f.Body()))
+			if n.Reason != codec.NoticeUnconfirmed || n.First > n.Last || n.Last > a.last {
+				t.Errorf("%+v", n)
+			}
+			told[n.Recipient] += n.More
+		}
+		return told[mute.id.Peer.Address]+told[b.id.Peer.Address] == r.Counts().Unconfirmed
+	})
+	if n := told[mute.id.Peer.Address]; n != frames {
+		t.Errorf("told of %d frames to who never answered, want %d", n, frames)
+	}
+	if n := told[b.id.Peer.Address]; n > 2*askBytes/body {
+		t.Errorf("told of %d frames to who answers, of %d", n, frames)
+	}
+	a.conn.NetConn().Close() // which has not said that it has the notices
+	waitFor(t, "the ledgers' memory is given back", func() bool {
+		return r.sumUint(func(c *counters) uint64 { return uint64(c.ledger.Load()) }) == 0
+	})
+}
+
+// Who says goodbye and reads on gets what was queued for it, says so, and
+// nothing is in doubt.
+func TestGoodbyeWithTimeLeavesNothingInDoubt(t *testing.T) {
+	d := newAuthority("prod.example")
+	r, addr := startRouter(t, nil, d)
+	a, b := connect(t, addr, d.node("a")), connect(t, addr, d.node("b"))
+	const frames = 500
+	for range frames {
+		a.send(a.frame(b.id.Peer.Address, codec.CategoryApplication, make([]byte, 8000)))
+	}
+	a.sync()
+	b.say(&codec.Goodbye{Reason: codec.GoodbyeDone, ReadFor: patience})
+	if g := b.ended(); g == nil || g.Reason != codec.GoodbyeDone || g.ReadFor != 0 {
+		t.Errorf("goodbye %+v", g)
+	}
+	b.conn.NetConn().Close()
+	waitFor(t, "it is gone", func() bool { return r.link.Stats().Connections == 1 })
+	for _, f := range a.sync() {
+		t.Errorf("%v came", f.Category())
+	}
+	if c := r.Counts(); b.received != frames || c.Unconfirmed != 0 || c.Forwarded != frames {
+		t.Errorf("%d received, %+v", b.received, c)
+	}
+}
+
+// Who says goodbye, reads on and does not answer is left when its time is over.
+func TestGoodbyeWithTimeEnds(t *testing.T) {
+	d := newAuthority("prod.example")
+	r, addr := startRouter(t, nil, d)
+	a, b := connect(t, addr, d.node("a")), connect(t, addr, d.node("b"))
+	b.silent = true
+	a.send(a.frame(b.id.Peer.Address, codec.CategoryApplication, nil))
+	b.next()
+	b.say(&codec.Goodbye{Reason: codec.GoodbyeDone, ReadFor: 300 * time.Millisecond})
+	if g := b.ended(); g == nil || g.Reason != codec.GoodbyeDone {
+		t.Errorf("goodbye %+v", g)
+	}
+	b.conn.NetConn().Close()
+	waitFor(t, "the frame is counted as unconfirmed", func() bool { return r.Counts().Unconfirmed == 1 })
+	f := a.next()
+	if n := must(codec.DecodeNotice(f.Body())); n.Reason != codec.NoticeUnconfirmed || n.More != 1 {
+		t.Errorf("%+v", n)
+	}
+}
