@@ -151,6 +151,9 @@ func (l *loop) tick(now time.Time) {
 // lookAll looks at each connection, and at what else has had its time.
 func (l *loop) lookAll(now time.Time) {
 	l.book.payAll(now, l)
+	if l == l.router.loops[0] {
+		l.router.alarmOfTables()
+	}
 	for ref, until := range l.noPause {
 		if now.After(until) {
 			delete(l.noPause, ref)

@@ -83,6 +83,10 @@ const (
 	TablesMemoryMin = baseTableSize + tableSize + entrySize
 )
 
+// TablesMemory returns how much memory the tables of so many signers take, in
+// bytes, together with those of the base point.
+func TablesMemory(signers int) int { return baseTableSize + signers*tableSize }
+
 // ErrTablesMemory says that the memory is below TablesMemoryMin.
 var ErrTablesMemory = errors.New("sign: too little memory for verification tables")
 

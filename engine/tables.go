@@ -1,0 +1,19 @@
+package engine
+
+// tableAlarm remembers what was said about verification tables. It belongs to
+// the first loop.
+type tableAlarm struct{ failed, differ bool }
+
+// alarmOfTables tells the operator, once, when signatures are no longer checked
+// by tables. Frames are checked all the same, more slowly.
+func (r *Router) alarmOfTables() {
+	if err := r.pool.Err(); err != nil && !r.alarmed.failed {
+		r.alarmed.failed = true
+		r.log.Error("no tables for signatures: crypto/ed25519 checks them, which is slower", "error", err)
+	}
+	if s := r.pool.Tables(); s.Differences > 0 && !r.alarmed.differ {
+		r.alarmed.differ = true
+		r.log.Error("a table gave another verdict on a signature than crypto/ed25519, whose verdict was taken; tables are not used any more: "+
+			"this is a fault of this program or of the machine's memory; restart with --verify-path stdlib and report it", "path", r.pool.Path().String())
+	}
+}
