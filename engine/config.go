@@ -23,6 +23,7 @@ const (
 	StallTimeoutDefault  = 20 * time.Second
 	PartialMaxDefault    = 256 << 20
 	QueueHighDefault     = 4 << 20
+	VerifyTablesDefault  = verify.TableMemoryDefault
 	BadSignaturesDefault = 100
 
 	HandshakeTimeoutDefault = 10 * time.Second
@@ -82,7 +83,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.VerifyWorkers < 0 {
 		c.VerifyWorkers = runtime.NumCPU()
 	}
-	setDefault(&c.VerifyTables, verify.TableMemoryDefault)
+	setDefault(&c.VerifyTables, VerifyTablesDefault)
 	setDefault(&c.BodyMax, codec.BodyMaxDefault)
 	setDefault(&c.SkewMax, SkewMaxDefault)
 	setDefault(&c.TTLMax, codec.TTLDefault)

@@ -22,7 +22,6 @@ import (
 	"causeway/engine"
 	"causeway/engine/admin"
 	"causeway/engine/gate"
-	"causeway/engine/verify"
 )
 
 // Defaults that are the command line's own.
@@ -54,7 +53,7 @@ type serveFlags struct {
 func serveCommand() *cobra.Command {
 	f := serveFlags{
 		bodyMax: codec.BodyMaxDefault, high: engine.QueueHighDefault, low: engine.QueueHighDefault / 4,
-		receive: engine.ReceiveBufferDefault, tables: verify.TableMemoryDefault, partial: engine.PartialMaxDefault, limits: gate.DefaultLimits(),
+		receive: engine.ReceiveBufferDefault, tables: engine.VerifyTablesDefault, partial: engine.PartialMaxDefault, limits: gate.DefaultLimits(),
 	}
 	cmd := &cobra.Command{
 		Use:   "serve --identity DIR --trust DIR (--listen URL... | --connections FILE)",
