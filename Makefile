@@ -48,6 +48,14 @@ fuzz:
 	    echo "== $$dir $$target"; (cd $$dir && $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s $(FUZZFLAGS) .); \
 	  done; done
 
+# What slow and hostile peers cost the others, and certificates that are renewed
+# and revoked under load: every scenario in full (a quarter of an hour, on a
+# machine with nothing else to do), as tables for BENCHMARKS.md.
+soak: build
+	@status=0; $(GO) run ./bench/load pressure || status=1; \
+	out=$$(mktemp); CAUSEWAY_SOAK=$$out $(GO) test -count=1 -timeout 20m -run UnderLoad ./cmd/causeway >&2 || status=1; \
+	cat $$out; rm -f $$out; exit $$status
+
 # What the router forwards per CPU second beside a TLS echo and a plain
 # forwarder (five minutes), memory of idle connections (ten minutes), then the
 # benchmarks of the packages.

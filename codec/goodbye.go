@@ -18,6 +18,10 @@ type Goodbye struct {
 	Received uint64        // as in KeepAlive
 }
 
+// IsGoodbye reports whether a body of category 2 is a goodbye, or would be one if
+// it were not malformed: the end of its connection may come right behind it.
+func IsGoodbye(body []byte) bool { return isOfType(body, typeGoodbye) }
+
 type goodbyeWire struct {
 	Type     uint64   `cbor:"0,keyasint"`
 	Reason   uint64   `cbor:"1,keyasint"`

@@ -39,9 +39,13 @@ func RenewalSigned(client bool, exporter, leaf []byte) []byte {
 // IsRenewal reports whether a body of category 2 is a renewal, or would be one
 // if it were not malformed: whoever verifies frames in parallel must look at it
 // before the frames behind it.
-func IsRenewal(body []byte) bool {
+func IsRenewal(body []byte) bool { return isOfType(body, typeRenewal) }
+
+// isOfType reports whether a body of category 2 is that message, or would be if
+// it were not malformed.
+func isOfType(body []byte, typ uint64) bool {
 	w, err := walk(body)
-	return err == nil && w.hasType && w.typ == typeRenewal
+	return err == nil && w.hasType && w.typ == typ
 }
 
 type renewalWire struct {

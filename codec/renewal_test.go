@@ -34,9 +34,12 @@ func TestRenewalsAreToldFromOtherBodies(t *testing.T) {
 		if _, want := v.message.(*Renewal); category == CategoryControl && IsRenewal(body) != want {
 			t.Errorf("%s: IsRenewal %v", v.name, !want)
 		}
+		if _, want := v.message.(*Goodbye); category == CategoryControl && IsGoodbye(body) != want {
+			t.Errorf("%s: IsGoodbye %v", v.name, !want)
+		}
 	}
 	for _, bad := range []string{"", "\xa1", "\x00", "\xa1\x00\x61\x0c"} {
-		if IsRenewal([]byte(bad)) {
+		if IsRenewal([]byte(bad)) || IsGoodbye([]byte(bad)) {
 			t.Errorf("%x is taken for a renewal", bad)
 		}
 	}

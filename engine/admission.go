@@ -36,8 +36,8 @@ func (r *Router) SetLimits(l gate.Limits) error {
 	if err := l.Check(); err != nil {
 		return err
 	}
-	l.Handshakes = r.config.HandshakesMax
-	r.gate.SetLimits(l)
+	r.config.bound(&l)
+	r.gate.SetLimits(l, time.Now())
 	return nil
 }
 

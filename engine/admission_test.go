@@ -101,7 +101,7 @@ func TestANewFirewallEndsTheConnectionsThatItDenies(t *testing.T) {
 	half := dialFrom(t, "127.0.0.3", addr)
 	waitFor(t, "both", func() bool {
 		s := r.gate.State()
-		return s.Connected == 2 && s.Handshaking == 1 && r.link.Stats().Connections == 2
+		return s.Connected == 2 && s.Silent == 1 && r.link.Stats().Connections == 2
 	})
 	if n := r.SetFirewall(firewall(t, "allow 127.0.0.1/32")); n != 2 {
 		t.Errorf("%d denied, want 2", n)
@@ -131,7 +131,7 @@ func TestLimitsPerSourceAreKept(t *testing.T) {
 	}, d)
 	asks := clientTLS(d.node("x"))
 	h1, h2 := dialFrom(t, "127.0.0.1", addr), dialFrom(t, "127.0.0.1", addr)
-	waitFor(t, "two handshakes", func() bool { return r.gate.State().Handshaking == 2 })
+	waitFor(t, "two handshakes", func() bool { return r.gate.State().Silent == 2 })
 	if !refusedFrom(t, "127.0.0.1", addr, asks) || r.refusedFor(gate.ErrHandshakesPerSource) != 1 {
 		t.Error("more handshakes than a source may have")
 	}
@@ -140,7 +140,7 @@ func TestLimitsPerSourceAreKept(t *testing.T) {
 	}
 	h1.Close()
 	h2.Close()
-	waitFor(t, "no handshakes", func() bool { return r.gate.State().Handshaking == 0 })
+	waitFor(t, "no handshakes", func() bool { return r.gate.State().Silent == 0 })
 	for i := range 3 {
 		connect(t, addr, d.node(fmt.Sprint("n", i)))
 	}
@@ -159,36 +159,60 @@ func TestLimitsPerSourceAreKept(t *testing.T) {
 	checkGate(t, r)
 }
 
-// Half-open handshakes from few sources, many more than may be under way, keep
-// nobody else out.
+// Half-open handshakes, many more than may wait or be under way, keep nobody
+// else out, whether their clients say nothing or as much as they can.
 func TestHalfOpenHandshakesStarveNobody(t *testing.T) {
 	const sources, each = 20, 20
-	d := newAuthority("prod.example")
-	r, addr := startRouter(t, func(c *Config) {
-		c.HandshakesMax, c.HandshakeTimeout = 32, patience // they do not go by themselves
-		c.Limits = &gate.Limits{HandshakesPerSource: 16}
-	}, d)
-	for n := range sources * each {
-		c, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(n%sources))}}).Dial("tcp", addr)
-		if err == nil { // else refused before Dial returned
-			t.Cleanup(func() { c.Close() })
-		}
+	for name, payload := range map[string][]byte{"silent": nil, "hello": clientHello(t)} {
+		t.Run(name, func(t *testing.T) {
+			d := newAuthority("prod.example")
+			r, addr := startRouter(t, func(c *Config) {
+				c.HandshakesMax, c.HandshakeTimeout = 32, patience // they do not go by themselves
+				c.Limits = &gate.Limits{HandshakesPerSource: 16, Waiting: 64}
+			}, d)
+			for n := range sources * each {
+				c, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(n%sources))}}).Dial("tcp", addr)
+				if err == nil { // else refused before Dial returned
+					_, _ = c.Write(payload)
+					t.Cleanup(func() { c.Close() })
+				}
+			}
+			for i := range 5 {
+				begun := time.Now()
+				c := connect(t, addr, d.node(fmt.Sprint("n", i)))
+				if took := time.Since(begun); took > 2*time.Second {
+					t.Errorf("connected after %v", took)
+				}
+				c.sync()
+			}
+			if n := r.refusedFor(gate.ErrDisplaced); n == 0 {
+				t.Error("none was displaced: was there a flood?")
+			}
+			if s := r.gate.State(); s.Handshaking > 32 || s.Silent+s.Ready > 64 {
+				t.Errorf("%+v", s)
+			}
+			checkGate(t, r)
+		})
 	}
-	for i := range 5 {
-		begun := time.Now()
-		c := connect(t, addr, d.node(fmt.Sprint("n", i)))
-		if took := time.Since(begun); took > 2*time.Second {
-			t.Errorf("connected after %v", took)
-		}
-		c.sync()
+}
+
+// clientHello returns the record with which a client of prod.example begins.
+func clientHello(t *testing.T) []byte {
+	t.Helper()
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	var ended sync.WaitGroup
+	defer ended.Wait()
+	defer theirs.Close()
+	ended.Go(func() {
+		_ = tls.Client(theirs, &tls.Config{ServerName: "prod.example", NextProtos: []string{ALPN}}).Handshake()
+	})
+	record := make([]byte, 16<<10)
+	n, err := ours.Read(record)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if n := r.refusedFor(gate.ErrDisplaced); n == 0 {
-		t.Error("none was displaced: was there a flood?")
-	}
-	if s := r.gate.State(); s.Handshaking > 32 {
-		t.Errorf("%d handshakes under way", s.Handshaking)
-	}
-	checkGate(t, r)
+	return record[:n]
 }
 
 func TestTheBudgetOfBadSignaturesFillsAgain(t *testing.T) {

@@ -62,7 +62,7 @@ func (p *peer) tell() bool {
 	if d != p.domain {
 		p.switchTo(d)
 	}
-	for p.conn.AheadOnLoop() < tellAheadMax {
+	for p.conn.AheadOnLoop() < tellAheadMax && p.takes(codec.RevocationPartMax) {
 		if !p.tellPart() {
 			return true
 		}
@@ -96,7 +96,7 @@ func renewalSigned(s tls.ConnectionState, client bool, id *pki.Peer) ([]byte, er
 	if err != nil {
 		return nil, err
 	}
-	return codec.RenewalSigned(client, exporter, id.Leaf.Raw), nil
+	return codec.RenewalSigned(client, exporter, id.Chain[0]), nil
 }
 
 // tellPart sends the next part of the revocation lists that the peer has not
@@ -179,6 +179,7 @@ func (p *peer) renewal(m *codec.Renewal) {
 	case p.cert(id.CertID) != nil:
 		return
 	}
+	id = id.Compact()
 	key, err := p.provenKey(id, m.Proof)
 	if err != nil {
 		p.leave(codec.GoodbyeProtocol, "a renewal: "+err.Error())
@@ -231,7 +232,7 @@ func (p *peer) accept(c *announced, now time.Time) {
 	members := p.domain.members
 	members.hold(c.id)
 	p.certs = append(p.certs, c)
-	if !c.id.Leaf.NotBefore.Before(p.id.Leaf.NotBefore) {
+	if !c.id.Issued.Before(p.id.Issued) {
 		p.id = c.id
 		p.loop.endsAt(c.id.NotAfter)
 		if p.member != nil {

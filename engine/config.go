@@ -21,10 +21,12 @@ const (
 	HelloTimeoutDefault  = 5 * time.Second
 	PauseMaxDefault      = 250 * time.Millisecond
 	StallTimeoutDefault  = 20 * time.Second
+	HoldTimeoutDefault   = 5 * time.Second
 	PartialMaxDefault    = 256 << 20
 	QueueHighDefault     = 4 << 20
-	VerifyTablesDefault  = verify.TableMemoryDefault
 	BadSignaturesDefault = 100
+
+	holdTimeoutMax = time.Minute // frames must not be late when they go on
 
 	HandshakeTimeoutDefault = 10 * time.Second
 	HandshakesMaxDefault    = 256
@@ -43,16 +45,18 @@ type Config struct {
 	VerifyNone    bool      // forward without checking signatures; recipients check all the same
 	VerifyWorkers int       // goroutines that check signatures; 0: the loops do; default: one per CPU when negative
 	VerifyPath    sign.Path // how Ed25519 signatures are checked; 0: the fastest way there is
-	VerifyTables  int       // bytes of memory for signers' tables, at least sign.TablesMemoryMin; 256 MiB
+	VerifyTables  int       // bytes of memory for signers' tables, at least sign.TablesMemoryMin; an eighth of Memory, 12 to 256 MiB
 
 	BodyMax          uint32        // largest body, bytes; 1 MiB
 	SkewMax          time.Duration // send times further from now are dropped; 5 min
 	TTLMax           uint8         // TTLs above are lowered; 32
-	QueueHigh        int           // bytes a recipient's queue may hold before its senders are paused; 4 MiB
+	QueueHigh        int           // bytes a recipient's queue may hold before its senders are paused; 4 MiB, but at most a 16th of Memory
 	QueueLow         int           // bytes at which they are read again; a quarter of QueueHigh
 	PauseMax         time.Duration // longest pause before frames are dropped instead; 250 ms
 	StallTimeout     time.Duration // a recipient whose oldest queued frame is older is disconnected; 20 s
+	HoldTimeout      time.Duration // frames for an address that has just left wait so long for it to come back, at most 1 min; negative: they don't; 5 s
 	PartialMax       int           // bytes of half-received frames in all; beyond it the slowest connection is ended; 256 MiB
+	Memory           int64         // cap on what is kept for traffic, bytes; 1 GiB. Connections take about 28 KB each beside it
 	KeepAlive        time.Duration // 10 s
 	DeadAfter        time.Duration // 25 s
 	HelloTimeout     time.Duration // 5 s
@@ -63,6 +67,7 @@ type Config struct {
 	IdleTimeout      time.Duration // nodes that send nothing but link control for so long are left; 0: never
 	Firewall         *gate.List    // who may connect; nil: everybody
 	Limits           *gate.Limits  // of connections; nil: gate.DefaultLimits. HandshakesMax is its Handshakes
+	DrainTo          []string      // URLs of other routers, at most 16, that peers are told of when this one stops; its own listeners are left out
 	RequireAESGCM    bool
 	VersionCutoff    string // nodes with an older semantic version are refused; "": none
 	NodeCost         uint16
@@ -83,14 +88,19 @@ func (c Config) withDefaults() (Config, error) {
 	if c.VerifyWorkers < 0 {
 		c.VerifyWorkers = runtime.NumCPU()
 	}
-	setDefault(&c.VerifyTables, VerifyTablesDefault)
 	setDefault(&c.BodyMax, codec.BodyMaxDefault)
 	setDefault(&c.SkewMax, SkewMaxDefault)
 	setDefault(&c.TTLMax, codec.TTLDefault)
-	setDefault(&c.QueueHigh, QueueHighDefault)
+	setDefault(&c.Memory, memoryDefault)
+	setDefault(&c.VerifyTables, int(min(max(c.Memory/8, 12<<20), verify.TableMemoryDefault)))
+	if c.VerifyNone {
+		c.VerifyPath = sign.PathStdlib // for link control alone tables are not worth their memory
+	}
+	setDefault(&c.QueueHigh, int(min(QueueHighDefault, max(c.Memory/QueueHighPart, 2))))
 	setDefault(&c.QueueLow, c.QueueHigh/4)
 	setDefault(&c.PauseMax, PauseMaxDefault)
 	setDefault(&c.StallTimeout, StallTimeoutDefault)
+	setDefault(&c.HoldTimeout, HoldTimeoutDefault)
 	setDefault(&c.PartialMax, PartialMaxDefault)
 	setDefault(&c.KeepAlive, codec.KeepAliveDefault)
 	setDefault(&c.DeadAfter, codec.DeadAfterDefault)
@@ -103,7 +113,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Limits != nil {
 		limits = *c.Limits
 	}
-	limits.Handshakes = c.HandshakesMax
+	c.bound(&limits)
 	c.Limits = &limits
 	if c.Logger == nil {
 		c.Logger = slog.Default()
@@ -119,6 +129,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("engine: the version cutoff has %d bytes and may have %d", len(c.VersionCutoff), codec.HelloSoftwareMax)
 	case c.SkewMax < 0 || c.HelloTimeout < 0 || c.PauseMax < 0 || c.StallTimeout < 0 || c.PartialMax < 0 || c.BadSignatures < 0:
 		return errors.New("engine: times and limits must not be negative")
+	case c.HoldTimeout > holdTimeoutMax:
+		return fmt.Errorf("engine: hold timeout %v is above %v", c.HoldTimeout, holdTimeoutMax)
 	case c.BodyMax > codec.BodyMaxLimit:
 		return fmt.Errorf("engine: largest body %d is above %d bytes", c.BodyMax, codec.BodyMaxLimit)
 	case c.KeepAlive < codec.KeepAliveMin || c.KeepAlive > codec.KeepAliveMax:
@@ -129,8 +141,14 @@ func (c *Config) check() error {
 		return fmt.Errorf("engine: low mark %d is not below high mark %d", c.QueueLow, c.QueueHigh)
 	case c.VerifyTables < sign.TablesMemoryMin:
 		return fmt.Errorf("engine: %d bytes for verification tables; they need at least %d", c.VerifyTables, sign.TablesMemoryMin)
+	case c.Memory < MemoryLeast(c.BodyMax):
+		return fmt.Errorf("engine: %d bytes of memory are too few: frames with bodies of %d bytes need at least %d", c.Memory, c.BodyMax, MemoryLeast(c.BodyMax))
+	case int64(c.QueueHigh) > c.Memory/QueueHighPart:
+		return fmt.Errorf("engine: high mark %d is above %d, a %dth of the memory: queues would drop before they pause", c.QueueHigh, c.Memory/QueueHighPart, QueueHighPart)
 	case c.TTLMax < 2:
 		return errors.New("engine: a maximal TTL below 2 forwards nothing")
+	case CheckRouters(c.DrainTo) != nil:
+		return fmt.Errorf("engine: routers to drain to: %w", CheckRouters(c.DrainTo))
 	case c.IdleTimeout < 0:
 		return fmt.Errorf("engine: idle timeout %v is negative", c.IdleTimeout)
 	case c.HandshakesMax < 0 || c.BadSignatures < 0:
@@ -143,7 +161,12 @@ func (c *Config) check() error {
 	return nil
 }
 
-func setDefault[T int | uint8 | uint32 | time.Duration](field *T, value T) {
+// bound sets the limits that the operator has no say in, or another flag for.
+func (c *Config) bound(l *gate.Limits) {
+	l.Handshakes, l.Starting = c.HandshakesMax, runtime.GOMAXPROCS(0)
+}
+
+func setDefault[T int | int64 | uint8 | uint32 | time.Duration](field *T, value T) {
 	if *field == 0 {
 		*field = value
 	}

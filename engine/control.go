@@ -33,6 +33,7 @@ func (p *peer) sayAs(m codec.Control, kind link.Kind) {
 // control handles f, a link-control frame with a good signature.
 func (p *peer) control(f codec.Raw) {
 	if p.phase >= phaseLeaving {
+		p.lateAnswer(f)
 		return
 	}
 	m, err := codec.DecodeControl(f.Body())
@@ -78,7 +79,7 @@ func (p *peer) keepAlive(k *codec.KeepAlive) {
 		return
 	}
 	p.loop.payNotices()
-	if p.owesAnswer = !p.takesAnswers() || !p.pokes.take(p.loop.link.Now(), pokesPerSecond, pokesPerSecond); !p.owesAnswer {
+	if p.owesAnswer = !p.takes(answerSmall) || !p.pokes.take(p.loop.link.Now(), pokesPerSecond, pokesPerSecond); !p.owesAnswer {
 		p.say(&codec.KeepAlive{Received: p.decided()})
 	}
 }
@@ -97,7 +98,7 @@ func (p *peer) cover(n uint64) bool {
 // ready does what has come up elsewhere: verdicts, and a question that is due.
 func (p *peer) ready() {
 	p.drain()
-	if p.phase == phaseOpen && p.ledger.due() {
+	if p.isOpen() && p.ledger.due() {
 		p.ask()
 	}
 }
@@ -124,6 +125,10 @@ func (p *peer) hello(h *codec.Hello, f codec.Raw) {
 		p.leave(codec.GoodbyeVersion, fmt.Sprintf("you run %s; this router takes %s and newer", h.Software, c.VersionCutoff))
 		return
 	}
+	if p.loop.draining {
+		p.leaveDraining()
+		return
+	}
 	if p.adopt(s); p.phase >= phaseLeaving {
 		return // what was good in the handshake is no longer
 	}
@@ -143,19 +148,28 @@ func (p *peer) hello(h *codec.Hello, f codec.Raw) {
 // clock writes a time as errors about clocks show it.
 func clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000 UTC") }
 
-// register makes the peer the one recipient of its address. An older
-// connection of the same address is told that it was replaced.
+// register makes the peer the one recipient of its address.
 func (p *peer) register() {
-	ref := p.conn.Ref()
-	p.member = &member{id: p.id, kind: p.kind, ref: ref}
+	p.member = &member{id: p.id, kind: p.kind, ref: p.conn.Ref()}
 	p.domain.members.join(p.member)
 	for _, c := range p.certs {
 		p.domain.members.hold(c.id)
 	}
-	old := link.Ref(p.router.table.Set(p.address(), tableValue(ref)))
+	if last := p.router.withdrawn.find(p.address()); last != nil && last.bytes.Load() > 0 {
+		p.enterAfter(last)
+		return
+	}
+	p.enter()
+}
+
+// enter puts the peer into the table. An older connection of the same address is
+// told that it was replaced.
+func (p *peer) enter() {
+	old := link.Ref(p.router.table.Set(p.address(), tableValue(p.conn.Ref())))
 	if old != 0 {
 		p.router.loops[old.Loop()].replace(old, p.conn.Remote())
 	}
+	p.router.comesBack(p.address())
 }
 
 // replace says goodbye to the connection ref of this loop, whose address has
@@ -178,9 +192,9 @@ func (p *peer) goodbye(g *codec.Goodbye) {
 		return
 	}
 	p.loop.payNotices()
-	p.unregister()
+	p.unregister(true)
 	now := p.loop.link.Now()
-	p.phase, p.partBy = phaseParting, p.router.leaveBy(now)
+	p.phase, p.drained, p.partBy = phaseParting, drainAnswered, p.router.leaveBy(now)
 	if by := now.Add(g.ReadFor); by.Before(p.partBy) {
 		p.partBy = by
 	}
@@ -211,16 +225,24 @@ func (p *peer) part() {
 // asked for: four of the largest. Who does not read gets no more.
 const answersMax = 4 * codec.ControlBodyMax
 
-func (p *peer) takesAnswers() bool { return p.conn.AheadOnLoop() < answersMax }
+// answerSmall is more than a keep-alive or the answer to an echo has, in bytes.
+const answerSmall = 2 << 10
 
 // mayAsk bounds how often a node may ask for certificates and names. Past it
 // requests are left unanswered; libraries ask again.
 func (p *peer) mayAsk() bool {
-	if p.takesAnswers() && p.asked.take(p.loop.link.Now(), asksPerSecond, asksPerSecond) {
-		return true
+	return p.mayHave(answerSmall) && p.answered(p.requests.take(p.loop.link.Now(), asksPerSecond, asksPerSecond))
+}
+
+// mayHave tells whether an answer of so many bytes may be made for the peer.
+func (p *peer) mayHave(bytes int) bool { return p.answered(p.takes(bytes)) }
+
+// answered counts a request that is not.
+func (p *peer) answered(ok bool) bool {
+	if !ok {
+		p.loop.count.unanswered.Add(1)
 	}
-	p.loop.count.unanswered.Add(1)
-	return false
+	return ok
 }
 
 // sendCertificates answers a certificate request (PROTOCOL.md section 5.5), in
@@ -228,7 +250,7 @@ func (p *peer) mayAsk() bool {
 func (p *peer) sendCertificates(q *codec.CertificateRequest) {
 	var parts [][]codec.CertificateEntry
 	var part []codec.CertificateEntry
-	size := 0
+	size, all := 0, 0
 	for _, key := range q.Wanted {
 		e := codec.CertificateEntry{CertKey: key}
 		if key.Address.Prefix() == p.domain.prefix {
@@ -238,9 +260,12 @@ func (p *peer) sendCertificates(q *codec.CertificateRequest) {
 		if size+n > answerMax && len(part) > 0 {
 			parts, part, size = append(parts, part), nil, 0
 		}
-		part, size = append(part, e), size+n
+		part, size, all = append(part, e), size+n, all+n
 	}
 	parts = append(parts, part)
+	if !p.mayHave(all) {
+		return
+	}
 	for i, entries := range parts {
 		p.say(&codec.Certificates{Number: q.Number, Part: uint8(i), Parts: uint8(len(parts)), Entries: entries})
 	}
@@ -279,7 +304,13 @@ func (p *peer) sendNames(q *codec.NameRequest) {
 	default:
 		p.listNames(q, answer)
 	}
-	p.say(answer)
+	size := 0
+	for _, e := range answer.Entries {
+		size += chainSize(e.Chain)
+	}
+	if p.mayHave(size) {
+		p.say(answer)
+	}
 }
 
 // routerPrefix begins the names of routers in name requests.

@@ -55,17 +55,20 @@ func (r dropReason) String() string { return dropNames[r] }
 
 // counters are one loop's. Only that loop adds, anyone reads.
 type counters struct {
-	received    atomic.Uint64 // cut, other than link control
-	control     atomic.Uint64 // cut, link control
-	consumed    atomic.Uint64 // handled here: link control, echo to this router
-	noticed     atomic.Uint64 // frames that notices told of, listed or counted
-	unnoticed   atomic.Uint64 // frames whose sender could not be told: gone, or too many kinds of trouble at once
-	unconfirmed atomic.Uint64 // forwarded to a recipient whose connection ended before it had said to have them
-	ledger      atomic.Int64  // bytes of memory of the peers' ledgers
-	stalled     atomic.Uint64 // nodes disconnected because they did not read
-	paused      atomic.Uint64 // times a node was not read because a queue was full
-	unanswered  atomic.Uint64 // requests beyond a node's rate
-	dropped     [dropReasons]atomic.Uint64
+	received     atomic.Uint64 // cut, other than link control
+	control      atomic.Uint64 // cut, link control
+	consumed     atomic.Uint64 // handled here: link control, echo to this router
+	noticed      atomic.Uint64 // frames that notices told of, listed or counted
+	unnoticed    atomic.Uint64 // frames whose sender could not be told: gone, or too many kinds of trouble at once
+	unconfirmed  atomic.Uint64 // forwarded to a recipient whose connection ended before it had said to have them
+	ledger       atomic.Int64  // bytes of memory of the peers' ledgers
+	stalled      atomic.Uint64 // nodes disconnected because they did not read
+	paused       atomic.Uint64 // times a node was not read because a queue was full
+	unanswered   atomic.Uint64 // requests beyond a node's rate, or for which there was no memory
+	pressed      [pressedEffects]atomic.Uint64
+	askedToLeave atomic.Uint64 // peers asked to leave, since this router stops
+	drained      [drainEnds]atomic.Uint64
+	dropped      [dropReasons]atomic.Uint64
 }
 
 // Counts is a snapshot of a router's frame counters. Frames of all kinds count.

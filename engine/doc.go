@@ -28,7 +28,8 @@
 //  3. peer.go, Frame: cheap rules (section 8 of PROTOCOL.md, 2 to 6), then the
 //     peer's verify.Ring. What a loop gathers in a turn goes to the workers once.
 //  4. verify: a worker checks the signature and notifies the connection.
-//  5. forward.go, on the home loop, in order: the other rules, table.Lookup.
+//  5. forward.go, on the home loop, in order: the other rules, table.Lookup; or
+//     hold.go, where frames wait for who has just left.
 //  6. link: the destination's queue, on this loop or through another's inbox;
 //     one TLS record for many frames, one writev a turn.
 //
@@ -43,5 +44,6 @@
 //
 // A peer belongs to the loop of its connection. members.go, the router's view of
 // who is connected in a domain, is for control messages alone and has a mutex.
-// Frames meet no mutex but one per turn and loop.
+// Frames meet no mutex but one per turn and loop, and, while somebody has just
+// left, one for frames that find nobody (hold.go).
 package engine

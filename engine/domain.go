@@ -40,7 +40,7 @@ func newDomain(r *Router, signer *sign.Signer, id *pki.Identity, store *pki.Stor
 		grant:   grant,
 		signer:  signer,
 		lists:   store.Lists(grant.Domain),
-		members: newMembers(),
+		members: newMembers(r.budget),
 	}
 	d.tls = &tls.Config{
 		MinVersion:             tls.VersionTLS13,

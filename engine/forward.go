@@ -20,7 +20,13 @@ const noPauseTime = time.Minute
 func (p *peer) route(f codec.Raw) bool {
 	l := p.loop
 	to, reason := p.decide(f)
+	var awaited *withdrawal
+	if reason == dropNoRoute || reason == dropNone && to != 0 {
+		awaited = l.awaited(f.Recipient(), to != 0)
+	}
 	switch {
+	case awaited != nil:
+		p.wait(awaited, f)
 	case reason != dropNone:
 		p.refuse(reason, f)
 	case to == 0:
@@ -28,15 +34,52 @@ func (p *peer) route(f codec.Raw) bool {
 		l.consume(p.ring.Pop())
 	case tooLarge(f, l.link.FrameMax(to)):
 		p.refuse(dropTooLarge, f)
-	case l.link.Full(to) && p.waitFor(to):
-		return false
-	case l.link.Full(to):
-		p.refuse(dropQueueFull, f)
 	default:
-		f.SetTTL(min(f.TTL(), p.router.state().config.TTLMax) - 1)
-		l.forward(to, p.ring.Pop())
+		return p.forward(to, f)
 	}
 	return true
+}
+
+// forward hands the ring's head, f, to its destination, or drops it if there is
+// no room. False: it waits for room.
+func (p *peer) forward(to link.Ref, f codec.Raw) bool {
+	l, from := p.loop, p.conn.Ref()
+	b, _ := p.ring.Head()
+	room := l.link.RoomFor(from, to, b)
+	if room == link.RoomFull {
+		if p.waitFor(to) {
+			return false
+		}
+		room = l.link.RoomFor(from, to, b) // the queue may have drained just now
+	}
+	switch room {
+	case link.RoomNone:
+		l.count.pressed[pressedRefused].Add(1)
+		p.refuse(dropQueueFull, f)
+	case link.RoomFull:
+		p.refuse(dropQueueFull, f)
+	case link.RoomYes:
+		p.spend(f)
+		l.link.SendFrom(from, to, p.ring.Pop())
+	}
+	return true
+}
+
+// spend lowers the TTL of f, which is forwarded.
+func (p *peer) spend(f codec.Raw) {
+	f.SetTTL(min(f.TTL(), p.router.state().config.TTLMax) - 1)
+}
+
+// wait lets the ring's head, f, wait for its recipient, or drops it when there is
+// no room.
+func (p *peer) wait(of *withdrawal, f codec.Raw) {
+	b, _ := p.ring.Head()
+	if !p.loop.hold(f.Recipient(), of, b) {
+		p.refuse(dropQueueFull, f)
+		return
+	}
+	p.spend(f)
+	p.ring.Pop()
 }
 
 // tooLarge tells whether f is larger than its recipient takes: it would close
@@ -61,7 +104,7 @@ func (p *peer) decide(f codec.Raw) (link.Ref, dropReason) {
 		if f.Category() != codec.CategoryEcho {
 			return 0, dropCategory
 		}
-		if !p.takesAnswers() || !p.echoes.take(p.loop.link.Now(), echoesPerSecond, echoesPerSecond) {
+		if !p.takes(answerSmall) || !p.echoes.take(p.loop.link.Now(), echoesPerSecond, echoesPerSecond) {
 			return 0, dropEchoRate
 		}
 		return 0, dropNone
@@ -113,10 +156,11 @@ func (p *peer) refuse(reason dropReason, f codec.Raw) {
 }
 
 // waitFor pauses reading until there is room at the destination `to`. False:
-// it does not wait, since there is room already, or it has waited in vain.
+// it does not wait, since there is room already, it has waited in vain, or
+// memory is short.
 func (p *peer) waitFor(to link.Ref) bool {
 	l := p.loop
-	if p.phase == phaseClosed || l.link.Now().Before(l.noPause[to]) || !p.conn.WaitForOnLoop(to) {
+	if p.phase == phaseClosed || l.link.Account().Short() || l.link.Now().Before(l.noPause[to]) || !p.conn.WaitForOnLoop(to) {
 		return false
 	}
 	p.waitsFor, p.waitsAt = to, l.link.Now()

@@ -198,6 +198,11 @@ func dial(t *testing.T, addr string, id *pki.Identity, c *tls.Config) (*client, 
 	}
 	t.Cleanup(func() { raw.Close() })
 	raw.SetDeadline(time.Now().Add(patience))
+	return handshake(t, raw, id, c)
+}
+
+// handshake is dial from TLS on.
+func handshake(t *testing.T, raw net.Conn, id *pki.Identity, c *tls.Config) (*client, error) {
 	conn := tls.Client(raw, c)
 	if err := conn.Handshake(); err != nil {
 		return nil, err

@@ -28,8 +28,11 @@ type loop struct {
 	book      book
 	waiting   map[*peer]struct{} // their ring's head waits for room
 	leftovers map[*peer]struct{} // gone, and their ring still has frames
+	resting   []*peer            // not read since memory was short, in turn; some may be gone
 	noPause   map[link.Ref]time.Time
-	telling   []*peer // whom something is to be told
+	rooms     map[codec.Address]*room // frames for who has just left; none is empty
+	draining  bool                    // the router stops
+	telling   []*peer                 // whom something is to be told
 	looked    time.Time
 	expires   time.Time // when the first certificate of a connection ends; zero: none
 
@@ -39,10 +42,11 @@ type loop struct {
 func newLoop(r *Router) *loop {
 	return &loop{
 		router:    r,
-		book:      book{debts: make(map[codec.Address]*debt)},
+		book:      newBook(r.budget.Limit() / noticesPart / int64(r.config.Loops)),
 		waiting:   make(map[*peer]struct{}),
 		leftovers: make(map[*peer]struct{}),
 		noPause:   make(map[link.Ref]time.Time),
+		rooms:     make(map[codec.Address]*room),
 	}
 }
 
@@ -58,9 +62,6 @@ func (l *loop) consume(b *buf.Buffer) {
 	buf.Put(b)
 }
 
-// forward takes b to its destination.
-func (l *loop) forward(to link.Ref, b *buf.Buffer) { l.link.Send(to, b) }
-
 // sendOwn makes, signs and sends a frame of this router. It goes before the
 // frames that wait for the same connection, unless it must be its last.
 func (l *loop) sendOwn(to link.Ref, d *domain, address codec.Address, category codec.Category, body []byte, kind link.Kind) {
@@ -71,6 +72,7 @@ func (l *loop) sendOwn(to link.Ref, d *domain, address codec.Address, category c
 		return
 	}
 	b := buf.Get(f.Size())
+	l.link.Account().Took(buf.SizeOf(b))
 	wire, err := f.Append(b.B[:0])
 	if err != nil {
 		panic("engine: own frame breaks a bound of the protocol: " + err.Error())
@@ -91,31 +93,40 @@ func (l *loop) owe(d *domain, reason dropReason, f codec.Raw) {
 }
 
 // undeliverable takes b, which no longer reaches the connection `to`. When the
-// recipient has connected anew it goes there.
+// recipient has connected anew it goes there; when it may still do so it waits.
 func (l *loop) undeliverable(to link.Ref, b *buf.Buffer) {
 	r := l.router
 	f := codec.Raw(b.B)
-	s := r.state()
-	if _, own := s.own[f.Sender()]; own { // made here
+	if _, own := r.state().own[f.Sender()]; own { // made here
 		buf.Put(b)
 		return
 	}
-	if now := link.Ref(r.table.Lookup(f.Recipient())); now != 0 && now != to && !l.link.Full(now) && !tooLarge(f, l.link.FrameMax(now)) {
-		l.forward(now, b)
-		return
+	a := f.Recipient()
+	now := link.Ref(r.table.Lookup(a))
+	if now == to {
+		if c := l.link.Conn(to); c != nil { // it takes no more, and is about to be closed
+			peerOf(c).unregister(true)
+			now = link.Ref(r.table.Lookup(a))
+		}
 	}
-	if d := s.byPrefix[f.Sender().Prefix()]; d != nil {
-		l.owe(d, dropRecipientGone, f)
-	} else {
-		l.count.unnoticed.Add(1) // its domain is no longer served
+	of := l.awaited(a, now != 0)
+	switch {
+	case of != nil && l.hold(a, of, b):
+	case of != nil:
+		l.giveUp(dropQueueFull, b)
+	case now != 0 && now != to && !l.link.Full(now) && !tooLarge(f, l.link.FrameMax(now)):
+		l.link.Send(now, b)
+	default:
+		l.giveUp(dropRecipientGone, b)
 	}
-	l.drop(dropRecipientGone, b)
 }
 
 // turnEnd pays per batch what the frames of this turn have caused.
 func (l *loop) turnEnd() {
 	l.router.pool.Submit(&l.batch)
+	l.endWaits()
 	l.payNotices()
+	l.endRests()
 }
 
 // payNotices sends the notices that this turn's drops have caused.
@@ -137,6 +148,7 @@ func (l *loop) tick(now time.Time) {
 			delete(l.leftovers, p)
 		}
 	}
+	l.settleRooms(now)
 	l.tellSome()
 	if !l.expires.IsZero() && now.After(l.expires) {
 		l.expire(now)
@@ -151,8 +163,9 @@ func (l *loop) tick(now time.Time) {
 // lookAll looks at each connection, and at what else has had its time.
 func (l *loop) lookAll(now time.Time) {
 	l.book.payAll(now, l)
-	if l == l.router.loops[0] {
-		l.router.alarmOfTables()
+	if l.link.Index() == 0 {
+		l.router.withdrawn.forget(now)
+		l.router.lookAtTables()
 	}
 	for ref, until := range l.noPause {
 		if now.After(until) {
@@ -207,15 +220,15 @@ func (p *peer) look(now time.Time) {
 	if n.BytesOut != p.spoken {
 		p.spoken, p.spokeAt = n.BytesOut, now
 	}
-	if p.owesAnswer && p.phase == phaseOpen && p.takesAnswers() {
+	if p.owesAnswer && p.isOpen() && p.takes(answerSmall) {
 		p.owesAnswer = false
 		p.say(&codec.KeepAlive{Received: p.decided()})
 	}
-	if p.phase == phaseOpen && p.ledger.dueAt(now) {
+	if p.isOpen() && p.ledger.dueAt(now) {
 		p.ask()
 	}
 	if grown := p.ledger.release(); grown != 0 {
-		p.loop.count.ledger.Add(int64(grown))
+		p.loop.ledgerGrew(grown)
 	}
 	switch {
 	case p.phase >= phaseLeaving:
@@ -236,7 +249,7 @@ func (p *peer) look(now time.Time) {
 		p.leave(codec.GoodbyeIdle, fmt.Sprintf("nothing came for %v", c.DeadAfter))
 	case p.idle(now):
 		p.leave(codec.GoodbyeIdle, fmt.Sprintf("you have sent no message for %v, and this router keeps nobody longer", c.IdleTimeout))
-	case now.Sub(p.spokeAt) >= c.KeepAlive-2*p.router.lookEvery && p.takesAnswers():
+	case now.Sub(p.spokeAt) >= c.KeepAlive-2*p.router.lookEvery && p.takes(answerSmall):
 		p.say(&codec.KeepAlive{Received: p.decided()})
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"causeway/codec"
 	"causeway/crypto/pki"
+	"causeway/engine/buf"
 	"causeway/engine/link"
 )
 
@@ -23,6 +24,10 @@ type members struct {
 	names    []string             // byName's keys, sorted: lists are asked for more often than names come and go
 	certs    map[codec.CertKey]*certificate
 	departed []departure // in order of time
+	size     int64       // of departed and the certificates that nobody else holds, bytes of memory
+	ended    bool        // the domain is no longer served
+
+	budget *buf.Budget
 }
 
 // member is one connected node. It is immutable.
@@ -37,6 +42,7 @@ type certificate struct {
 	id    *pki.Peer
 	users int // connections that announced it
 	gone  uint64
+	size  int64 // bytes of memory
 }
 
 type departure struct {
@@ -45,8 +51,28 @@ type departure struct {
 	gone uint64 // certificate.gone when this was written: still so, if nobody came back
 }
 
-func newMembers() *members {
-	return &members{byName: make(map[string][]*member), certs: make(map[codec.CertKey]*certificate)}
+func newMembers(budget *buf.Budget) *members {
+	return &members{byName: make(map[string][]*member), certs: make(map[codec.CertKey]*certificate), budget: budget}
+}
+
+// Sizes in memory, in bytes: measured, a parsed certificate takes 3 KB and twice
+// its encoding.
+const (
+	certificateBytes = 4 << 10
+	departureBytes   = 64
+)
+
+func sizeOf(id *pki.Peer) (bytes int64) {
+	for _, der := range id.Chain {
+		bytes += certificateBytes + 2*int64(len(der))
+	}
+	return bytes
+}
+
+// takesLocked counts n more bytes.
+func (ms *members) takesLocked(n int64) {
+	ms.size += n
+	ms.budget.Use(buf.PartCertificates, n)
 }
 
 func certKey(id *pki.Peer) codec.CertKey {
@@ -71,8 +97,10 @@ func (ms *members) hold(id *pki.Peer) {
 	key := certKey(id)
 	c := ms.certs[key]
 	if c == nil {
-		c = &certificate{id: id}
+		c = &certificate{id: id, size: sizeOf(id)}
 		ms.certs[key] = c
+	} else if c.users == 0 {
+		ms.takesLocked(-c.size)
 	}
 	c.users++
 }
@@ -87,9 +115,19 @@ func (ms *members) release(id *pki.Peer, now time.Time, keep time.Duration) {
 		if c.users--; c.users == 0 {
 			c.gone++
 			ms.departed = append(ms.departed, departure{key, now, c.gone})
+			ms.takesLocked(c.size + departureBytes)
 		}
 	}
 	ms.forgetLocked(now.Add(-keep))
+}
+
+// end forgets the certificates of who has left, and will leave: the domain is no
+// longer served.
+func (ms *members) end() {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	ms.ended = true
+	ms.forgetLocked(time.Time{})
 }
 
 // recheck forgets the certificates that the store no longer takes, but for
@@ -99,7 +137,7 @@ func (ms *members) recheck(store *pki.Store, now time.Time) {
 	defer ms.mu.Unlock()
 	for key, c := range ms.certs {
 		if isRevoked(store.Recheck(c.id, now)) {
-			delete(ms.certs, key)
+			ms.deleteLocked(key, c)
 		}
 	}
 }
@@ -128,19 +166,36 @@ func (ms *members) leave(m *member) {
 	}
 }
 
-// forgetLocked drops certificates of who left before the time given.
+// forgetLocked drops certificates of who left before the time given, and the
+// oldest ones, if there are too many.
 func (ms *members) forgetLocked(before time.Time) {
 	n := 0
 	for _, d := range ms.departed {
-		if d.at.After(before) && len(ms.departed)-n <= departedMax {
+		if d.at.After(before) && len(ms.departed)-n <= departedMax && !ms.ended && !ms.tooLargeLocked() {
 			break
 		}
 		if c := ms.certs[d.key]; c != nil && c.users == 0 && c.gone == d.gone {
-			delete(ms.certs, d.key)
+			ms.deleteLocked(d.key, c)
 		}
+		ms.takesLocked(-departureBytes)
 		n++
 	}
 	ms.departed = slices.Delete(ms.departed, 0, n)
+}
+
+// deleteLocked forgets a certificate.
+func (ms *members) deleteLocked(key codec.CertKey, c *certificate) {
+	delete(ms.certs, key)
+	if c.users == 0 {
+		ms.takesLocked(-c.size)
+	}
+}
+
+// tooLargeLocked tells whether the domain has more than its share, which is as
+// much as all domains leave.
+func (ms *members) tooLargeLocked() bool {
+	most := ms.budget.Limit() / certificatesPart
+	return ms.size > most-ms.budget.Use(buf.PartCertificates, 0)
 }
 
 // chain returns the certificate chain of key, borrowed, or nil.
@@ -182,8 +237,8 @@ func (ms *members) page(after string, limit int) (found []*member, more bool) {
 // that every router and library chooses the same.
 func latest(same []*member) (best *member) {
 	for _, m := range same {
-		if best == nil || m.id.Leaf.NotBefore.After(best.id.Leaf.NotBefore) ||
-			m.id.Leaf.NotBefore.Equal(best.id.Leaf.NotBefore) && strings.Compare(string(m.id.Address[:]), string(best.id.Address[:])) > 0 {
+		if best == nil || m.id.Issued.After(best.id.Issued) ||
+			m.id.Issued.Equal(best.id.Issued) && strings.Compare(string(m.id.Address[:]), string(best.id.Address[:])) > 0 {
 			best = m
 		}
 	}

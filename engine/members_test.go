@@ -1,23 +1,23 @@
 package engine
 
 import (
-	"crypto/x509"
 	"fmt"
 	"testing"
 	"time"
 
 	"causeway/codec"
 	"causeway/crypto/pki"
+	"causeway/engine/buf"
 )
 
 func testMember(name string, n byte, notBefore time.Time) *member {
-	id := &pki.Peer{Name: name, Leaf: &x509.Certificate{NotBefore: notBefore}, Chain: [][]byte{{n}}}
+	id := &pki.Peer{Name: name, Issued: notBefore, Chain: [][]byte{{n}}}
 	id.Address[15], id.CertID[7] = n, n
 	return &member{id: id}
 }
 
 func TestOfTwoNodesWithOneNameTheLaterIssuedCounts(t *testing.T) {
-	ms := newMembers()
+	ms := newMembers(buf.NewBudget(0, 1))
 	old, young := testMember("a", 1, time.Unix(1, 0)), testMember("a", 2, time.Unix(2, 0))
 	ms.comes(young)
 	ms.comes(old)
@@ -35,7 +35,7 @@ func TestOfTwoNodesWithOneNameTheLaterIssuedCounts(t *testing.T) {
 }
 
 func TestCertificatesOutliveTheirConnectionForAWhile(t *testing.T) {
-	ms := newMembers()
+	ms := newMembers(buf.NewBudget(0, 1))
 	m, other := testMember("a", 1, time.Unix(1, 0)), testMember("b", 2, time.Unix(1, 0))
 	key := certKey(m.id)
 	now := time.Unix(1000, 0)
@@ -76,7 +76,7 @@ func (ms *members) joined(t *testing.T, name string) *member {
 }
 
 func TestDepartedCertificatesAreBounded(t *testing.T) {
-	ms := newMembers()
+	ms := newMembers(buf.NewBudget(0, 1))
 	now := time.Unix(1000, 0)
 	for i := range departedMax + 100 {
 		m := testMember("a", 0, time.Unix(1, 0))
@@ -91,7 +91,7 @@ func TestDepartedCertificatesAreBounded(t *testing.T) {
 }
 
 func TestListingPagesThroughAllNamesInOrder(t *testing.T) {
-	ms := newMembers()
+	ms := newMembers(buf.NewBudget(0, 1))
 	for i := range 25 {
 		ms.comes(testMember(fmt.Sprintf("n%02d", i), byte(i), time.Unix(1, 0)))
 	}

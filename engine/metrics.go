@@ -56,7 +56,9 @@ func (r *Router) AddMetrics(m *admin.Metrics) {
 	r.addLinkMetrics(m)
 	r.addVerifyMetrics(m)
 	r.addStateMetrics(m)
+	r.addMemoryMetrics(m)
 	r.addReloadMetrics(m)
+	r.addDrainMetrics(m)
 }
 
 func counter(m *admin.Metrics, name, help string, read func() float64) {
@@ -101,6 +103,10 @@ func (r *Router) addFrameMetrics(m *admin.Metrics) {
 	})
 	gauge(m, "causeway_frames_in_flight", "Frames cut and not yet forwarded, consumed or dropped.",
 		func() float64 { return float64(r.Counts().InFlight) })
+	gauge(m, "causeway_waiting_frames", "Frames in flight that wait for a recipient that has just left.",
+		func() float64 { return float64(r.withdrawn.frames.Load()) })
+	gauge(m, "causeway_waiting_bytes", "Memory of those frames.",
+		func() float64 { return float64(r.withdrawn.bytes.Load()) })
 	counter(m, "causeway_frames_unconfirmed_total", "Forwarded frames whose recipient's connection ended before it had said to have received them.",
 		func() float64 { return float64(r.Counts().Unconfirmed) })
 	gauge(m, "causeway_ledger_bytes", "Memory that lists the forwarded frames which recipients have not confirmed.",
@@ -151,6 +157,13 @@ func (r *Router) addLinkMetrics(m *admin.Metrics) {
 	})
 	gauge(m, "causeway_handshakes_under_way", "TLS handshakes under way.",
 		func() float64 { return float64(r.link.Stats().Handshaking) })
+	m.Add(admin.Family{
+		Name: "causeway_handshakes_waiting", Help: "Connections that wait for their handshake: for their first record, or for room.", Labels: []string{"for"},
+		Read: func() []admin.Sample {
+			s := r.gate.State()
+			return []admin.Sample{{Labels: []string{"record"}, Value: float64(s.Silent)}, {Labels: []string{"room"}, Value: float64(s.Ready)}}
+		},
+	})
 	gauge(m, "causeway_connections", "Open connections.",
 		func() float64 { return float64(r.link.Stats().Connections) })
 	counter(m, "causeway_malformed_total", "Connections closed for a malformed frame.",

@@ -2,8 +2,10 @@ package engine
 
 import (
 	"time"
+	"unsafe"
 
 	"causeway/codec"
+	"causeway/engine/buf"
 	"causeway/engine/link"
 )
 
@@ -13,6 +15,18 @@ const (
 	noticesPerSecond = 20 // and then so many a second; what waits becomes a count
 	noticeKindsMax   = 64 // kinds of trouble (reason and recipient) that wait per sender
 	noticeSendersMax = 65_536
+
+	// What is remembered takes memory (book.max). Lists of frames leave half of it
+	// to counts, and a sender gets a part of what is left of theirs.
+	noticeListsPart  = 2
+	noticeSenderPart = 4
+)
+
+// Sizes in memory, in bytes: what is allocated, and its places in maps and lists.
+const (
+	debtBytes    = 256
+	noticedBytes = 160
+	listedBytes  = int64(unsafe.Sizeof(codec.NoticeFrame{}))
 )
 
 // trouble is what one notice tells of.
@@ -29,16 +43,22 @@ type noticed struct {
 	first, last uint64 // send times of those
 }
 
-// add appends a frame, or counts it when the notice is full.
-func (n *noticed) add(f codec.Raw) {
-	if len(n.frames) < codec.NoticeFramesMax {
-		n.frames = append(n.frames, codec.NoticeFrame{Digest: f.Digest(), SendTime: f.SendTime()})
-		return
+// add appends a frame, or counts it when the notice is full, or its list may not
+// take so many bytes more. It returns how many it has taken.
+func (n *noticed) add(f codec.Raw, most int64) (taken int64) {
+	if len(n.frames) == cap(n.frames) {
+		room := min(max(1, 2*cap(n.frames)), codec.NoticeFramesMax)
+		if taken = int64(room-cap(n.frames)) * listedBytes; taken == 0 || taken > most {
+			n.count(f.SendTime())
+			return 0
+		}
+		n.frames = append(make([]codec.NoticeFrame, 0, room), n.frames...)
 	}
-	n.count(f.SendTime())
+	n.frames = append(n.frames, codec.NoticeFrame{Digest: f.Digest(), SendTime: f.SendTime()})
+	return taken
 }
 
-// count counts a frame with the send time t.
+// count counts one more frame that is not listed, sent at the time given.
 func (n *noticed) count(t uint64) {
 	if n.more++; n.more == 1 {
 		n.first, n.last = t, t
@@ -46,10 +66,22 @@ func (n *noticed) count(t uint64) {
 	n.first, n.last = min(n.first, t), max(n.last, t)
 }
 
+// countAll makes the list a count.
+func (n *noticed) countAll() {
+	for _, f := range n.frames {
+		n.count(f.SendTime)
+	}
+	n.frames = nil
+}
+
+// size returns what n takes in memory, in bytes.
+func (n *noticed) size() int64 { return noticedBytes + int64(cap(n.frames))*listedBytes }
+
 // debt is what one sender has not been told yet, and how often it may be told.
 type debt struct {
 	domain *domain
 	waits  []*noticed
+	size   int64 // of waits, bytes of memory
 	tokens float64
 	filled time.Time
 }
@@ -58,23 +90,39 @@ type debt struct {
 type book struct {
 	debts map[codec.Address]*debt
 	fresh []codec.Address // whose debts grew this turn
+
+	max, size int64 // bytes of memory
+	most      int   // that debts had at a time: what the map takes
+	account   *buf.Account
+}
+
+// newBook returns a book that may take so many bytes.
+func newBook(max int64) book { return book{debts: make(map[codec.Address]*debt), max: max} }
+
+// takes counts n more bytes, of a sender's debt if that is given.
+func (b *book) takes(owed *debt, n int64) {
+	b.size += n
+	b.account.Use(buf.PartNotices, n)
+	if owed != nil {
+		owed.size += n
+	}
 }
 
 // owe notes that f was not delivered, for the given reason. It returns false
 // when there is no room to remember it.
 func (b *book) owe(d *domain, reason codec.NoticeReason, f codec.Raw, now time.Time) bool {
-	n := b.noticed(d, trouble{reason, f.Recipient()}, f.Sender(), now)
+	owed, n := b.noticed(d, trouble{reason, f.Recipient()}, f.Sender(), now)
 	if n == nil {
 		return false
 	}
-	n.add(f)
+	b.takes(owed, n.add(f, b.forList(owed)))
 	return true
 }
 
 // oweCount is owe for a frame of which only sender and send time are left: the
 // notice counts it.
 func (b *book) oweCount(d *domain, what trouble, sender codec.Address, sent uint64, now time.Time) bool {
-	n := b.noticed(d, what, sender, now)
+	_, n := b.noticed(d, what, sender, now)
 	if n == nil {
 		return false
 	}
@@ -82,51 +130,72 @@ func (b *book) oweCount(d *domain, what trouble, sender codec.Address, sent uint
 	return true
 }
 
-// noticed returns what collects the sender's frames of one trouble; nil: there
-// is no room for it.
-func (b *book) noticed(d *domain, what trouble, sender codec.Address, now time.Time) *noticed {
+// noticed returns what collects the sender's frames of one trouble, and the debt
+// that it is of; nil: there is no room for it.
+func (b *book) noticed(d *domain, what trouble, sender codec.Address, now time.Time) (*debt, *noticed) {
 	owed := b.debts[sender]
 	if owed == nil {
-		if len(b.debts) >= noticeSendersMax {
-			return nil
+		if len(b.debts) >= noticeSendersMax || b.size+debtBytes+noticedBytes > b.max {
+			return nil, nil
 		}
 		owed = &debt{domain: d, tokens: noticesBurst, filled: now}
 		b.debts[sender] = owed
+		b.most = max(b.most, len(b.debts))
+		b.takes(nil, debtBytes)
 	}
 	for _, n := range owed.waits {
 		if n.trouble == what {
-			return n
+			return owed, n
 		}
 	}
-	if len(owed.waits) >= noticeKindsMax {
-		return nil
+	if len(owed.waits) >= noticeKindsMax || b.size+noticedBytes > b.max {
+		return nil, nil
 	}
 	n := &noticed{trouble: what}
+	b.takes(owed, noticedBytes)
 	owed.waits = append(owed.waits, n)
 	b.fresh = append(b.fresh, sender)
-	return n
+	return owed, n
+}
+
+// forList returns how much more a sender's lists of frames may take, in bytes.
+func (b *book) forList(owed *debt) int64 {
+	return (b.max/noticeListsPart-b.size)/noticeSenderPart - owed.size
 }
 
 // payFresh sends what was added this turn, as far as the buckets allow.
 func (b *book) payFresh(now time.Time, to teller) {
 	for _, sender := range b.fresh {
 		if owed := b.debts[sender]; owed != nil {
-			owed.pay(sender, now, to)
+			b.pay(owed, sender, now, to)
 		}
 	}
 	b.fresh = b.fresh[:0]
+	if cap(b.fresh) > freshKeptMax {
+		b.fresh = nil
+	}
 }
 
 // payAll sends what has waited for a bucket to fill, and forgets senders that
 // are owed nothing and whose bucket is full.
 func (b *book) payAll(now time.Time, to teller) {
 	for sender, owed := range b.debts {
-		owed.pay(sender, now, to)
+		b.pay(owed, sender, now, to)
 		if len(owed.waits) == 0 && owed.tokens == noticesBurst {
 			delete(b.debts, sender)
+			b.takes(nil, -debtBytes)
 		}
 	}
+	if len(b.debts) == 0 && b.most > debtsKeptMax { // a map keeps its memory
+		b.debts, b.most = make(map[codec.Address]*debt), 0
+	}
 }
+
+// What is kept in memory for nobody: a map's and a list's places.
+const (
+	debtsKeptMax = 1 << 10
+	freshKeptMax = 1 << 12
+)
 
 // teller sends notices. A sender that does not read is not ready for more.
 type teller interface {
@@ -134,11 +203,14 @@ type teller interface {
 	tell(sender codec.Address, d *domain, n *noticed)
 }
 
-func (o *debt) pay(sender codec.Address, now time.Time, to teller) {
+func (b *book) pay(o *debt, sender codec.Address, now time.Time, to teller) {
 	o.tokens = min(noticesBurst, o.tokens+noticesPerSecond*now.Sub(o.filled).Seconds())
 	o.filled = now
 	for len(o.waits) > 0 && o.tokens >= 1 && to.ready(sender) {
-		to.tell(sender, o.domain, o.waits[0])
+		n := o.waits[0]
+		b.takes(o, -n.size())
+		to.tell(sender, o.domain, n)
+		o.waits[0] = nil
 		o.waits = o.waits[1:]
 		o.tokens--
 	}
@@ -147,16 +219,24 @@ func (o *debt) pay(sender codec.Address, now time.Time, to teller) {
 // ready tells whether who is connected as sender reads, or is gone.
 func (l *loop) ready(sender codec.Address) bool {
 	ref := link.Ref(l.router.table.Lookup(sender))
-	return ref == 0 || l.link.Backlog(ref) < l.router.config.QueueHigh+answersMax
+	most := min(int64(l.router.config.QueueHigh+answersMax), max(l.link.Account().OwnMax(), ownSure))
+	return ref == 0 || int64(l.link.Backlog(ref)) < most
 }
 
-// tell makes the notice n and sends it to who is connected as sender.
+// listedOnWire is more than a listed frame takes in a notice's body, in bytes.
+const listedOnWire = 32
+
+// tell makes the notice n and sends it to who is connected as sender. Where
+// memory is short a long list is sent as a count.
 func (l *loop) tell(sender codec.Address, d *domain, n *noticed) {
 	count := uint64(len(n.frames)) + n.more
 	ref := link.Ref(l.router.table.Lookup(sender))
 	if ref == 0 {
 		l.count.unnoticed.Add(count)
 		return
+	}
+	if int64(len(n.frames))*listedOnWire > max(l.link.Account().OwnMax(), ownSure) {
+		n.countAll()
 	}
 	body, err := codec.AppendNotice(nil, &codec.Notice{
 		Reason: n.reason, Recipient: n.recipient, Frames: n.frames, More: n.more, First: n.first, Last: n.last,

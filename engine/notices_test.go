@@ -42,7 +42,7 @@ func (to *told) tell(sender codec.Address, _ *domain, n *noticed) {
 // Whatever the buckets hold back, every frame owed is in the end told of
 // exactly once, listed or counted.
 func TestNoticesCoverEveryFrameExactly(t *testing.T) {
-	b := book{debts: make(map[codec.Address]*debt)}
+	b := newBook(1 << 30)
 	now := time.Unix(1_700_000_000, 0)
 	to := &told{t: t, of: map[byte]uint64{}}
 	owed := map[byte]uint64{}
@@ -83,7 +83,7 @@ func TestNoticesCoverEveryFrameExactly(t *testing.T) {
 }
 
 func TestNoticesAreBoundedPerSenderAndInAll(t *testing.T) {
-	b := book{debts: make(map[codec.Address]*debt)}
+	b := newBook(1 << 30)
 	now := time.Unix(1_700_000_000, 0)
 	refused := 0
 	for recipient := range byte(200) {

@@ -18,11 +18,12 @@ import (
 type phase uint8
 
 const (
-	phaseHello   phase = iota // waiting for a hello that is accepted
-	phaseOpen                 // frames flow
-	phaseParting              // the peer said goodbye, and says what it still receives
-	phaseLeaving              // goodbye was said; what still comes is dropped
-	phaseClosed               // the connection is gone; what the ring holds is still forwarded
+	phaseHello    phase = iota // waiting for a hello that is accepted
+	phaseOpen                  // frames flow
+	phaseDraining              // the same; the peer was asked to leave and has not answered
+	phaseParting               // the peer said goodbye, and says what it still receives
+	phaseLeaving               // goodbye was said; what still comes is dropped
+	phaseClosed                // the connection is gone; what the ring holds is still forwarded
 )
 
 // leaveTime bounds how long a connection that was told goodbye is kept to hand
@@ -47,6 +48,7 @@ type peer struct {
 	ring     verify.Ring
 	phase    phase
 	full     bool      // the ring was full and reading is paused for it
+	resting  bool      // its socket is not read, and it is in loop.resting
 	waitsFor link.Ref  // a full destination that the ring's head is for; 0: none
 	waitsAt  time.Time // since when
 	received uint64    // frames other than link control that were cut
@@ -57,11 +59,15 @@ type peer struct {
 	kind     string
 	software string
 	echoes   bucket
-	asked    bucket // certificate and name requests
+	requests bucket // certificate and name requests
 	pokes    bucket // keep-alives that ask for an answer
 	notices  bucket // notices that it sends
 	renewals bucket
 	tells    outline
+
+	askedToLeave bool     // since this router stops
+	drained      drainEnd // how that ends
+	isOver       bool
 
 	owesAnswer bool // to a keep-alive that asked for one
 
@@ -125,7 +131,7 @@ func newPeer(r *Router, c *link.Conn, d *domain, id *pki.Peer) (*peer, error) {
 		return nil, err
 	}
 	p := &peer{router: r, conn: c, domain: d, id: id, certs: []*announced{{id, key}}}
-	p.ring = r.pool.NewRing(p.notify)
+	p.ring = r.pool.NewRing(p.notify, c.Loop().Account())
 	return p, nil
 }
 
@@ -174,13 +180,21 @@ func (p *peer) frame(b *buf.Buffer) {
 		l.drop(reason, b)
 		return
 	}
-	if control && p.phase == phaseOpen && codec.IsRenewal(f.Body()) {
+	if control && p.isOpen() && codec.IsRenewal(f.Body()) {
 		p.renewalFrame(b)
+		return
+	}
+	if p.overflows(b, control) {
 		return
 	}
 	var key *sign.Key
 	if !p.router.config.VerifyNone || control {
 		key = p.cert(f.CertID()).key
+	}
+	if control && p.ring.Len() == 0 && codec.IsGoodbye(f.Body()) && key.Verify(f.Signed(), f.Signature()) {
+		// It is acted on before the end of the stream, which may come with it:
+		// that would be the end of the queue.
+		key = nil
 	}
 	before := p.received // frames other than link control that came before this one
 	if !control {
@@ -193,6 +207,9 @@ func (p *peer) frame(b *buf.Buffer) {
 	if (p.ring.Full() || p.ring.Bytes() >= ringBytesMax) && !p.full {
 		p.full = true
 		p.conn.PauseOnLoop()
+	}
+	if p.ring.Bytes() >= restingFrom && l.link.Account().Short() {
+		p.rest()
 	}
 }
 
@@ -216,6 +233,9 @@ func (p *peer) early(f codec.Raw, control bool) dropReason {
 	}
 	return dropNone
 }
+
+// isOpen tells whether frames flow.
+func (p *peer) isOpen() bool { return p.phase == phaseOpen || p.phase == phaseDraining }
 
 func (p *peer) address() codec.Address { return p.id.Address }
 
@@ -244,6 +264,9 @@ func (p *peer) drain() {
 		if p.phase != phaseClosed {
 			p.conn.ResumeOnLoop()
 		}
+	}
+	if p.phase == phaseClosed && p.ring.Len() == 0 {
+		p.over()
 	}
 }
 
@@ -277,9 +300,13 @@ func (p *peer) leaveBy(reason codec.GoodbyeReason, text string, by time.Time) {
 		return
 	}
 	p.loop.router.log.Debug("leaving a connection", "peer", p.id.URI(), "remote", p.conn.Remote(), "reason", reason.String(), "text", text)
-	p.unregister()
-	p.say(&codec.Goodbye{Reason: reason, Text: shortened(text), Received: p.received})
-	p.phase = phaseLeaving
+	p.unregister(false)
+	last := &codec.Goodbye{Reason: reason, Text: shortened(text), Received: p.decided()}
+	if p.loop.draining && reason == codec.GoodbyeDraining {
+		last.Routers = p.otherRouters()
+	}
+	p.say(last)
+	p.phase, p.drained = phaseLeaving, drainEnded
 	p.conn.FinishOnLoop(&leftError{reason}, by)
 }
 
@@ -308,13 +335,13 @@ type leftError struct{ reason codec.GoodbyeReason }
 func (e *leftError) Error() string { return "goodbye: " + e.reason.String() }
 
 // unregister takes the peer out of the table and the members, if it is there.
-func (p *peer) unregister() {
+// hold: frames for it wait for it to come back.
+func (p *peer) unregister(hold bool) {
 	if p.member == nil {
 		return
 	}
-	r := p.router
-	r.table.Clear(p.address(), tableValue(p.conn.Ref()))
-	now, keep := p.loop.link.Now(), r.state().config.SkewMax
+	p.withdraw(hold)
+	now, keep := p.loop.link.Now(), p.router.state().config.SkewMax
 	p.domain.members.leave(p.member)
 	for _, c := range p.certs {
 		p.domain.members.release(c.id, now, keep)
@@ -335,11 +362,17 @@ func (p *peer) sealed(f codec.Raw, own bool) {
 		}
 	}
 	if grown := p.ledger.add(on, len(f)); grown != 0 {
-		p.loop.count.ledger.Add(int64(grown))
+		p.loop.ledgerGrew(grown)
 	}
 	if p.ledger.due() {
 		p.conn.Notify() // and ask in the next turn
 	}
+}
+
+// ledgerGrew counts n more bytes of memory of the peers' ledgers.
+func (l *loop) ledgerGrew(n int) {
+	l.count.ledger.Add(int64(n))
+	l.link.Account().Use(buf.PartLedgers, int64(n))
 }
 
 // ask asks the peer what it has received of what is sealed and queued now. The
@@ -376,13 +409,13 @@ func (p *peer) endLedger(lost int) {
 		}
 	})
 	l.count.unnoticed.Add(forgotten + uint64(lost-told))
-	l.count.ledger.Add(int64(p.ledger.release()))
+	l.ledgerGrew(p.ledger.release())
 }
 
 // gone is the last event of the connection. What it had sent before is still
 // forwarded, but no longer waits for room.
 func (p *peer) gone(lost int) {
-	p.unregister()
+	p.unregister(true)
 	p.phase = phaseClosed
 	p.endLedger(lost)
 	delete(p.loop.waiting, p)

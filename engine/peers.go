@@ -24,7 +24,7 @@ type Peer struct {
 	Address        string    `json:"address"`
 	Domain         string    `json:"domain"`
 	Remote         string    `json:"remote"`
-	State          string    `json:"state"` // hello, open, leaving
+	State          string    `json:"state"` // hello, open, draining, parting, leaving
 	Kind           string    `json:"kind"`
 	Software       string    `json:"software"`
 	CertificateEnd time.Time `json:"certificateEnd"`
@@ -34,7 +34,7 @@ type Peer struct {
 	QueueBytes    int     `json:"queueBytes"`        // of frames that wait for it
 	OldestSeconds float64 `json:"oldestSeconds"`     // how long the first of them has waited
 	UncheckedIn   int     `json:"uncheckedBytes"`    // of frames from it that wait for a verdict or for room
-	PausedBy      string  `json:"pausedBy"`          // why it is not read: "", "verification", "router", or the recipient whose queue is full
+	PausedBy      string  `json:"pausedBy"`          // why it is not read: "", "verification", "memory", "router", or the recipient whose queue is full
 	FramesIn      uint64  `json:"framesIn"`          // since it connected
 	FramesOut     uint64  `json:"framesOut"`         //
 	BytesIn       uint64  `json:"bytesIn"`           //
@@ -111,7 +111,7 @@ func (l *loop) describe(ctx context.Context, to chan<- []Peer) {
 }
 
 // phaseNames are the values of Peer.State.
-var phaseNames = [...]string{phaseHello: "hello", phaseOpen: "open", phaseParting: "parting", phaseLeaving: "leaving", phaseClosed: "closed"}
+var phaseNames = [...]string{phaseHello: "hello", phaseOpen: "open", phaseDraining: "draining", phaseParting: "parting", phaseLeaving: "leaving", phaseClosed: "closed"}
 
 func (p *peer) describe() Peer {
 	now := p.loop.link.Now()
@@ -138,6 +138,8 @@ func (p *peer) pausedBy() string {
 			return codec.Raw(b.B).Recipient().String()
 		}
 		return "router"
+	case p.resting:
+		return "memory"
 	case p.full:
 		return "verification"
 	case p.conn.Paused():

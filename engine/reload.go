@@ -116,6 +116,9 @@ func (r *Router) apply(old, next *state) {
 			d.members.release(d.grant, now, next.config.SkewMax)
 		}
 		d.members.recheck(next.config.Store, now)
+		if next.domains[name] == nil {
+			d.members.end()
+		}
 	}
 	for _, l := range r.loops {
 		l.link.Post(func() { l.adopt(next) })

@@ -27,12 +27,14 @@ type Router struct {
 
 	lookEvery time.Duration
 
-	table    *table.Table
-	pool     *verify.Pool
-	link     *link.Engine
-	gate     *gate.Gate
-	loops    []*loop
-	observed verifyObserver
+	table     *table.Table
+	withdrawn *withdrawals
+	pool      *verify.Pool
+	link      *link.Engine
+	gate      *gate.Gate
+	budget    *buf.Budget
+	loops     []*loop
+	observed  verifyObserver
 
 	alarmed  tableAlarm
 	started  atomic.Bool // all of the above is set; loops may turn before
@@ -45,8 +47,10 @@ type Router struct {
 	closeOnce sync.Once
 	closeErr  error
 
+	drains drain
+
 	mu        sync.Mutex
-	listeners []*link.Listener
+	listeners []listening
 	closing   bool
 	closeBy   time.Time // when closing: the end of Close's context, if it has one
 }
@@ -58,9 +62,11 @@ func Start(c Config) (*Router, error) {
 		return nil, err
 	}
 	r := &Router{
-		config: c, log: c.Logger, table: table.New(), reloads: newReloads(time.Now()),
+		config: c, log: c.Logger, table: table.New(), withdrawn: newWithdrawals(time.Now(), c.Memory), reloads: newReloads(time.Now()),
+		budget:    buf.NewBudget(c.Memory, c.Loops),
 		lookEvery: max(lookEveryMin, min(lookEveryMax, c.KeepAlive/4)),
 	}
+	r.drains.empty = make(chan struct{}, 1)
 	first, err := newState(r, c, nil, time.Now())
 	if err != nil {
 		return nil, err
@@ -82,9 +88,9 @@ func Start(c Config) (*Router, error) {
 	r.link, err = link.Start(link.Config{
 		Loops: c.Loops, CPUs: c.CPUs,
 		Cut:              func(conn *link.Conn, b []byte) (int, error) { return codec.Cut(b, peerOf(conn).bodyMax()) },
-		HandshakeTimeout: c.HandshakeTimeout, HandshakesMax: c.HandshakesMax, ReceiveBuffer: c.ReceiveBuffer,
+		HandshakeTimeout: c.HandshakeTimeout, ReceiveBuffer: c.ReceiveBuffer,
 		Admit:     r.admit,
-		QueueHigh: c.QueueHigh, QueueLow: c.QueueLow, PartialMax: int64(c.PartialMax), Logger: c.Logger,
+		QueueHigh: c.QueueHigh, QueueLow: c.QueueLow, PartialMax: int64(c.PartialMax), Budget: r.budget, Logger: c.Logger,
 	}, handler{r})
 	if err != nil {
 		r.pool.Close()
@@ -92,6 +98,7 @@ func Start(c Config) (*Router, error) {
 	}
 	for i, l := range r.link.Loops() {
 		r.loops[i].link = l
+		r.loops[i].book.account = l.Account()
 	}
 	r.started.Store(true)
 	return r, nil
@@ -112,7 +119,7 @@ func (r *Router) Listen(hostPort string) (net.Addr, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.listeners = append(r.listeners, l)
+	r.listeners = append(r.listeners, listening{hostPort, l})
 	return l.Addr(), nil
 }
 
@@ -129,16 +136,24 @@ func (r *Router) Ready() error {
 	return nil
 }
 
-// Close stops accepting, says goodbye to all peers, hands over what is queued
-// for them, and ends everything. When ctx ends first, the rest is dropped; the
-// frames are counted, and the error tells. No goroutine of the router is left.
-// Later calls wait for the first and return the same.
+// Close stops accepting and drains (PROTOCOL.md section 5.3): it asks all peers
+// to leave, and goes on forwarding until each has said goodbye and got what is
+// queued for it. Then, or when ctx is about to end (10 s from now if it has no
+// deadline), it ends everything. What is not handed over by then is dropped; the
+// frames are counted, senders who are still there are told, and the error tells.
+// No goroutine of the router is left. Later calls wait for the first and return
+// the same.
 func (r *Router) Close(ctx context.Context) error {
 	r.closeOnce.Do(func() { r.closeErr = r.close(ctx) })
 	return r.closeErr
 }
 
 func (r *Router) close(ctx context.Context) error {
+	if _, bounded := ctx.Deadline(); !bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, drainDefault)
+		defer cancel()
+	}
 	r.mu.Lock()
 	r.closing = true
 	r.closeBy, _ = ctx.Deadline()
@@ -149,17 +164,15 @@ func (r *Router) close(ctx context.Context) error {
 	for _, l := range listeners {
 		errs = append(errs, l.Close())
 	}
-	for _, l := range r.loops {
-		l.link.Post(func() {
-			l.link.Range(func(c *link.Conn) {
-				peerOf(c).leave(codec.GoodbyeDraining, "this router stops")
-			})
-		})
-	}
-	errs = append(errs, r.link.Close(ctx))
+	r.drains.others = withoutOwn(r.state().config.DrainTo, listeners)
+	r.drain(ctx)
+	unwritten := r.link.Close(ctx) // by itself it may be about goodbyes only
 	r.pool.Close()
 	for _, l := range r.loops {
 		l.sweep()
+	}
+	if err := r.drained(); err != nil {
+		errs = append(errs, err, unwritten)
 	}
 	return errors.Join(errs...)
 }
@@ -174,13 +187,24 @@ func (r *Router) leaveBy(now time.Time) time.Time {
 	return now.Add(leaveTime)
 }
 
-// sweep drops what the rings of closed connections still hold. The loop has
-// stopped.
+// sweep drops what the rings of closed connections and the rooms still hold. The
+// loop has stopped.
 func (l *loop) sweep() {
+	for a, room := range l.rooms {
+		delete(l.rooms, a)
+		for _, b := range room.frames {
+			l.router.withdrawn.giveBack(room.of, int64(cap(b.B)))
+			l.drop(dropShutdown, b)
+		}
+	}
 	for p := range l.leftovers {
+		if p.ring.Len() == 0 {
+			continue
+		}
 		for p.ring.Len() > 0 {
 			l.drop(dropShutdown, p.ring.Pop())
 		}
+		p.over()
 	}
 }
 
@@ -202,7 +226,7 @@ func (h handler) Handshaken(c *link.Conn, state tls.ConnectionState) error {
 	if now.config.RequireAESGCM && !aesGCM(state.CipherSuite) {
 		return errCipher
 	}
-	p, err := newPeer(h.r, c, d, id)
+	p, err := newPeer(h.r, c, d, id.Compact())
 	if err != nil {
 		return err
 	}
@@ -222,6 +246,10 @@ func (h handler) Opened(c *link.Conn) {
 	p.loop.endsAt(p.id.NotAfter)
 	p.loop.endsAt(p.domain.grant.NotAfter)
 	p.rates.begin(now)
+	h.r.drains.opened()
+	if p.loop.draining {
+		p.loop.askLater(c.Ref())
+	}
 	if pass, ok := c.Pass().(*gate.Pass); ok && pass.Denied() {
 		p.loop.denyLater(c.Ref())
 	}

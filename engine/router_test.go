@@ -396,21 +396,3 @@ func TestFramesOutliveTheirSendersConnection(t *testing.T) {
 	}
 	waitFor(t, "the sender is gone", func() bool { return r.table.Len() == 1 })
 }
-
-func TestCloseTellsNodesThatTheRouterStops(t *testing.T) {
-	d := newAuthority("prod.example")
-	r, addr := startRouter(t, nil, d)
-	a := connect(t, addr, d.node("a"))
-	if err := r.Ready(); err != nil {
-		t.Errorf("not ready: %v", err)
-	}
-	go func() { // startRouter closes again, which must do no harm
-		r.Close(t.Context())
-	}()
-	if g := a.ended(); g == nil || g.Reason != codec.GoodbyeDraining {
-		t.Errorf("goodbye %+v", g)
-	}
-	if err := r.Ready(); err == nil {
-		t.Error("ready while closing")
-	}
-}

@@ -99,7 +99,7 @@ func checkGrants(c *Config, now time.Time) error {
 func (c *Config) keepFixed(now *Config) {
 	c.Software, c.Logger = now.Software, now.Logger
 	c.Loops, c.CPUs, c.VerifyNone, c.VerifyWorkers = now.Loops, now.CPUs, now.VerifyNone, now.VerifyWorkers
-	c.BodyMax, c.QueueHigh, c.QueueLow, c.PartialMax = now.BodyMax, now.QueueHigh, now.QueueLow, now.PartialMax
+	c.BodyMax, c.QueueHigh, c.QueueLow, c.PartialMax, c.Memory = now.BodyMax, now.QueueHigh, now.QueueLow, now.PartialMax, now.Memory
 	c.KeepAlive, c.DeadAfter = now.KeepAlive, now.DeadAfter
 	c.HandshakeTimeout, c.HandshakesMax, c.ReceiveBuffer = now.HandshakeTimeout, now.HandshakesMax, now.ReceiveBuffer
 }

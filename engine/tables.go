@@ -1,12 +1,21 @@
 package engine
 
-// tableAlarm remembers what was said about verification tables. It belongs to
-// the first loop.
-type tableAlarm struct{ failed, differ bool }
+import "causeway/engine/buf"
 
-// alarmOfTables tells the operator, once, when signatures are no longer checked
-// by tables. Frames are checked all the same, more slowly.
-func (r *Router) alarmOfTables() {
+// tableAlarm remembers what was said about verification tables, and what was
+// counted of them. It belongs to the first loop.
+type tableAlarm struct {
+	failed, differ bool
+	bytes          int64
+}
+
+// lookAtTables counts what the tables take, and tells the operator, once, when
+// signatures are no longer checked by them. Frames are checked all the same, more
+// slowly.
+func (r *Router) lookAtTables() {
+	bytes := int64(r.pool.Tables().Bytes)
+	r.budget.Use(buf.PartTables, bytes-r.alarmed.bytes)
+	r.alarmed.bytes = bytes
 	if err := r.pool.Err(); err != nil && !r.alarmed.failed {
 		r.alarmed.failed = true
 		r.log.Error("no tables for signatures: crypto/ed25519 checks them, which is slower", "error", err)

@@ -24,6 +24,19 @@ type request struct {
 	Verify  *verifyRequest  `json:",omitempty"`
 	Idle    *idleRequest    `json:",omitempty"`
 	Carry   *carryRequest   `json:",omitempty"`
+	Traffic *trafficRequest `json:",omitempty"`
+	Round   *roundRequest   `json:",omitempty"`
+
+	// of a crowd
+	Attack    *raidRequest      `json:",omitempty"`
+	Stall     *stallRequest     `json:",omitempty"`
+	Newcomers *newcomersRequest `json:",omitempty"`
+	Resume    *struct{}         `json:",omitempty"` // the recipient that stalls reads again
+	Finish    *struct{}         `json:",omitempty"` // its senders send no more
+	Status    *struct{}         `json:",omitempty"`
+	End       *struct{}         `json:",omitempty"`
+
+	Newcomer *newcomerRequest `json:",omitempty"`
 }
 
 type setupRequest struct {
@@ -53,9 +66,12 @@ type answer struct {
 	Usage   usage           // of a slice
 	Frames  float64         // that arrived in the slice
 	Total   uint64          // that were sent and arrived since the start
-	Lone    []time.Duration `json:",omitempty"`
+	Lone    []time.Duration `json:",omitempty"` // or a newcomer's
 	Verify  time.Duration   // for one
 	Carried int
+	Round   roundAnswer
+	Crowd   crowdStatus
+	Failed  int // connections of a newcomer
 }
 
 // client is the load's process.
@@ -65,6 +81,7 @@ type client struct {
 	members  []*member
 	flows    map[string]*flow
 	idle     []*conn
+	traffic  *traffic
 	body     int
 	signedAt time.Time
 }
@@ -74,6 +91,11 @@ func serveClient(stdin io.Reader, stdout io.Writer) error {
 	runtime.LockOSThread() // one thread does it all
 	c := &client{flows: make(map[string]*flow)}
 	defer c.close()
+	return answerAll(stdin, stdout, c.do)
+}
+
+// answerAll has requests carried out, one after another, until there are no more.
+func answerAll(stdin io.Reader, stdout io.Writer, do func(*request, *answer) error) error {
 	requests, answers := json.NewDecoder(bufio.NewReader(stdin)), json.NewEncoder(stdout)
 	for {
 		var r request
@@ -83,7 +105,7 @@ func serveClient(stdin io.Reader, stdout io.Writer) error {
 			return fmt.Errorf("read a request: %w", err)
 		}
 		var a answer
-		if err := c.do(&r, &a); err != nil {
+		if err := do(&r, &a); err != nil {
 			a.Error = err.Error()
 		}
 		if err := answers.Encode(&a); err != nil {
@@ -98,6 +120,9 @@ func (c *client) close() {
 	}
 	for _, conn := range c.idle {
 		conn.close()
+	}
+	if c.traffic != nil {
+		c.traffic.close()
 	}
 }
 
@@ -119,8 +144,14 @@ func (c *client) do(r *request, a *answer) error {
 		return c.connectIdle(r.Idle)
 	case r.Carry != nil:
 		return c.carry(r.Carry, a)
+	case r.Traffic != nil:
+		return c.connectTraffic(r.Traffic)
+	case r.Round != nil && c.traffic != nil:
+		return c.traffic.round(r.Round, &a.Round)
+	case r.Newcomer != nil:
+		return c.newcomer(r.Newcomer, a)
 	}
-	return errors.New("an empty request")
+	return errors.New("a request that the load does not know")
 }
 
 func (c *client) prepare(s setupRequest) error {

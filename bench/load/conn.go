@@ -117,10 +117,7 @@ func (c *conn) close() { unix.Close(c.fd) }
 
 // hello introduces the node to a router and waits until it is accepted.
 func (c *conn) hello(router codec.Address) error {
-	body, err := codec.AppendControl(nil, &codec.Hello{
-		Version: codec.ProtocolVersion, Role: codec.RoleNode, Kind: "load", Software: "load/0.1.0",
-		KeepAlive: codec.KeepAliveMax, DeadAfter: codec.DeadAfterMax, BodyMax: codec.BodyMaxDefault,
-	})
+	body, err := codec.AppendControl(nil, hello())
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,10 @@
-// Command load measures what the router forwards per second of its CPU time.
+// Command load measures the router from outside.
 //
-//	go run ./bench/load              throughput and the time of a lone frame
+//	go run ./bench/load              throughput per second of CPU time, and the time of a lone frame
 //	go run ./bench/load idle         memory of idle connections
+//	go run ./bench/load pressure     what one slow or hostile peer costs the others
+//	go run ./bench/load flood        how long a new node takes to connect while
+//	                                 others hold handshakes open
 //
 // # Who is measured
 //
@@ -41,6 +44,28 @@
 // without cost of its own when records are full; for small frames sent to many
 // connections the bound is system calls, each connection needs its own write;
 // with signatures checked it is one Ed25519 verification a message.
+//
+// # Pressure
+//
+// The scenarios of pressure have a router with an operator's flags on one core,
+// and processes of their own on the other: legitimate traffic (traffic.go) at
+// half of the rate that its nodes and the router sustain, which is measured
+// first; a crowd (crowd.go) of attackers, or of nodes that send to one that
+// does not keep up, whose rates are capped; and nodes that connect one after
+// another. A round without is compared with one with:
+//
+//  1. reference: the attackers are aimed at a port on the router's core that
+//     closes at once (sink.go), so that the kernel has the same to do
+//  2. attack: they are aimed at the router
+//
+// Legitimate frames are due at a steady rate, whatever becomes of earlier ones,
+// and their times count from when they were due. Each must arrive, once and in
+// order, or the scenario fails. Rates and times tell nothing when the load's
+// core was more than 90% busy or others used the router's core: then the
+// scenario is void and tried again at a lower rate. --short has a few seconds of
+// each, for machines that have other work too: its bounds on rates and times
+// are loose, and left out when void; those on memory and on what became of each
+// frame are the same.
 //
 // # Accounting
 //

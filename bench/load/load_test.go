@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -18,7 +19,7 @@ import (
 
 // TestMain lets the test binary be the children that it starts.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && (os.Args[1] == verbClient || os.Args[1] == verbReference) {
+	if len(os.Args) > 1 && slices.Contains([]string{verbClient, verbReference, verbCrowd, verbSink, verbAttackers}, os.Args[1]) {
 		os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 	}
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
@@ -52,7 +53,11 @@ func runs(t *testing.T, args ...string) (code int, stdout, stderr string) {
 		t.Fatal(err)
 	}
 	var out, log bytes.Buffer
-	code = run(append(args, "--router", program), strings.NewReader(""), &out, &log)
+	verbs := 0 // the flag comes after the verb, if there is one
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		verbs = 1
+	}
+	code = run(slices.Insert(slices.Clone(args), verbs, "--router", program), strings.NewReader(""), &out, &log)
 	if left := children(t); left != "" {
 		t.Errorf("children outlive the benchmark: %s", left)
 	}
@@ -168,6 +173,28 @@ func TestIdleConnectionsAreCounted(t *testing.T) {
 	}
 }
 
+func TestNewcomersAreTimedDuringAnAttack(t *testing.T) {
+	for _, worst := range worsts {
+		// All from one address, which may have 64 handshakes: the rest is refused.
+		code, out, log := runs(t, "flood", "--worst", worst, "--attackers", "100", "--sources", "1", "--pause", "100ms", "--tries", "2", "--json")
+		if code != 0 {
+			t.Fatalf("%s: exit code %d: %s", worst, code, log)
+		}
+		var r floodResult
+		if err := json.Unmarshal([]byte(out), &r); err != nil {
+			t.Fatal(err)
+		}
+		if len(r.Times) != 2 || r.Times[0] <= 0 || r.Refusals <= 0 || r.Refused["max-handshakes-per-source"] <= 0 {
+			t.Errorf("%s: %+v", worst, r)
+		}
+		var table bytes.Buffer
+		r.write(&table)
+		if !strings.Contains(table.String(), "| 2 | ") {
+			t.Error(table.String())
+		}
+	}
+}
+
 func TestMoreConnectionsThanFilesAreRefusedFirst(t *testing.T) {
 	code, _, log := runs(t, "idle", "--connections", "2000000000")
 	if code == 0 || !strings.Contains(log, "ulimit -n") {
@@ -190,6 +217,14 @@ func TestCommandLinesThatMakeNoSense(t *testing.T) {
 		{"--no-such", "no-such"},
 		{"idle --connections 0", "--connections"},
 		{"idle now", `"now"`},
+		{"pressure never", `"never"`},
+		{"pressure --tries 0", "--tries"},
+		{"flood --worst quiet", `"quiet"`},
+		{"flood --attackers 10 --sources 11", "--sources"},
+		{"flood --attackers -1", "--attackers"},
+		{"flood --tries 0", "--tries"},
+		{"flood --pause 1h", "--pause"},
+		{"flood now", `"now"`},
 	} {
 		var log bytes.Buffer
 		if code := run(strings.Fields(c.args), strings.NewReader(""), &log, &log); code == 0 || !strings.Contains(log.String(), c.want) {

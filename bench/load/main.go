@@ -11,11 +11,17 @@ import (
 	"syscall"
 )
 
-// First arguments that make this program one of its own children.
+// First arguments: what to measure, and those that make this program one of its
+// own children.
 const (
 	verbIdle      = "idle"
+	verbPressure  = "pressure"
+	verbFlood     = "flood"
 	verbClient    = "child-client"    // the load
 	verbReference = "child-reference" // a variant that is not the router
+	verbCrowd     = "child-crowd"     // clients that are not the load
+	verbSink      = "child-sink"      // what attackers are aimed at for comparison
+	verbAttackers = "child-attackers" // of flood
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
@@ -44,6 +50,24 @@ func dispatch(ctx context.Context, args []string, stdin io.Reader, stdout, stder
 		return serveClient(stdin, stdout)
 	case verbReference:
 		return serveReference(ctx, args[1:], stderr)
+	case verbCrowd:
+		return serveCrowd(stdin, stdout)
+	case verbSink:
+		return serveSink(ctx, stderr)
+	case verbPressure:
+		o, err := parsePressureOptions(args[1:], stderr)
+		if err != nil {
+			return err
+		}
+		return withstand(ctx, o, stdout, stderr)
+	case verbAttackers:
+		return serveAttackers(stdin)
+	case verbFlood:
+		o, err := parseFloodOptions(args[1:], stderr)
+		if err != nil {
+			return err
+		}
+		return measureFlood(ctx, o, stdout, stderr)
 	case verbIdle:
 		o, err := parseIdleOptions(args[1:], stderr)
 		if err != nil {

@@ -149,11 +149,33 @@ func (m *machine) startVariant(ctx context.Context, w *world, variant string) (*
 		}
 		program, args = self, []string{verbReference, variant, w.path("router"), w.path("trust")}
 	}
-	p := start(ctx, variant, m.core, program, args...)
+	return m.startServer(ctx, variant, program, args...)
+}
+
+// startServer starts a program on the core of what is measured, and waits until
+// it listens.
+func (m *machine) startServer(ctx context.Context, name, program string, args ...string) (*process, error) {
+	p := start(ctx, name, m.core, program, args...)
 	if err := p.run(); err != nil {
 		return nil, err
 	}
 	return p, p.awaitListening(ctx)
+}
+
+// startRouter starts the router as an operator would, with further flags.
+func (m *machine) startRouter(ctx context.Context, w *world, serve []string) (*process, error) {
+	args := append([]string{"serve", "--identity", w.path("router"), "--trust", w.path("trust"),
+		"--listen", "dbw://" + anyPort, "--admin", anyPort, "--log-format", "json"}, m.routerArgs...)
+	return m.startServer(ctx, "router", m.router, append(args, serve...)...)
+}
+
+// startSink starts what attackers are aimed at for comparison.
+func (m *machine) startSink(ctx context.Context) (*process, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	return m.startServer(ctx, verbSink, self, verbSink)
 }
 
 // metrics are the samples of one scrape, name and labels as written.
@@ -203,11 +225,18 @@ type controller struct {
 
 // startClient starts the load.
 func (m *machine) startClient(ctx context.Context) (*controller, error) {
+	return m.startController(ctx, verbClient)
+}
+
+// startController starts this program with the verb given on the load's core,
+// through the command `through` if there is one.
+func (m *machine) startController(ctx context.Context, verb string, through ...string) (*controller, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	c := &controller{process: start(ctx, "load", m.loadCore, self, verbClient)}
+	command := append(through, self, verb)
+	c := &controller{process: start(ctx, verb, m.loadCore, command[0], command[1:]...)}
 	in, err := c.cmd.StdinPipe()
 	if err != nil {
 		return nil, err
@@ -229,7 +258,7 @@ func (c *controller) ask(r request) (a answer, err error) {
 	case err != nil:
 		return a, c.failed(err)
 	case a.Error != "":
-		return a, fmt.Errorf("load: %s", a.Error)
+		return a, fmt.Errorf("%s: %s", c.name, a.Error)
 	}
 	return a, nil
 }

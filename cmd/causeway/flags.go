@@ -26,33 +26,70 @@ var sizeUnits = []struct {
 	bytes  int64
 }{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"B", 1}, {"", 1}}
 
-func (s sizeFlag) String() string {
+func (s sizeFlag) String() string { return sizeText(int64(s)) }
+
+// Set parses text. Negative sizes and sizes above 2 GiB - 1 are refused.
+func (s *sizeFlag) Set(text string) error {
+	n, ok := parseSize(text, math.MaxInt32)
+	if !ok {
+		return fmt.Errorf("%q is not a size such as 65536, 64KiB or 4MiB, below 2GiB", text)
+	}
+	*s = sizeFlag(n)
+	return nil
+}
+
+func (s *sizeFlag) Type() string { return "size" }
+
+// memoryFlag is a number of bytes like sizeFlag, up to memoryMax; 0: not given.
+type memoryFlag int64
+
+const memoryMax = 1 << 50 // bytes
+
+func (s memoryFlag) String() string {
+	if s == 0 {
+		return ""
+	}
+	return sizeText(int64(s))
+}
+
+// Set parses text. Sizes that are not above 0, and those above memoryMax, are
+// refused.
+func (s *memoryFlag) Set(text string) error {
+	n, ok := parseSize(text, memoryMax)
+	if !ok || n == 0 {
+		return fmt.Errorf("%q is not a size such as 512MiB or 4GiB", text)
+	}
+	*s = memoryFlag(n)
+	return nil
+}
+
+func (s *memoryFlag) Type() string { return "size" }
+
+// sizeText writes a number of bytes as parseSize reads it.
+func sizeText(bytes int64) string {
 	for _, u := range sizeUnits {
-		if int64(s) >= u.bytes && int64(s)%u.bytes == 0 {
-			return strconv.FormatInt(int64(s)/u.bytes, 10) + u.suffix
+		if bytes >= u.bytes && bytes%u.bytes == 0 {
+			return strconv.FormatInt(bytes/u.bytes, 10) + u.suffix
 		}
 	}
 	return "0B"
 }
 
-// Set parses text. Negative sizes and sizes above 2 GiB - 1 are refused.
-func (s *sizeFlag) Set(text string) error {
+// parseSize returns the number of bytes that text names, from 0 to most.
+func parseSize(text string, most int64) (bytes int64, ok bool) {
 	for _, u := range sizeUnits {
 		digits, ok := strings.CutSuffix(text, u.suffix)
 		if !ok {
 			continue
 		}
 		n, err := strconv.ParseInt(digits, 10, 64)
-		if err != nil || n < 0 || n > math.MaxInt32/u.bytes {
-			break
+		if err != nil || n < 0 || n > most/u.bytes {
+			return 0, false
 		}
-		*s = sizeFlag(n * u.bytes)
-		return nil
+		return n * u.bytes, true
 	}
-	return fmt.Errorf("%q is not a size such as 65536, 64KiB or 4MiB, below 2GiB", text)
+	return 0, false
 }
-
-func (s *sizeFlag) Type() string { return "size" }
 
 // logFlags choose how to log.
 type logFlags struct{ format, level string }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -13,8 +14,8 @@ import (
 
 // The load of TestFloodsKeepNobodyOut.
 const (
-	floodAttacks   = 5
-	floodAttackers = 1000
+	floodAttacks   = 6
+	floodAttackers = 2000        // more than may wait for a handshake
 	floodPause     = time.Second // of an attacker between two connections
 	floodConnect   = 2 * time.Second
 	floodMemory    = 64 << 20 // bytes that the router may grow by
@@ -75,6 +76,7 @@ func TestFloodsKeepNobodyOut(t *testing.T) {
 	ended := goOn(t, present)
 	const rss = "process_resident_memory_bytes"
 	before := s.router.metrics()[rss]
+	hello := clientHello(t, s.domain)
 	hold := func(c net.Conn) { io.Copy(io.Discard, c) }
 	attacks := [floodAttacks]struct {
 		name    string
@@ -82,9 +84,10 @@ func TestFloodsKeepNobodyOut(t *testing.T) {
 		worst   func(net.Conn)
 		reason  string
 	}{
-		{"half-open handshakes of few sources", 10, hold, "max-handshakes"},
+		{"half-open handshakes of few sources", 10, hold, "max-handshakes-per-source"},
 		{"half-open handshakes of many sources", floodAttackers, hold, "displaced"},
-		{"half a hello", 10, func(c net.Conn) { io.WriteString(c, "\x16\x03\x01\x02\x00\x01"); hold(c) }, "max-handshakes"},
+		{"half a hello", floodAttackers, func(c net.Conn) { io.WriteString(c, "\x16\x03\x01\x02\x00\x01"); hold(c) }, "displaced"},
+		{"a hello and nothing after it", floodAttackers, func(c net.Conn) { c.Write(hello); hold(c) }, "displaced"},
 		{"garbage", 100, func(c net.Conn) { c.Write(make([]byte, 4096)); hold(c) }, "not-tls"},
 		{"connections that close at once", 100, func(net.Conn) {}, "gone"},
 	}
@@ -111,6 +114,25 @@ func TestFloodsKeepNobodyOut(t *testing.T) {
 	ended()
 	present.conn.Close()
 	s.router.stop()
+}
+
+// clientHello returns the record with which a client of the domain begins.
+func clientHello(t *testing.T, domain string) []byte {
+	t.Helper()
+	ours, theirs := net.Pipe()
+	var ended sync.WaitGroup
+	defer ended.Wait()
+	defer theirs.Close()
+	ended.Go(func() {
+		defer ours.Close()
+		_ = tls.Client(ours, &tls.Config{ServerName: domain, NextProtos: []string{"dbw/1"}}).Handshake()
+	})
+	record := make([]byte, 16<<10)
+	n, err := theirs.Read(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return record[:n]
 }
 
 // goOn has c exchange some frames again and again, which must all arrive, until

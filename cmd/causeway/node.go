@@ -24,7 +24,7 @@ import (
 
 // Exit codes of the verbs of `causeway node`, beside those of main.go.
 const (
-	exitNotice  = 3 // a notice said that the message was not delivered
+	exitNotice  = 3 // a notice said that the message was not delivered, or perhaps not
 	exitTimeout = 4 // the answer did not come in time
 )
 
@@ -54,7 +54,7 @@ An identity is a directory with node.key, node.crt and root.crt (causeway pki
 request and issue). One process at a time uses it.
 
 Exit codes: 0 done; 1 failed; 2 the command line makes no sense; 3 a notice
-said that the message was not delivered; 4 time is over.`,
+said that the message was not delivered, or perhaps not; 4 time is over.`,
 		Args: cobra.NoArgs,
 		RunE: needVerb,
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,6 +23,7 @@ type sending struct {
 	plain, wait bool
 	body        []byte
 	stdout      io.Writer
+	unclear     atomic.Pointer[node.NoticeError] // it may mean the message, or another
 }
 
 func nodeSendCommand() *cobra.Command {
@@ -37,8 +39,8 @@ there or the argument is -.
 It ends with 0 when the router has confirmed the message: from then on it is
 the network's to deliver it. With --wait it ends with 0 only when the recipient
 itself says that it has seen the message. It ends with 3 when a notice says
-that the message was not delivered (the reason is on stderr), with 4 when
-nothing came in time.`,
+that the message was not delivered, or perhaps not (the reason is on stderr),
+with 4 when nothing came in time.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.send(cmd, args) },
 	}
@@ -74,6 +76,11 @@ func (f *sending) send(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	c.Plain = true
+	c.OnNotice = func(e *node.NoticeError) {
+		if e.Ambiguous > 0 {
+			f.unclear.Store(e)
+		}
+	}
 	f.stdout = cmd.OutOrStdout()
 	return f.run(cmd, c, f.deliver)
 }
@@ -109,6 +116,7 @@ const (
 	statusConfirmed = "confirmed" // by the router
 	statusSeen      = "seen"      // by the recipient
 	statusNotice    = "notice"    // not delivered
+	statusPerhaps   = "perhaps"   // delivered, or not: the recipient's connection ended, or this node's
 	statusTimeout   = "timeout"
 	statusFailed    = "failed"
 )
@@ -122,7 +130,7 @@ type sentMessage struct {
 	Digest       string        `json:"digest"`
 	Bytes        int           `json:"bytes"`
 	Status       string        `json:"status"`
-	Reason       string        `json:"reason,omitempty"` // of the notice
+	Reason       string        `json:"reason,omitempty"` // of "notice" and "perhaps"
 	Milliseconds float64       `json:"milliseconds"`     // until the status was known
 }
 
@@ -143,26 +151,56 @@ func (f *sending) deliver(ctx context.Context, n *node.Node) error {
 	} else {
 		err = sent.Confirmed(ctx)
 	}
+	err = f.doubt(sent, err)
 	if showErr := f.show(sent, to, outcome, time.Since(start), f.coded(ctx, err)); err == nil {
 		err = showErr
 	}
 	return err
 }
 
+// doubt returns what to say instead of err when a notice leaves open what became
+// of the message, and nothing else tells.
+func (f *sending) doubt(sent *node.Sent, err error) error {
+	var wait *node.WaitError
+	if err == nil && f.wait || err != nil && !errors.As(err, &wait) {
+		return err
+	}
+	ended, end := context.WithCancel(context.Background())
+	end()
+	notice := f.unclear.Load()
+	errors.As(sent.Confirmed(ended), &notice)
+	switch {
+	case notice == nil:
+		return err
+	case err == nil:
+		return notice
+	}
+	return &node.WaitError{For: wait.For, Last: notice, Err: wait.Err}
+}
+
+// outcomeOf returns the status for an error, and a notice's reason.
+func outcomeOf(err error) (status, reason string) {
+	var notice *node.NoticeError
+	var unconfirmed *node.UnconfirmedError
+	code := exitCodeOf(err)
+	switch {
+	case errors.As(err, &unconfirmed):
+		return statusPerhaps, codec.NoticeUnconfirmed.String()
+	case errors.As(err, &notice) && (notice.Reason == codec.NoticeUnconfirmed || notice.Ambiguous > 0):
+		return statusPerhaps, notice.Reason.String()
+	case code == exitNotice:
+		return statusNotice, notice.Reason.String()
+	case code == exitTimeout:
+		return statusTimeout, ""
+	}
+	return statusFailed, ""
+}
+
 // show prints what became of the message; err is nil if all went well.
 func (f *sending) show(sent *node.Sent, to member, outcome string, took time.Duration, err error) error {
-	var notice *node.NoticeError
 	var reason string
 	if err != nil {
-		switch exitCodeOf(err) {
-		case exitNotice:
-			errors.As(err, &notice)
-			outcome, reason = statusNotice, notice.Reason.String()
-		case exitTimeout:
-			outcome = statusTimeout
-		default:
-			outcome = statusFailed
-		}
+		outcome, reason = outcomeOf(err)
 	}
 	if f.json {
 		return printJSON(f.stdout, sentMessage{
@@ -173,7 +211,7 @@ func (f *sending) show(sent *node.Sent, to member, outcome string, took time.Dur
 	}
 	text := map[string]string{
 		statusConfirmed: "confirmed by the router", statusSeen: "seen by the recipient", statusNotice: "not delivered: " + reason,
-		statusTimeout: "no answer", statusFailed: "failed",
+		statusPerhaps: "perhaps delivered, perhaps not: " + reason, statusTimeout: "no answer", statusFailed: "failed",
 	}[outcome]
 	_, err = fmt.Fprintf(f.stdout, "%s to %s, %s, %s: %s after %.1f ms\n",
 		sent.Digest, to, categoryText(sent.Category), bytesText(len(f.body)), text, milliseconds(took))

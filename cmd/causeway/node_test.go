@@ -1,10 +1,17 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
+
+	"causeway/codec"
+	"causeway/engine/node"
 )
 
 func TestPrintableTextDoesNothingToATerminal(t *testing.T) {
@@ -27,6 +34,47 @@ func TestPrintableTextDoesNothingToATerminal(t *testing.T) {
 	check("123456789ü12", 10, "123456789 … and 4 bytes more") // a rune is not cut
 	check("12345678ü12", 10, "12345678ü … and 2 bytes more")
 	check("123456789\xff12", 10, `123456789\xff … and 2 bytes more`)
+}
+
+// A message of which nobody knows is neither called delivered nor lost.
+func TestSendTellsPerhapsFromNo(t *testing.T) {
+	unconfirmed := &node.NoticeError{Reason: codec.NoticeUnconfirmed}
+	ended := &node.WaitError{For: "receipt", Err: context.DeadlineExceeded}
+	for _, c := range []struct {
+		err            error
+		code           int
+		status, reason string
+		text           string
+	}{
+		{unconfirmed, exitNotice, "perhaps", "unconfirmed", "perhaps delivered, perhaps not: unconfirmed after"},
+		{&node.NoticeError{Reason: codec.NoticeQueueFull, More: 1, Ambiguous: 1}, exitNotice, "perhaps", "queue-full", "perhaps delivered, perhaps not: queue-full"},
+		{&node.NoticeError{Reason: codec.NoticeNoRoute}, exitNotice, "notice", "no-route", "not delivered: no-route"},
+		{&node.WaitError{For: "receipt", Last: unconfirmed, Err: context.DeadlineExceeded}, exitTimeout, "perhaps", "unconfirmed", "perhaps delivered, perhaps not: unconfirmed"},
+		{&node.WaitError{For: "receipt", Last: &node.NoticeError{Reason: codec.NoticeNoRoute}, Err: context.DeadlineExceeded}, exitTimeout, "timeout", "", "no answer"},
+		{ended, exitTimeout, "timeout", "", "no answer"},
+		{&node.UnconfirmedError{Err: errors.New("gone")}, exitError, "perhaps", "unconfirmed", "perhaps delivered"},
+		{&node.UnsentError{Err: errors.New("gone")}, exitError, "failed", "", "failed"},
+	} {
+		for _, asJSON := range []bool{false, true} {
+			var out strings.Builder
+			f := &sending{nodeFlags: nodeFlags{json: asJSON}, stdout: &out}
+			err := f.coded(context.Background(), c.err)
+			if code := exitCodeOf(workError{err}); code != c.code {
+				t.Errorf("%v: exit code %d, want %d", c.err, code, c.code)
+			}
+			if err := f.show(&node.Sent{}, member{name: "bob"}, statusConfirmed, time.Millisecond, err); err != nil {
+				t.Fatal(err)
+			}
+			var printed sentMessage
+			if asJSON {
+				if err := json.Unmarshal([]byte(out.String()), &printed); err != nil || printed.Status != c.status || printed.Reason != c.reason {
+					t.Errorf("%v: %s; %v", c.err, &out, err)
+				}
+			} else if !strings.Contains(out.String(), c.text) {
+				t.Errorf("%v: %q does not have %q", c.err, &out, c.text)
+			}
+		}
+	}
 }
 
 func FuzzPrintable(f *testing.F) {

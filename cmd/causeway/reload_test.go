@@ -190,7 +190,8 @@ func TestRevokedUnderLoadIsGoneWithinASecondAndOthersLoseNothing(t *testing.T) {
 	asked := time.Now()
 	r.signal(syscall.SIGHUP)
 	waitUntil(t, "the revoked node gone", func() bool { _, there := victim.Router(); return !there })
-	if took := time.Since(asked); took > expelMax() {
+	took := time.Since(asked)
+	if took > expelMax() {
 		t.Errorf("gone %v after the reload was asked for", took)
 	}
 	waitUntil(t, "traffic after that", moved(100))
@@ -203,6 +204,10 @@ func TestRevokedUnderLoadIsGoneWithinASecondAndOthersLoseNothing(t *testing.T) {
 		t.Errorf("the log does not say which list has come:\n%s", r.log)
 	}
 	checkFlows(t, end, flows)
+	sent, received := movedBy(flows)
+	reportSoak(t, "revoked", "a node's certificate is revoked and the list reloaded, ten nodes under load",
+		soakRow{fmt.Sprintf("it is gone within %v", expelMax()), fmt.Sprint("after ", took.Round(time.Millisecond))},
+		soakRow{"the others lose nothing, in order, on the connections they have", fmt.Sprintf("%d frames sent, %d received", sent, received)})
 	close(mine.stop)
 	mine.done.Wait()
 	victim.Close()
@@ -294,9 +299,6 @@ func TestListenToNeedsARestartAndCutoffDoesNot(t *testing.T) {
 	r.stop()
 }
 
-// soaking tells whether the long forms of scenarios are to be run: make soak.
-func soaking() bool { return os.Getenv("CAUSEWAY_SOAK") != "" }
-
 // Certificates that are renewed while they are in use, and end while the
 // connections go on, cost no connection and no frame: of nodes whose program
 // renews them, of one that notices its files, and of the router.
@@ -356,9 +358,14 @@ func TestRenewedUnderLoadKeepsConnectionsAndLosesNothing(t *testing.T) {
 	if by, sum := r.metrics().dropped(); sum != 0 {
 		t.Errorf("the router dropped %v", by)
 	}
-	if grants := r.metrics()[`causeway_config_changes_total{domain="prod.example",key="grant"}`]; grants == 0 {
+	grants := r.metrics()[`causeway_config_changes_total{domain="prod.example",key="grant"}`]
+	if grants == 0 {
 		t.Error("the router has not taken its renewed grant")
 	}
+	sent, received := movedBy(flows)
+	reportSoak(t, "renewed", fmt.Sprintf("all certificates are renewed every %v, %d times, and are valid for %s", every, rounds, validity),
+		soakRow{"nothing is lost, in order", fmt.Sprintf("%d frames sent, %d received; %d of %d messages to a listener", sent, received, listener.messages(), toListener)},
+		soakRow{"no connection is closed", fmt.Sprintf("%.0f connections made in all, %.0f grants taken", r.metrics()["causeway_handshakes_total"], grants)})
 	a.Close()
 	b.Close()
 	r.stop()

@@ -31,6 +31,7 @@ var scriptPrograms = map[string]func(){
 		nodeClock = func() time.Time { return time.Now().Add(10 * time.Minute) }
 		main()
 	},
+	flowNodeProgram: flowNodeMain,
 }
 
 // scriptCommands are what scripts can do beside testscript's own commands:
@@ -40,7 +41,7 @@ var scriptPrograms = map[string]func(){
 //	router [FLAG...]          start `causeway serve` as the process router; set ROUTER and ADMIN, host:port each
 //	launch NAME PROGRAM...    start a process
 //	await NAME stdout|stderr REGEXP [VAR...]   wait until it has printed that; groups become variables
-//	signal NAME|PID SIGNAL    INT, TERM, KILL, STOP, CONT, USR1
+//	signal NAME|PID SIGNAL    INT, TERM, KILL, STOP (and wait until it has), CONT, USR1
 //	finish NAME [CODE]        wait for its end with that exit code; stdout and stderr are then its output
 //	exits CODE PROGRAM...     run to the end, which must have that exit code
 //	get URL [STATUS]          fetch by HTTP; stdout is the answer
@@ -226,11 +227,30 @@ func scriptSignal(ts *testscript.TestScript, neg bool, args []string) {
 	if !ok {
 		ts.Fatalf("no signal %s", args[1])
 	}
-	if pid, err := strconv.Atoi(args[0]); err == nil {
+	pid, err := strconv.Atoi(args[0])
+	if err == nil {
 		ts.Check(syscall.Kill(pid, s))
-		return
+	} else {
+		p := process(ts, args[0]).cmd.Process
+		ts.Check(p.Signal(s))
+		pid = p.Pid
 	}
-	ts.Check(process(ts, args[0]).cmd.Process.Signal(s))
+	for end := time.Now().Add(scriptPatience); s == syscall.SIGSTOP && isRunning(pid); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			ts.Fatalf("%s does not stop", args[0])
+		}
+	}
+}
+
+// isRunning tells whether a thread of the process is not stopped; false where the
+// system does not tell.
+func isRunning(pid int) bool {
+	stats, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	return slices.ContainsFunc(stats, func(path string) bool {
+		stat, err := os.ReadFile(path) // pid (name) state …
+		_, state, _ := strings.Cut(string(stat), ") ")
+		return err == nil && !strings.HasPrefix(state, "T")
+	})
 }
 
 func scriptFinish(ts *testscript.TestScript, neg bool, args []string) {

@@ -43,9 +43,11 @@ type serveFlags struct {
 	pprof                        bool
 	limits                       gate.Limits
 	log                          logFlags
-	drain                        time.Duration
+	drain, hold                  time.Duration
+	drainTo                      []string
 	bodyMax, high, low, receive  sizeFlag
 	partial                      sizeFlag
+	memory                       memoryFlag
 	engine                       engine.Config
 	read                         fingerprint // snapshot of the files before they were read
 }
@@ -53,7 +55,7 @@ type serveFlags struct {
 func serveCommand() *cobra.Command {
 	f := serveFlags{
 		bodyMax: codec.BodyMaxDefault, high: engine.QueueHighDefault, low: engine.QueueHighDefault / 4,
-		receive: engine.ReceiveBufferDefault, tables: engine.VerifyTablesDefault, partial: engine.PartialMaxDefault, limits: gate.DefaultLimits(),
+		receive: engine.ReceiveBufferDefault, partial: engine.PartialMaxDefault, limits: gate.DefaultLimits(),
 	}
 	cmd := &cobra.Command{
 		Use:   "serve --identity DIR --trust DIR (--listen URL... | --connections FILE)",
@@ -67,8 +69,9 @@ Changed files of the identity and the trust store are read when they are
 noticed, within two seconds, and at a SIGHUP; what changed is logged. Nobody is
 disconnected by that but those whose certificate is no longer good.
 
-SIGTERM or SIGINT ends it: nodes are told, what is queued is handed over. A
-second SIGINT ends it at once. SIGUSR1 writes what it is doing into a file.`,
+SIGTERM or SIGINT ends it: nodes are told, and served until they have left for
+another router, --drain-timeout at most. A SIGINT during that ends it at once.
+SIGUSR1 writes what it is doing into a file.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
@@ -82,12 +85,13 @@ second SIGINT ends it at once. SIGUSR1 writes what it is doing into a file.`,
 	fl.StringVar(&f.pin, "pin", pinAuto, "cores of the loops: auto, off, or a list such as 0,2,4")
 	fl.StringVar(&f.verify, "verify", verifyAll, "signatures to check: all, none")
 	fl.StringVar(&f.verifyPath, "verify-path", "auto", "how Ed25519 signatures are checked: "+"auto, "+strings.Join(verifyPaths(sign.Paths()), ", "))
-	fl.Var(&f.tables, "verify-table-memory", "memory for tables that make known signers' signatures quick to check, 64 KiB each")
+	fl.Var(&f.tables, "verify-table-memory", "memory for tables that make known signers' signatures quick to check, 64 KiB each; default an eighth of --memory, 12MiB to 256MiB")
 	fl.IntVar(&f.engine.VerifyWorkers, "verify-workers", -1, "goroutines that check signatures; 0: the loops do; -1: one per core")
 	fl.Var(&f.bodyMax, "max-body", "largest body of a frame")
 	fl.DurationVar(&f.engine.SkewMax, "max-skew", engine.SkewMaxDefault, "largest difference between a frame's send time and this clock")
 	fl.Uint8Var(&f.engine.TTLMax, "max-ttl", codec.TTLDefault, "frames with a larger time to live are lowered to it")
-	fl.Var(&f.high, "queue-high", "bytes that may wait for one recipient before its senders are paused")
+	fl.Var(&f.memory, "memory", "cap on what is kept for traffic: queues, frames being received, lists, handshakes; 28KiB a connection come to that; default a quarter of this machine's memory")
+	fl.Var(&f.high, "queue-high", "bytes that may wait for one recipient before its senders are paused; at most a 16th of --memory")
 	fl.Var(&f.low, "queue-low", "bytes at which they are read again")
 	fl.DurationVar(&f.engine.PauseMax, "pause-max", engine.PauseMaxDefault, "longest pause of a sender before its frames are dropped instead")
 	fl.DurationVar(&f.engine.StallTimeout, "stall-timeout", engine.StallTimeoutDefault, "a recipient that has read nothing for so long is disconnected")
@@ -97,6 +101,7 @@ second SIGINT ends it at once. SIGUSR1 writes what it is doing into a file.`,
 	fl.DurationVar(&f.engine.HelloTimeout, "hello-timeout", engine.HelloTimeoutDefault, "longest wait for a node's hello after TLS")
 	fl.DurationVar(&f.engine.HandshakeTimeout, "handshake-timeout", engine.HandshakeTimeoutDefault, "longest TLS handshake")
 	fl.IntVar(&f.engine.HandshakesMax, "max-handshakes", engine.HandshakesMaxDefault, "TLS handshakes at one time; beyond it sources with many, and slow ones, yield")
+	fl.IntVar(&f.limits.Waiting, "max-waiting", f.limits.Waiting, "connections that wait for their handshake; beyond it sources with many, and those that failed, yield; 0: no limit")
 	fl.Var(&f.receive, "receive-buffer", "kernel receive buffer of a connection")
 	fl.IntVar(&f.engine.BadSignatures, "max-bad-signatures", engine.BadSignaturesDefault, "bad signatures on one connection before it is ended; the budget is whole again after 10 minutes")
 	fl.StringVar(&f.firewall, "firewall", "", "`FILE` of lines \"allow|deny CIDR [max N]\": who may connect; the first that matches decides")
@@ -108,7 +113,9 @@ second SIGINT ends it at once. SIGUSR1 writes what it is doing into a file.`,
 	fl.BoolVar(&f.pprof, "pprof", false, "serve /debug/pprof on the admin port")
 	fl.StringVar(&f.dumpDir, "dump-dir", os.TempDir(), "`DIR` for the file that SIGUSR1 writes; log: the log instead")
 	fl.BoolVar(&f.engine.RequireAESGCM, "require-aes-gcm", false, "refuse other TLS cipher suites")
-	fl.DurationVar(&f.drain, "drain-timeout", drainDefault, "longest time to hand over what is queued when stopped")
+	fl.DurationVar(&f.hold, "hold-timeout", engine.HoldTimeoutDefault, "frames for a node that has just left wait so long for it to come back; 0: they don't")
+	fl.DurationVar(&f.drain, "drain-timeout", drainDefault, "when stopped: longest time for nodes to leave, and to hand over what is queued")
+	fl.StringSliceVar(&f.drainTo, "drain-to", nil, "when stopped: other routers' `URL`s that nodes are told of, at most 16; default: connectTo of the connections file")
 	f.log.add(fl)
 	return cmd
 }
@@ -135,6 +142,8 @@ func (f *serveFlags) run(cmd *cobra.Command) error {
 	log := f.engine.Logger
 	metrics := admin.NewMetrics()
 	router.AddMetrics(metrics)
+	addMemoryMetrics(metrics, router)
+	defer keepMemory(router, log)()
 	dumps := &dumper{router: router, metrics: metrics, dir: f.dumpDir, log: log}
 	defer dumps.watch()()
 	var server *admin.Server
@@ -185,7 +194,7 @@ func (f *serveFlags) complete(cmd *cobra.Command) (listen []string, err error) {
 	if c.VerifyPath, err = sign.ParsePath(f.verifyPath); err != nil {
 		return nil, usageError{fmt.Errorf("--verify-path: %w", err)}
 	}
-	if f.tables < sign.TablesMemoryMin {
+	if cmd.Flags().Changed("verify-table-memory") && f.tables < sign.TablesMemoryMin {
 		return nil, usageError{fmt.Errorf("--verify-table-memory %v: too little; tables need 9MiB or more, or choose --verify-path stdlib", f.tables)}
 	}
 	c.VerifyTables = int(f.tables)
@@ -195,8 +204,14 @@ func (f *serveFlags) complete(cmd *cobra.Command) (listen []string, err error) {
 	if c.Loops < 0 || c.VerifyWorkers < -1 {
 		return nil, usageError{errors.New("--loops and --verify-workers must not be negative (but -1 for the default of the latter)")}
 	}
+	if err := f.setMemory(cmd.Flags().Changed("queue-high")); err != nil {
+		return nil, err
+	}
 	c.BodyMax, c.QueueHigh, c.QueueLow, c.ReceiveBuffer = uint32(f.bodyMax), int(f.high), int(f.low), int(f.receive)
 	c.PartialMax = int(f.partial)
+	if err := f.ending(); err != nil {
+		return nil, usageError{err}
+	}
 	if !cmd.Flags().Changed("queue-low") {
 		c.QueueLow = c.QueueHigh / 4
 	}
@@ -219,6 +234,22 @@ func (f *serveFlags) complete(cmd *cobra.Command) (listen []string, err error) {
 		return nil, err
 	}
 	return f.whereToListen()
+}
+
+// ending checks the flags about the end, of connections and of the router.
+func (f *serveFlags) ending() error {
+	c := &f.engine
+	if f.hold < 0 || f.drain < 0 {
+		return errors.New("--hold-timeout and --drain-timeout must not be negative")
+	}
+	if c.HoldTimeout = f.hold; f.hold == 0 {
+		c.HoldTimeout = -1
+	}
+	if err := engine.CheckRouters(f.drainTo); err != nil {
+		return fmt.Errorf("--drain-to: %w", err)
+	}
+	c.DrainTo = f.drainTo
+	return nil
 }
 
 // connectionsFile returns the connections file's name; empty when none is used.
@@ -260,14 +291,24 @@ func (f *serveFlags) whereToListen() (listen []string, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	if len(c.Connect) > 0 {
-		return nil, fmt.Errorf("%s: connectTo: this version does not connect to other routers; make it []", name)
-	}
 	if len(c.Listen) == 0 {
 		return nil, fmt.Errorf("%s: listenTo is empty: nobody could connect; write for example \"listenTo\": [\"dbw://0.0.0.0:7100\"]", name)
 	}
 	f.engine.NodeCost, f.engine.VersionCutoff = c.NodeCost, c.VersionCutoff
+	if len(f.drainTo) == 0 {
+		if f.engine.DrainTo, err = otherRouters(c.Connect); err != nil {
+			return nil, fmt.Errorf("%s: connectTo: %w", name, err)
+		}
+	}
 	return c.Listen, nil
+}
+
+// otherRouters returns the URLs of host:ports, if they can be named to nodes.
+func otherRouters(hostPorts []string) (urls []string, err error) {
+	for _, hostPort := range hostPorts {
+		urls = append(urls, codec.URLScheme+hostPort)
+	}
+	return urls, engine.CheckRouters(urls)
 }
 
 func (f *serveFlags) logStart(log *slog.Logger) {
@@ -285,7 +326,7 @@ func (f *serveFlags) logStart(log *slog.Logger) {
 		log.Info("firewall", "file", f.firewall, "lines", len(c.Firewall.Rules()))
 	}
 	log.Info("starting", "version", version, "domains", strings.Join(domains, ","), "loops", c.Loops, "cores", c.CPUs,
-		"verify", f.verify, "verify_workers", c.VerifyWorkers, "paths", pathsText(c.VerifyPath), "go", runtime.Version())
+		"memory", f.memory.String(), "verify", f.verify, "verify_workers", c.VerifyWorkers, "paths", pathsText(c.VerifyPath), "go", runtime.Version())
 }
 
 // waitForSignal returns at a signal or the end of ctx. After that a SIGINT ends
@@ -314,6 +355,9 @@ func stop(router *engine.Router, server *admin.Server, within time.Duration) err
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
 	err := router.Close(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("%w; --drain-timeout %v was too short for who did not read", err, within)
+	}
 	if server != nil {
 		end, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()

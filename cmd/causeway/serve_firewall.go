@@ -32,7 +32,7 @@ func (f *serveFlags) admission() (err error) {
 		return usageError{errors.New("--idle-timeout must not be negative; 0: never")}
 	}
 	if f.limits.Check() != nil {
-		return usageError{errors.New("--max-connections, --max-connections-per-source, --max-handshakes-per-source and --max-handshake-rate must not be negative; 0: no limit")}
+		return usageError{errors.New("--max-connections, --max-connections-per-source, --max-waiting, --max-handshakes-per-source and --max-handshake-rate must not be negative; 0: no limit")}
 	}
 	c.Limits = &f.limits
 	if f.firewall != "" {

@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -18,9 +19,10 @@ type Peer struct {
 	Role    Role
 	Address [AddressSize]byte
 	CertID  [CertIDSize]byte
-	Public  crypto.PublicKey // ed25519.PublicKey or *ecdsa.PublicKey on P-256
-	Leaf    *x509.Certificate
-	Chain   [][]byte // DER, leaf first, without the root
+	Public  crypto.PublicKey  // ed25519.PublicKey or *ecdsa.PublicKey on P-256
+	Leaf    *x509.Certificate // nil in a compact Peer
+	Chain   [][]byte          // DER, leaf first, without the root
+	Issued  time.Time         // when the leaf's own time begins
 
 	// The time in which all certificates of the chain are valid, its
 	// authorities included.
@@ -30,7 +32,29 @@ type Peer struct {
 	// nobody can tell whether it was revoked.
 	RevocationUnknown bool
 
-	path []*x509.Certificate // leaf to root, once verified
+	serial      string              // the leaf's, big-endian
+	authorities []*x509.Certificate // from who issued it to the root, once verified
+}
+
+// Compact returns a Peer that says the same without the parsed leaf, which takes
+// 2.5 KB, for who keeps many. It borrows nothing from the chain that was
+// verified.
+func (p *Peer) Compact() *Peer {
+	c := *p
+	c.Leaf = nil
+	c.authorities = slices.Clone(p.authorities) // the leaf is in the same memory
+	c.Chain = make([][]byte, len(p.Chain))
+	for i, der := range p.Chain {
+		if i > 0 && i <= len(p.authorities) {
+			c.Chain[i] = p.authorities[i-1].Raw // the store's own, when it has it
+			continue
+		}
+		c.Chain[i] = bytes.Clone(der)
+	}
+	if key, ok := p.Public.(ed25519.PublicKey); ok {
+		c.Public = ed25519.PublicKey(bytes.Clone(key)) // a part of the leaf's DER
+	}
+	return &c
 }
 
 // URI returns the peer's URI, dbw://DOMAIN/NAME or dbw://DOMAIN/router/NAME.
@@ -89,7 +113,7 @@ func peerOf(leaf *x509.Certificate, want string) (*Peer, error) {
 	}
 	return &Peer{
 		Domain: domain, Name: name, Role: role, Address: address,
-		CertID: CertID(leaf.Raw), Public: leaf.PublicKey, Leaf: leaf,
+		CertID: CertID(leaf.Raw), Public: leaf.PublicKey, Leaf: leaf, Issued: leaf.NotBefore, serial: serialOf(leaf),
 		NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter,
 	}, nil
 }

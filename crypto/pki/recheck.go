@@ -13,16 +13,30 @@ import (
 // chain's own root is gone, so that it can be done for all connections at once
 // when a store takes another's place. A refusal is an *Error.
 func (s *Store) Recheck(p *Peer, now time.Time) error {
-	d := s.domains[p.Domain]
-	if d == nil || len(p.path) == 0 || !slices.ContainsFunc(d.roots, p.path[len(p.path)-1].Equal) {
+	if !s.passes(p, now) {
 		_, err := s.VerifyDER(p.Chain, p.Domain, now) // another root may have taken its place; and it has the error's text
 		return err
 	}
-	if err := checkTimes(p.path, now); err != nil {
-		return err
+	return nil
+}
+
+// passes reports whether the path that p was verified by is still good.
+func (s *Store) passes(p *Peer, now time.Time) bool {
+	d := s.domains[p.Domain]
+	switch {
+	case d == nil || len(p.authorities) == 0 || !slices.ContainsFunc(d.roots, p.authorities[len(p.authorities)-1].Equal):
+		return false
+	case now.Before(p.NotBefore) || now.After(p.NotAfter):
+		return false
 	}
-	_, err := d.checkRevoked(p.path)
-	return err
+	serial := p.serial
+	for _, issuer := range p.authorities {
+		if revoked, _ := d.revoked(serial, issuer); revoked {
+			return false
+		}
+		serial = serialOf(issuer)
+	}
+	return true
 }
 
 // List is a revocation list of a store. It is not changed after it was made.

@@ -111,13 +111,25 @@ func (s *Store) WithCRL(domain string, der []byte) (*Store, error) {
 	return out, nil
 }
 
-// revoked reports whether the certificate is on its issuer's list; known is
-// false when there is no such list.
-func (d *domainTrust) revoked(c, issuer *x509.Certificate) (revoked, known bool) {
+// revoked reports whether the issuer's list has that serial; known is false
+// when there is no such list.
+func (d *domainTrust) revoked(serial string, issuer *x509.Certificate) (revoked, known bool) {
 	list := d.lists[issuerIDOf(issuer)]
 	if list == nil {
 		return false, false
 	}
-	_, revoked = list.serials[string(c.SerialNumber.Bytes())]
+	_, revoked = list.serials[serial]
 	return revoked, true
+}
+
+// serialOf returns the certificate's serial number, big-endian.
+func serialOf(c *x509.Certificate) string { return string(c.SerialNumber.Bytes()) }
+
+// known returns the store's own copy of an authority below the roots, if it has
+// one, else c.
+func (d *domainTrust) known(c *x509.Certificate) *x509.Certificate {
+	if i := slices.IndexFunc(d.intermediates, c.Equal); i >= 0 {
+		return d.intermediates[i]
+	}
+	return c
 }

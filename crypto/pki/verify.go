@@ -165,8 +165,8 @@ func (d *domainTrust) pathOf(leaf, intermediate *x509.Certificate) ([]*x509.Cert
 		if findIssuer(leaf, []*x509.Certificate{intermediate}) == nil {
 			return nil, refuse(ReasonUnknownRoot, leaf, "is not signed by the second certificate of its chain", nil)
 		}
-		path = append(path, intermediate)
-		top = intermediate
+		top = d.known(intermediate)
+		path = append(path, top)
 	}
 	root := findIssuer(top, d.roots)
 	if root == nil {
@@ -285,7 +285,7 @@ func checkPath(path []*x509.Certificate, now time.Time) error {
 // its issuer's list. unknown reports that the leaf's issuer has none.
 func (d *domainTrust) checkRevoked(path []*x509.Certificate) (unknown bool, err error) {
 	for i, c := range path[:len(path)-1] {
-		revoked, known := d.revoked(c, path[i+1])
+		revoked, known := d.revoked(serialOf(c), path[i+1])
 		if revoked {
 			e := refuse(ReasonRevoked, c, "is on its issuer's revocation list", nil)
 			e.Remedy = "a revoked identity does not come back: make a new one, causeway pki request"
@@ -300,7 +300,7 @@ func (d *domainTrust) checkRevoked(path []*x509.Certificate) (unknown bool, err 
 
 // setPath fills in what the Peer has from the whole path.
 func (p *Peer) setPath(path []*x509.Certificate) {
-	p.path = path
+	p.authorities = path[1:]
 	for _, c := range path[:len(path)-1] {
 		p.Chain = append(p.Chain, c.Raw)
 	}

@@ -43,6 +43,9 @@ func classOf(n int) int {
 	return bits.Len(uint(n-1)) - classMinBits
 }
 
+// Capacity returns the capacity of what Get(n) returns, in bytes.
+func Capacity(n int) int { return 1 << (classOf(n) + classMinBits) }
+
 // Get returns a Buffer with len(B) == n; its content is undefined. The caller
 // owns it. It panics when n is negative or above SizeMax: whoever cuts frames
 // has checked the length before.

@@ -11,10 +11,12 @@ import (
 // Limits bound what comes in. A zero field is no limit.
 type Limits struct {
 	Connections          int // open, in all
-	ConnectionsPerSource int // open or in their handshake
-	Handshakes           int // under way, in all; beyond it the next one makes another yield
-	HandshakesPerSource  int // under way
-	HandshakeRate        int // begun per second and source; burstSeconds' worth at once
+	ConnectionsPerSource int // open, in their handshake or waiting
+	Waiting              int // for their first record or for a handshake to end
+	Starting             int // handshakes that are begun and not yet answered: these take processor time
+	Handshakes           int // under way, in all
+	HandshakesPerSource  int // under way or waiting
+	HandshakeRate        int // connections per second and source; burstSeconds' worth at once
 }
 
 // burstSeconds is how many seconds' worth of handshakes a source may begin at
@@ -22,24 +24,17 @@ type Limits struct {
 // together.
 const burstSeconds = 5
 
-// A handshake that has to yield is given as much time in all as patienceFactor
-// times what good handshakes take now, within these bounds: so when many nodes
-// come at once and the router is busy, none is thrown out that would succeed,
-// and nobody waits long behind handshakes that come to nothing.
-const (
-	patienceFactor = 4
-	patienceMin    = 50 * time.Millisecond
-	patienceMax    = 2500 * time.Millisecond
-	tookAtFirst    = 25 * time.Millisecond
-	tookWeight     = 8 // the newest counts for one part in so many
-)
+// waitingDefault is what a core serves in about a second: who would wait longer
+// is better told at once. It costs a descriptor and about 10 KB each.
+const waitingDefault = 1024
 
-// DefaultLimits are for a router that serves anybody. Handshakes is link's to
-// know.
+// DefaultLimits are for a router that serves anybody. Handshakes and Starting are
+// the caller's to know.
 func DefaultLimits() Limits {
 	return Limits{
 		Connections:          100_000,
 		ConnectionsPerSource: 1024,
+		Waiting:              waitingDefault,
 		HandshakesPerSource:  64,
 		HandshakeRate:        100,
 	}
@@ -47,7 +42,7 @@ func DefaultLimits() Limits {
 
 // Check returns what is wrong with the limits.
 func (l Limits) Check() error {
-	for _, n := range []int{l.Connections, l.ConnectionsPerSource, l.Handshakes, l.HandshakesPerSource, l.HandshakeRate} {
+	for _, n := range []int{l.Connections, l.ConnectionsPerSource, l.Waiting, l.Starting, l.Handshakes, l.HandshakesPerSource, l.HandshakeRate} {
 		if n < 0 {
 			return errors.New("gate: a limit is negative; 0 is no limit")
 		}
@@ -72,16 +67,16 @@ var (
 	ErrFirewallMax          = &Refusal{"firewall-max", "as many connections are open as the firewall's line for this address allows"}
 	ErrConnections          = &Refusal{"max-connections", "as many connections are open as --max-connections allows"}
 	ErrConnectionsPerSource = &Refusal{"max-connections-per-source", "this source has as many connections as --max-connections-per-source allows"}
-	ErrHandshakes           = &Refusal{"max-handshakes", "as many handshakes are under way as --max-handshakes allows, and no source has more of them than this one"}
+	ErrWaiting              = &Refusal{"max-waiting", "as many connections wait for their handshakes as --max-waiting allows, and no source has more of them, or failed more often, than this one"}
 	ErrHandshakesPerSource  = &Refusal{"max-handshakes-per-source", "this source has as many handshakes under way as --max-handshakes-per-source allows"}
 	ErrHandshakeRate        = &Refusal{"handshake-rate", "this source begins more handshakes than --max-handshake-rate allows"}
-	ErrDisplaced            = &Refusal{"displaced", "--max-handshakes was reached, and this handshake's source had the most under way, or it took the longest"}
+	ErrDisplaced            = &Refusal{"displaced", "--max-handshakes or --max-waiting was reached, and this connection's source had the most of them or had failed most often, or it took the longest"}
 )
 
 // Refusals returns all there are.
 func Refusals() []*Refusal {
 	return []*Refusal{
-		ErrFirewall, ErrFirewallMax, ErrConnections, ErrConnectionsPerSource, ErrHandshakes, ErrHandshakesPerSource, ErrHandshakeRate, ErrDisplaced,
+		ErrFirewall, ErrFirewallMax, ErrConnections, ErrConnectionsPerSource, ErrWaiting, ErrHandshakesPerSource, ErrHandshakeRate, ErrDisplaced,
 	}
 }
 
@@ -89,25 +84,51 @@ func Refusals() []*Refusal {
 type Gate struct {
 	start time.Time // fixed
 
-	mu          sync.Mutex
-	list        *List // nil: everybody may come
-	limits      Limits
-	rate        *rate
-	perRule     []int // connections and handshakes, by index of list's rules
-	sources     map[netip.Addr]*source
-	handshaking passes // oldest first
-	yielding    int    // of these, the ones that have been told to end
-	connected   passes
-	took        time.Duration // moving average of what good handshakes take
+	mu        sync.Mutex
+	list      *List // nil: everybody may come
+	limits    Limits
+	rate      *rate
+	failures  *failures
+	perRule   []int // connections, and what will be, by index of list's rules
+	sources   map[netip.Addr]*source
+	arrived   uint64  // passes there ever were
+	crowd     ranking // sources with connections that wait: who has to yield first
+	queue     ranking // sources with connections that are ready: who is next
+	silent    int     // connections that wait for their first record,
+	ready     int     // and for a handshake to end
+	ending    passes  // told to end while they waited
+	starting  passes  // handshakes that are not answered yet
+	running   passes  // handshakes that wait for their clients, oldest first
+	yielding  int     // of these, the ones that have been told to end
+	connected passes
+	took      time.Duration // moving average of what good handshakes take
 }
 
-// source is one with connections or handshakes. What it used of its rate is
-// known beyond that, in Gate.rate.
-type source struct{ handshakes, yielding, connections int }
+// source is one with connections, or with what may become one. What it used of
+// its rate, and how often it failed, is known beyond that.
+type source struct {
+	key                               netip.Addr
+	silent, ready                     passes // that wait, oldest first
+	handshakes, yielding, connections int
+	ending                            int
+	failures                          int // as of its last arrival or failure
+	inCrowd, inQueue                  position
+}
+
+// waits returns how many connections of s wait.
+func (s *source) waits() int { return s.silent.n + s.ready.n }
+
+func (s *source) empty() bool {
+	return s.waits()+s.handshakes+s.yielding+s.connections+s.ending == 0
+}
 
 // New returns a gate without a firewall; now begins its time.
 func New(l Limits, now time.Time) *Gate {
-	return &Gate{start: now, limits: l, rate: newRate(), took: tookAtFirst, sources: make(map[netip.Addr]*source)}
+	return &Gate{
+		start: now, limits: l, rate: newRate(), failures: newFailures(), took: tookAtFirst, sources: make(map[netip.Addr]*source),
+		crowd: ranking{before: yieldsBefore, at: func(s *source) *position { return &s.inCrowd }},
+		queue: ranking{before: servedBefore, at: func(s *source) *position { return &s.inQueue }},
+	}
 }
 
 // sourceOf returns the address by which a's source is known.
@@ -122,29 +143,38 @@ func sourceOf(a netip.Addr) netip.Addr {
 	return p.Addr()
 }
 
-// End ends a handshake after the time given, unless it has succeeded by then.
+// End ends a connection's wait or handshake after the time given, unless it has
+// succeeded by then.
 type End func(why error, after time.Duration)
 
 // Pass is a connection that may come in, until Gone.
 type Pass struct {
-	gate  *Gate      // fixed
-	addr  netip.Addr // fixed; IPv4 as such
-	begun time.Time  // fixed
+	gate *Gate      // fixed
+	addr netip.Addr // fixed; IPv4 as such
+	seq  uint64     // fixed; in order of arrival
 
 	state      passState // guarded by gate.mu, like all below
-	rule       int       // index of the rule that let it in; -1: none did
-	end        End       // ends the handshake; nil afterwards
-	source     *source   //
-	prev, next *Pass     // in gate.handshaking or gate.connected
+	rule       int32     // index of the rule that let it in; -1: none did
+	excused    bool      // if it ends now, that is no fault of its source
+	answered   int64     // when its handshake was, nanoseconds since the gate's start
+	begin      func()    // begins its handshake; nil unless it is ready
+	end        End       // ends it before it is connected; nil afterwards
+	source     *source
+	prev, next *Pass // in the list of its state
 
 	denied atomic.Bool
 }
 
+// passState is the life of a Pass, whose order it is.
 type passState uint8
 
 const (
-	passHandshake passState = iota
-	passYielding            // a handshake that was told to end, and may still succeed before that
+	passSilent    passState = iota // its first record has not come
+	passReady                      // it waits for a handshake to end
+	passEnding                     // it was told to end while it waited
+	passStarting                   // its handshake works on the first record
+	passHandshake                  // its handshake waits for its client
+	passYielding                   // a handshake that was told to end, and may still succeed before that
 	passConnected
 	passGone
 )
@@ -153,24 +183,25 @@ const (
 // owner ends it.
 func (p *Pass) Denied() bool { return p.denied.Load() }
 
-// Admit decides about a connection from the address given. end is kept until
-// Handshaken or Gone: the gate calls it, from any goroutine and with none of
-// its locks held, when the handshake must end before its time.
+// Admit decides about a connection from the address given, which then waits to
+// be Ready. end is kept until Handshaken or Gone: the gate calls it, from any
+// goroutine and with none of its locks held, when the connection must end
+// before its time.
 func (g *Gate) Admit(from netip.Addr, now time.Time, end End) (*Pass, error) {
 	from = from.Unmap().WithZone("")
 	g.mu.Lock()
 	p, err := g.admitLocked(from, now, end)
-	var displace End
-	var after time.Duration
-	if err == nil && g.limits.Handshakes > 0 && g.handshaking.n-g.yielding > g.limits.Handshakes {
-		if displace, after = g.displaceLocked(p, now); displace == nil {
-			g.leaveLocked(p)
-			p, err = nil, ErrHandshakes
+	var displaced End
+	if most := g.limits.Waiting; err == nil && most > 0 && g.silent+g.ready > most {
+		if displaced = g.makeRoomLocked(p); displaced == nil {
+			p.excused = true
+			g.failLocked(p, now)
+			p, err = nil, ErrWaiting
 		}
 	}
 	g.mu.Unlock()
-	if displace != nil {
-		displace(ErrDisplaced, after)
+	if displaced != nil {
+		displaced(ErrDisplaced, 0)
 	}
 	return p, err
 }
@@ -187,125 +218,92 @@ func (g *Gate) admitLocked(from netip.Addr, now time.Time, end End) (*Pass, erro
 	}
 	key, l := sourceOf(from), &g.limits
 	s := g.sources[key]
-	var has source
+	handshakes, connections := 0, 0
 	if s != nil {
-		has = *s
+		handshakes = s.waits() + s.handshakes
+		connections = handshakes + s.yielding + s.connections
 	}
 	switch {
 	case l.Connections > 0 && g.connected.n >= l.Connections:
 		return nil, ErrConnections
-	case l.ConnectionsPerSource > 0 && has.connections+has.handshakes+has.yielding >= l.ConnectionsPerSource:
+	case l.ConnectionsPerSource > 0 && connections >= l.ConnectionsPerSource:
 		return nil, ErrConnectionsPerSource
-	case l.HandshakesPerSource > 0 && has.handshakes >= l.HandshakesPerSource:
+	case l.HandshakesPerSource > 0 && handshakes >= l.HandshakesPerSource:
 		return nil, ErrHandshakesPerSource
-	case l.HandshakeRate > 0 && !g.rate.take(key, int64(now.Sub(g.start)), time.Second/time.Duration(l.HandshakeRate), burstSeconds*l.HandshakeRate):
+	case l.HandshakeRate > 0 && !g.rate.take(key, g.since(now), time.Second/time.Duration(l.HandshakeRate), burstSeconds*l.HandshakeRate):
 		return nil, ErrHandshakeRate
 	}
 	if s == nil {
-		s = &source{}
+		s = &source{key: key}
 		g.sources[key] = s
 	}
-	p := &Pass{gate: g, addr: from, begun: now, rule: rule, end: end, source: s}
-	s.handshakes++
+	s.failures = g.failures.count(key, g.since(now))
+	g.arrived++
+	p := &Pass{gate: g, addr: from, seq: g.arrived, rule: int32(rule), end: end, source: s}
 	if rule >= 0 {
 		g.perRule[rule]++
 	}
-	g.handshaking.push(p)
+	g.enterLocked(p, passSilent)
 	return p, nil
 }
 
-// displaceLocked makes room for p: another handshake has to yield, and what is
-// returned ends it. If a source has more under way than p's, it is the oldest of
-// the source with the most, and at once: who holds many yields to who holds
-// few. If not, and p's source has others, p has to go itself: nil. And if each
-// source has but one, it is the oldest, when its time is over; p then waits for
-// its place. It walks over all handshakes, about a microsecond for 256.
-func (g *Gate) displaceLocked(p *Pass, now time.Time) (end End, after time.Duration) {
-	var oldest, greediest *Pass
-	for o := g.handshaking.first; o != nil; o = o.next {
-		if o == p || o.state == passYielding {
-			continue
-		}
-		if oldest == nil {
-			oldest, greediest = o, o
-		}
-		if o.source.handshakes > greediest.source.handshakes {
-			greediest = o
-		}
-	}
-	victim := greediest
-	switch {
-	case oldest == nil:
-		return nil, 0
-	case greediest.source.handshakes > p.source.handshakes:
-	case p.source.handshakes > 1:
-		return nil, 0
-	default:
-		victim = oldest
-		patience := min(max(patienceFactor*g.took, patienceMin), patienceMax)
-		after = max(0, patience-now.Sub(victim.begun))
-	}
-	victim.state = passYielding
-	victim.source.handshakes--
-	victim.source.yielding++
-	g.yielding++
-	return victim.end, after
-}
+func (g *Gate) since(now time.Time) int64 { return int64(now.Sub(g.start)) }
 
 // Handshaken tells that the connection's handshake has succeeded. An error
 // means that it may not stay after all; Gone must be called all the same.
 func (p *Pass) Handshaken(now time.Time) error {
 	g := p.gate
 	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.unlockAndAdvance(now)
 	switch {
-	case p.state > passYielding:
-		panic("gate: Handshaken after Handshaken or Gone")
+	case p.state < passStarting || p.state > passYielding:
+		panic("gate: Handshaken of a connection that is in no handshake")
 	case p.denied.Load():
 		return ErrFirewall
 	case g.limits.Connections > 0 && g.connected.n >= g.limits.Connections:
 		return ErrConnections
 	}
-	g.shakenLocked(p)
-	g.connected.push(p)
-	p.state, p.end = passConnected, nil
-	p.source.connections++
-	g.took += (min(max(now.Sub(p.begun), 0), patienceMax) - g.took) / tookWeight
+	if p.state != passStarting {
+		took := time.Duration(g.since(now) - p.answered)
+		g.took += (min(max(took, 0), patienceMax) - g.took) / tookWeight
+	}
+	g.exitLocked(p)
+	g.enterLocked(p, passConnected)
+	p.end = nil
 	return nil
 }
 
-// Gone tells that the connection, or its handshake, has ended. Calls after the
-// first do nothing.
-func (p *Pass) Gone() {
-	p.gate.mu.Lock()
-	defer p.gate.mu.Unlock()
-	p.gate.leaveLocked(p)
-}
-
-// shakenLocked takes p, whose handshake is over, out of those under way.
-func (g *Gate) shakenLocked(p *Pass) {
-	g.handshaking.remove(p)
-	if p.state == passYielding {
-		g.yielding--
-		p.source.yielding--
+// Gone tells that the connection, or what was to become one, has ended. Calls
+// after the first do nothing.
+func (p *Pass) Gone(now time.Time) {
+	g := p.gate
+	g.mu.Lock()
+	if p.state < passConnected {
+		g.failLocked(p, now)
 	} else {
-		p.source.handshakes--
+		g.leaveLocked(p)
 	}
+	g.unlockAndAdvance(now)
 }
 
+// failLocked takes p out, whose handshake has not succeeded.
+func (g *Gate) failLocked(p *Pass, now time.Time) {
+	s := p.source
+	g.failures.add(s.key, g.since(now), !p.excused)
+	s.failures = g.failures.count(s.key, g.since(now))
+	g.leaveLocked(p)
+	g.rankLocked(s)
+}
+
+// leaveLocked takes p out of everything.
 func (g *Gate) leaveLocked(p *Pass) {
-	switch p.state {
-	case passGone:
+	if p.state == passGone {
 		return
-	case passHandshake, passYielding:
-		g.shakenLocked(p)
-	case passConnected:
-		g.connected.remove(p)
-		p.source.connections--
 	}
-	p.state, p.end = passGone, nil
-	if *p.source == (source{}) {
-		delete(g.sources, sourceOf(p.addr))
+	g.exitLocked(p)
+	p.state, p.begin, p.end = passGone, nil, nil
+	if p.source.empty() {
+		delete(g.sources, p.source.key)
 	}
 	if p.rule >= 0 {
 		g.perRule[p.rule]--
@@ -324,24 +322,22 @@ func (g *Gate) SetFirewall(l *List) (denied int) {
 	if l != nil {
 		g.perRule = make([]int, len(l.rules))
 	}
-	for _, first := range []*Pass{g.handshaking.first, g.connected.first} {
-		for p := first; p != nil; p = p.next {
-			p.rule = -1
-			if l == nil {
-				continue
-			}
-			if i := l.Match(p.addr); i >= 0 && l.rules[i].Allow {
-				p.rule = i
-				g.perRule[i]++
-				continue
-			}
-			denied++
-			p.denied.Store(true)
-			if p.end != nil {
-				ends = append(ends, p.end)
-			}
+	g.eachLocked(func(p *Pass) {
+		p.rule = -1
+		if l == nil {
+			return
 		}
-	}
+		if i := l.Match(p.addr); i >= 0 && l.rules[i].Allow {
+			p.rule = int32(i)
+			g.perRule[i]++
+			return
+		}
+		denied++
+		p.denied.Store(true)
+		if p.end != nil {
+			ends = append(ends, p.end)
+		}
+	})
 	g.mu.Unlock()
 	for _, end := range ends {
 		end(ErrFirewall, 0)
@@ -350,114 +346,31 @@ func (g *Gate) SetFirewall(l *List) (denied int) {
 }
 
 // SetLimits puts l in force. What is there stays.
-func (g *Gate) SetLimits(l Limits) {
+func (g *Gate) SetLimits(l Limits, now time.Time) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	g.limits = l
+	g.unlockAndAdvance(now)
 }
 
 // State is a gate's content at one moment.
 type State struct {
-	Sources     int // with connections or handshakes
+	Sources     int // with connections, or what may become one
+	Silent      int // connections whose first record has not come
+	Ready       int // connections that wait for a handshake to end
 	Handshaking int
 	Connected   int
 	Rules       []Rule // of the firewall, borrowed; nil: none
-	PerRule     []int  // connections and handshakes of each rule
+	PerRule     []int  // connections, and what may become one, of each rule
 }
 
 // State returns the content.
 func (g *Gate) State() State {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	s := State{Sources: len(g.sources), Handshaking: g.handshaking.n, Connected: g.connected.n}
+	s := State{Sources: len(g.sources), Silent: g.silent, Ready: g.ready, Handshaking: g.starting.n + g.running.n, Connected: g.connected.n}
 	if g.list != nil {
 		s.Rules = g.list.rules
 		s.PerRule = append([]int(nil), g.perRule...)
 	}
 	return s
-}
-
-// Check returns a description of the first broken invariant, or "". It is for
-// tests, which call it last.
-func (g *Gate) Check() string {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	sources := make(map[netip.Addr]source)
-	perRule := make([]int, len(g.perRule))
-	yielding := 0
-	for _, list := range []*passes{&g.handshaking, &g.connected} {
-		n := 0
-		for p := list.first; p != nil; p = p.next {
-			n++
-			s := sources[sourceOf(p.addr)]
-			switch p.state {
-			case passHandshake:
-				s.handshakes++
-			case passYielding:
-				s.yielding++
-				yielding++
-			case passConnected:
-				s.connections++
-			}
-			sources[sourceOf(p.addr)] = s
-			if p.rule >= 0 {
-				perRule[p.rule]++
-			}
-			if p.state == passGone || (p.state == passConnected) != (list == &g.connected) {
-				return "a pass is in the wrong list"
-			}
-		}
-		if n != list.n {
-			return "a list is miscounted"
-		}
-	}
-	if yielding != g.yielding {
-		return "the yielding are miscounted"
-	}
-	for i, n := range perRule {
-		if g.perRule[i] != n {
-			return "a rule is miscounted"
-		}
-	}
-	if len(sources) != len(g.sources) {
-		return "sources miscounted"
-	}
-	for key, s := range sources {
-		if *g.sources[key] != s {
-			return "a source is miscounted"
-		}
-	}
-	return ""
-}
-
-// passes is a list in order of arrival.
-type passes struct {
-	first, last *Pass
-	n           int
-}
-
-func (l *passes) push(p *Pass) {
-	p.prev, p.next = l.last, nil
-	if l.last == nil {
-		l.first = p
-	} else {
-		l.last.next = p
-	}
-	l.last = p
-	l.n++
-}
-
-func (l *passes) remove(p *Pass) {
-	if p.prev == nil {
-		l.first = p.next
-	} else {
-		p.prev.next = p.next
-	}
-	if p.next == nil {
-		l.last = p.prev
-	} else {
-		p.next.prev = p.prev
-	}
-	p.prev, p.next = nil, nil
-	l.n--
 }

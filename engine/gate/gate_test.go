@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -40,9 +41,20 @@ func admitAt(t *testing.T, g *Gate, from string, now time.Time, want error) *Pas
 	return p
 }
 
+// begin makes p ready at the time given, which begins its handshake at once.
+func begin(t *testing.T, p *Pass, now time.Time) {
+	t.Helper()
+	begun := false
+	p.Ready(now, func() { begun = true })
+	if !begun {
+		t.Fatal("no handshake begins though there is room")
+	}
+}
+
 func handshaken(t *testing.T, passes ...*Pass) {
 	t.Helper()
 	for _, p := range passes {
+		begin(t, p, start)
 		if err := p.Handshaken(start.Add(time.Millisecond)); err != nil {
 			t.Fatal(err)
 		}
@@ -186,7 +198,7 @@ func FuzzParseList(f *testing.F) {
 
 func TestTheFirewallDecides(t *testing.T) {
 	g := New(Limits{}, start)
-	admit(t, g, "192.0.2.1", nil).Gone()
+	admit(t, g, "192.0.2.1", nil).Gone(start)
 	g.SetFirewall(list(t, "deny 10.0.0.1/32\nallow 10.0.0.0/8 max 2\nallow 2001:db8::/32"))
 	admit(t, g, "192.0.2.1", ErrFirewall)
 	admit(t, g, "10.0.0.1", ErrFirewall)
@@ -196,11 +208,11 @@ func TestTheFirewallDecides(t *testing.T) {
 	admit(t, g, "2001:db8::1", nil)
 	handshaken(t, a, b)
 	admit(t, g, "10.0.0.4", ErrFirewallMax)
-	a.Gone()
-	a.Gone() // counts once
+	a.Gone(start)
+	a.Gone(start) // counts once
 	c := admit(t, g, "10.0.0.4", nil)
 	admit(t, g, "10.0.0.5", ErrFirewallMax)
-	c.Gone() // in its handshake
+	c.Gone(start) // in its handshake
 	admit(t, g, "10.0.0.5", nil)
 	check(t, g)
 }
@@ -226,15 +238,16 @@ func TestANewFirewallTakesOverTheConnections(t *testing.T) {
 	if len(ended) != 1 || ended[0] != ErrFirewall {
 		t.Errorf("the handshake under way was ended with %v", ended)
 	}
+	begin(t, shaking, start)
 	if err := shaking.Handshaken(start); err != ErrFirewall {
 		t.Errorf("it may stay: %v", err)
 	}
-	shaking.Gone()
-	gone.Gone()
-	kept.Gone()
+	shaking.Gone(start)
+	gone.Gone(start)
+	kept.Gone(start)
 	admit(t, g, "10.0.0.3", ErrFirewallMax) // kept2 fills the line
 	check(t, g)
-	kept2.Gone()
+	kept2.Gone(start)
 	admit(t, g, "10.0.0.3", nil)
 	g.SetFirewall(nil)
 	admit(t, g, "192.0.2.1", nil)
@@ -256,104 +269,23 @@ func TestLimitsPerSource(t *testing.T) {
 	f := admit(t, g, "2001:db8:0:1::3", nil)
 	handshaken(t, c, d)
 	admit(t, g, "192.0.2.3", ErrConnections)
+	begin(t, e, start)
 	if err := e.Handshaken(start); err != ErrConnections {
 		t.Errorf("a fifth connection: %v", err)
 	}
-	e.Gone()
-	a.Gone()
+	e.Gone(start)
+	a.Gone(start)
 	handshaken(t, f)
-	b.Gone()
+	b.Gone(start)
 	admit(t, g, "192.0.2.1", nil)
 	check(t, g)
-}
-
-func TestAtTheLimitHandshakesYield(t *testing.T) {
-	g := New(Limits{Handshakes: 3}, start)
-	now := start
-	var ended []string
-	come := func(name, from string) *Pass {
-		p, err := g.Admit(ip(from), now, func(why error, after time.Duration) {
-			if why != ErrDisplaced {
-				t.Errorf("%s: %v", name, why)
-			}
-			ended = append(ended, fmt.Sprint(name, " ", after))
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return p
-	}
-	told := func(want ...string) {
-		t.Helper()
-		if !slices.Equal(ended, want) {
-			t.Errorf("ended %q, want %q", ended, want)
-		}
-		ended = nil
-		check(t, g)
-	}
-	const patience = patienceFactor * tookAtFirst
-	a := come("a", "192.0.2.1")
-	b1 := come("b1", "192.0.2.2")
-	come("b2", "192.0.2.2")
-	come("c", "192.0.2.3") // of the source with the most, the oldest, at once
-	told("b1 0s")
-	b1.Gone()
-	now = now.Add(patience / 4)
-	come("d", "192.0.2.4") // each has one: the oldest, when its time is over
-	told(fmt.Sprint("a ", patience*3/4))
-	handshaken(t, a)                               // within its time: it stays
-	admitAt(t, g, "192.0.2.4", now, ErrHandshakes) // it would have the most, and does not throw out its own
-	told()
-	come("e", "192.0.2.5")
-	told(fmt.Sprint("b2 ", patienceFactor*g.took-patience/4))
-	now = now.Add(time.Hour)
-	come("f", "192.0.2.6") // the oldest's time is over long ago
-	told("c 0s")
-}
-
-func TestHowLongHandshakesTakeDecidesHowLongTheyMay(t *testing.T) {
-	g := New(Limits{Handshakes: 1}, start)
-	// asks has a source come and another make it yield, and tells when.
-	asks := func() (patience time.Duration) {
-		first, err := g.Admit(ip("192.0.2.1"), start, func(_ error, after time.Duration) { patience = after })
-		if err != nil {
-			t.Fatal(err)
-		}
-		second, err := g.Admit(ip("192.0.2.2"), start, func(error, time.Duration) {})
-		if err != nil {
-			t.Fatal(err)
-		}
-		first.Gone()
-		second.Gone()
-		return patience
-	}
-	take := func(took time.Duration) {
-		for range 100 {
-			p := admit(t, g, "192.0.2.3", nil)
-			if err := p.Handshaken(start.Add(took)); err != nil {
-				t.Fatal(err)
-			}
-			p.Gone()
-		}
-	}
-	for _, c := range []struct{ took, least, most time.Duration }{
-		{time.Millisecond, patienceMin, patienceMin},
-		{300 * time.Millisecond, 1190 * time.Millisecond, 1200 * time.Millisecond},
-		{time.Minute, patienceMax, patienceMax},
-		{-time.Second, patienceMin, patienceMin},
-	} {
-		take(c.took)
-		if got := asks(); got < c.least || got > c.most {
-			t.Errorf("handshakes take %v: %v of patience, want %v to %v", c.took, got, c.least, c.most)
-		}
-	}
 }
 
 func TestTheHandshakeRateFillsAgain(t *testing.T) {
 	g := New(Limits{HandshakeRate: 2}, start)
 	now := start
 	for range 2 * burstSeconds {
-		admitAt(t, g, "192.0.2.1", now, nil).Gone()
+		admitAt(t, g, "192.0.2.1", now, nil).Gone(start)
 	}
 	admitAt(t, g, "192.0.2.1", now, ErrHandshakeRate)
 	admitAt(t, g, "192.0.2.2", now, nil)
@@ -364,7 +296,7 @@ func TestTheHandshakeRateFillsAgain(t *testing.T) {
 	admitAt(t, g, "192.0.2.1", now, ErrHandshakeRate)
 	now = now.Add(time.Hour)
 	for range 2 * burstSeconds {
-		admitAt(t, g, "192.0.2.1", now, nil).Gone()
+		admitAt(t, g, "192.0.2.1", now, nil).Gone(start)
 	}
 	admitAt(t, g, "192.0.2.1", now, ErrHandshakeRate)
 }
@@ -381,6 +313,53 @@ func TestNoCrowdOfSourcesMakesTheGateForgetOne(t *testing.T) {
 	}
 	if r.take(busy, 0, interval, burst) {
 		t.Error("the bucket of a busy source was reset")
+	}
+}
+
+func TestFailuresAreForgottenOneByOne(t *testing.T) {
+	f := newFailures()
+	a, b := ip("192.0.2.1"), ip("192.0.2.2")
+	for n := range failuresMax + 2 {
+		if got := f.count(a, 0); got != min(n, failuresMax) {
+			t.Errorf("%d after %d failures", got, n)
+		}
+		f.add(a, 0, true)
+	}
+	const second = int64(time.Second)
+	for at, want := range map[int64]int{
+		1:                                       failuresMax,
+		int64(failureTime):                      failuresMax - 1,
+		int64(failureTime) + second:             failuresMax - 1,
+		failuresMax*int64(failureTime) - second: 1,
+		failuresMax * int64(failureTime):        0,
+	} {
+		if got := f.count(a, at); got != want {
+			t.Errorf("%d after %v, want %d", got, time.Duration(at), want)
+		}
+	}
+	if f.count(b, 0) != 0 {
+		t.Error("one source's failures count for another")
+	}
+	f.add(b, 0, false)
+	f.add(b, 0, false)
+	if n := f.count(b, 0); n != 1 {
+		t.Errorf("%d after two that were no fault, want 1", n)
+	}
+}
+
+func TestManySourcesThatFailHardlyTouchOthers(t *testing.T) {
+	f := newFailures()
+	for i := range 5000 {
+		f.add(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 0, true)
+	}
+	wrong := 0
+	for i := range 10_000 {
+		if f.count(netip.AddrFrom4([4]byte{11, 0, byte(i >> 8), byte(i)}), 0) > 0 {
+			wrong++
+		}
+	}
+	if wrong > 40 { // (1 - e^(-5,000 / 32,768))^4 of 10,000: 4 expected
+		t.Errorf("%d of 10,000 sources are taken for one that failed", wrong)
 	}
 }
 
@@ -402,44 +381,69 @@ func TestBusySourcesHardlyTouchOthers(t *testing.T) {
 	}
 }
 
+// life is a pass as link takes it through its states.
+type life struct {
+	pass                  *Pass
+	ready, answered, over bool
+	begun                 atomic.Bool
+}
+
+func (l *life) goOn(now time.Time) {
+	switch {
+	case !l.ready:
+		l.ready = true
+		l.pass.Ready(now, func() {
+			if l.begun.Swap(true) {
+				panic("a handshake begins twice")
+			}
+		})
+	case l.begun.Load() && !l.answered:
+		l.answered = true
+		l.pass.Answered(now)
+	case l.begun.Load() && !l.over:
+		l.over = l.pass.Handshaken(now) == nil
+	}
+}
+
 func TestCountsAgreeWhateverHappensAtOnce(t *testing.T) {
-	g := New(Limits{Handshakes: 20, ConnectionsPerSource: 10, HandshakesPerSource: 8}, start)
+	g := New(Limits{Handshakes: 2, Waiting: 20, ConnectionsPerSource: 10, HandshakesPerSource: 8}, start)
 	lists := []*List{nil, list(t, "deny 10.0.0.3/32\nallow 10.0.0.0/8 max 30"), list(t, "allow 10.0.0.0/30\nallow ::/0 max 5")}
 	var all sync.WaitGroup
 	for seed := range uint64(8) {
 		all.Go(func() {
 			r := rand.New(rand.NewPCG(seed, 1))
-			var mine []*Pass
-			shaken := map[*Pass]bool{}
-			for range 3000 {
-				switch n := r.IntN(10); {
-				case n < 5:
+			var mine []*life
+			for n := range 3000 {
+				now := start.Add(time.Duration(n) * time.Millisecond)
+				switch what := r.IntN(10); {
+				case what < 5:
 					from := netip.AddrFrom4([4]byte{10, 0, 0, byte(r.IntN(8))})
-					if p, err := g.Admit(from, start, func(error, time.Duration) {}); err == nil {
-						mine = append(mine, p)
+					if p, err := g.Admit(from, now, func(error, time.Duration) {}); err == nil {
+						mine = append(mine, &life{pass: p})
 					}
-				case n < 7 && len(mine) > 0:
-					if p := mine[r.IntN(len(mine))]; !shaken[p] {
-						shaken[p] = p.Handshaken(start) == nil
-					}
+				case what < 8 && len(mine) > 0:
+					mine[r.IntN(len(mine))].goOn(now)
 				case len(mine) > 0:
 					i := r.IntN(len(mine))
-					mine[i].Gone()
+					mine[i].pass.Gone(now)
 					mine[i] = mine[len(mine)-1]
 					mine = mine[:len(mine)-1]
 				}
 				if r.IntN(500) == 0 {
 					g.SetFirewall(lists[r.IntN(len(lists))])
 				}
+				if r.IntN(500) == 0 {
+					g.SetLimits(Limits{Handshakes: r.IntN(3), Starting: r.IntN(3), Waiting: 20, ConnectionsPerSource: 10, HandshakesPerSource: 8}, now)
+				}
 			}
-			for _, p := range mine {
-				p.Gone()
+			for _, l := range mine {
+				l.pass.Gone(start)
 			}
 		})
 	}
 	all.Wait()
 	check(t, g)
-	if s := g.State(); s.Sources+s.Handshaking+s.Connected != 0 {
+	if s := g.State(); s.Sources+s.Silent+s.Ready+s.Handshaking+s.Connected != 0 {
 		t.Errorf("left: %+v", s)
 	}
 }
@@ -472,7 +476,7 @@ func BenchmarkAdmit(b *testing.B) {
 	a, now := ip("192.0.2.1"), start
 	for b.Loop() {
 		if p, err := g.Admit(a, now, nil); err == nil {
-			p.Gone()
+			p.Gone(now)
 		}
 	}
 }

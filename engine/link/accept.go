@@ -37,7 +37,9 @@ func (e *Engine) Listen(addr string, tc *tls.Config) (*Listener, error) {
 	if tc == nil {
 		return nil, errors.New("link: Listen without a TLS configuration")
 	}
-	lc := net.ListenConfig{Control: e.setReceiveBuffer}
+	// TCP's keep-alives would come after those of the frames, and cost four
+	// system calls for everybody who knocks.
+	lc := net.ListenConfig{Control: e.setReceiveBuffer, KeepAlive: -1}
 	ln, err := lc.Listen(context.Background(), "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("link: %w", err)
@@ -77,9 +79,8 @@ func (a *Listener) Close() error {
 	return err
 }
 
-// run accepts until Close. At most HandshakesMax handshakes of all listeners
-// run at a time; one accepted connection per listener waits, the others stay in
-// the kernel.
+// run accepts until Close. It waits for nothing else: connections that stay in
+// the kernel keep out those that come after them, whoever they are.
 func (a *Listener) run() {
 	defer close(a.ended)
 	e := a.engine
@@ -97,69 +98,8 @@ func (a *Listener) run() {
 			e.cfg.Logger.Info("accepting connections again", "listen", a.Addr().String())
 		}
 		e.accepted.Add(1)
-		if !a.welcome(conn) {
-			return
-		}
+		e.welcome(conn, a.tls)
 	}
-}
-
-// welcome starts the handshake of conn, which it takes, if it is admitted and
-// as soon as there is room. False: the listener is closed.
-func (a *Listener) welcome(conn *net.TCPConn) bool {
-	e := a.engine
-	ctx, end := context.WithCancelCause(e.ctx)
-	pass, err := e.admit(conn, func(why error, after time.Duration) {
-		if after <= 0 {
-			end(why)
-			return
-		}
-		time.AfterFunc(after, func() { end(why) }) // a moment; without effect when the handshake is over
-	})
-	if err != nil {
-		end(nil)
-		return true
-	}
-	select {
-	case e.slots <- struct{}{}:
-	case <-a.quit:
-		end(nil)
-		conn.Close()
-		if pass != nil {
-			pass.Gone()
-		}
-		return false
-	}
-	e.working.Add(1) // Close waits for the listeners first, then for these
-	go func() {
-		defer e.working.Done()
-		defer func() { <-e.slots }()
-		defer end(nil)
-		ctx, cancel := context.WithTimeout(ctx, e.cfg.HandshakeTimeout)
-		defer cancel()
-		c := e.newConn(conn, false, nil)
-		c.pass = pass
-		_ = e.establish(ctx, c, conn, a.tls)
-	}()
-	return true
-}
-
-// admit asks for leave for conn, which it closes when that is refused. A reset
-// costs the kernel less than an orderly end, and there is nothing to flush.
-func (e *Engine) admit(conn *net.TCPConn, end func(error, time.Duration)) (Pass, error) {
-	if e.cfg.Admit == nil {
-		return nil, nil
-	}
-	remote := plainAddr(conn.RemoteAddr())
-	pass, err := e.cfg.Admit(remote, end)
-	if err == nil {
-		return pass, nil
-	}
-	reason := reasonOf(err)
-	e.count(e.failed, reason) // before the close: who sees that finds it counted
-	e.handler.HandshakeFailed(remote, reason, err)
-	_ = conn.SetLinger(0)
-	conn.Close()
-	return nil, err
 }
 
 // failed handles an error of accept; false when the listener is closed. One

@@ -3,6 +3,7 @@ package link
 import (
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -23,21 +24,36 @@ type testPass struct {
 	remote           netip.AddrPort
 	end              func(error, time.Duration)
 	refusal          error // of Handshaken
+	held             bool  // begin is not called by Ready
+	begin            atomic.Pointer[func()]
 	handshaken, gone atomic.Int64
+	answered         atomic.Int64
 }
+
+func (p *testPass) Ready(_ time.Time, begin func()) {
+	if !p.held {
+		begin()
+	}
+	if p.begin.Swap(&begin) != nil {
+		panic("ready twice")
+	}
+}
+
+func (p *testPass) Answered(time.Time) { p.answered.Add(1) }
 
 func (p *testPass) Handshaken(time.Time) error {
 	p.handshaken.Add(1)
 	return p.refusal
 }
 
-func (p *testPass) Gone() { p.gone.Add(1) }
+func (p *testPass) Gone(time.Time) { p.gone.Add(1) }
 
 // doorman gives passes, or the refusal.
 type doorman struct {
 	mu      sync.Mutex
 	refusal error // of Admit
 	late    error // of Handshaken
+	hold    bool  // passes do not begin handshakes
 	passes  []*testPass
 }
 
@@ -47,7 +63,7 @@ func (d *doorman) admit(remote netip.AddrPort, end func(error, time.Duration)) (
 	if d.refusal != nil {
 		return nil, d.refusal
 	}
-	p := &testPass{remote: remote, end: end, refusal: d.late}
+	p := &testPass{remote: remote, end: end, refusal: d.late, held: d.hold}
 	d.passes = append(d.passes, p)
 	return p, nil
 }
@@ -73,6 +89,9 @@ func (d *doorman) check(t *testing.T, handshaken int) {
 		n += int(p.handshaken.Load())
 		if gone := p.gone.Load(); gone != 1 {
 			t.Errorf("%v: gone %d times", p.remote, gone)
+		}
+		if answered := p.answered.Load(); answered > 1 || answered < p.handshaken.Load() {
+			t.Errorf("%v: answered %d times", p.remote, answered)
 		}
 	}
 	if n != handshaken {
@@ -181,26 +200,131 @@ func TestAPassCanRefuseAfterTheHandshake(t *testing.T) {
 	d.check(t, 1)
 }
 
+// Until a record is there no handshake is due, and then it begins when the
+// pass says so.
+func TestAHandshakeWaitsForItsFirstRecordAndItsTurn(t *testing.T) {
+	d := &doorman{hold: true}
+	r := (&rig{frame: echo}).start(t, Config{Admit: d.admit, Loops: 1})
+	raw, err := net.Dial("tcp", r.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	hello := firstRecord(t)
+	for i, part := range [][]byte{hello[:3], hello[3:100], hello[100 : len(hello)-1]} {
+		mustWrite(t, raw, part)
+		on(t, r.engine.Loops()[0], func() {}) // a moment
+		if all := d.all(); len(all) > 0 && all[0].begin.Load() != nil {
+			t.Fatalf("ready after part %d of a record", i)
+		}
+	}
+	mustWrite(t, raw, hello[len(hello)-1:])
+	eventually(t, "the pass to be ready", func() bool { return len(d.all()) == 1 && d.all()[0].begin.Load() != nil })
+	if n := r.engine.Stats().Handshaking; n != 0 {
+		t.Errorf("%d handshakes before their turn", n)
+	}
+	(*d.all()[0].begin.Load())()
+	eventually(t, "the handshake", func() bool { return r.engine.Stats().Handshaking == 1 })
+	answer := make([]byte, recordHeaderLen)
+	if _, err := io.ReadFull(raw, answer); err != nil || answer[0] != recordHandshake {
+		t.Errorf("answer % x, %v", answer, err)
+	}
+	eventually(t, "the pass to know", func() bool { return d.all()[0].answered.Load() == 1 })
+}
+
+// firstRecord returns the record in which a client says hello.
+func firstRecord(t *testing.T) []byte {
+	t.Helper()
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	var ended sync.WaitGroup
+	ended.Go(func() { _ = tls.Client(theirs, clientTLS()).Handshake() })
+	defer ended.Wait()
+	defer theirs.Close()
+	record := make([]byte, recordMax)
+	n, err := ours.Read(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return record[:n]
+}
+
+// Who has gone while it waited for its turn costs no handshake.
+func TestAClientThatDidNotWaitGetsNoHandshake(t *testing.T) {
+	d := &doorman{hold: true}
+	reasons := make(chan string, 1)
+	r := (&rig{failed: func(_ netip.AddrPort, reason string, _ error) { reasons <- reason }}).start(t, Config{Admit: d.admit})
+	raw, err := net.Dial("tcp", r.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustWrite(t, raw, firstRecord(t))
+	eventually(t, "the pass to be ready", func() bool { return len(d.all()) == 1 && d.all()[0].begin.Load() != nil })
+	raw.Close()
+	(*d.all()[0].begin.Load())()
+	if got := receive(t, reasons); got != reasonGone {
+		t.Errorf("reason %q", got)
+	}
+	d.check(t, 0)
+}
+
+func TestWhoWaitsForItsTurnCanBeEnded(t *testing.T) {
+	d := &doorman{hold: true}
+	reasons := make(chan string, 1)
+	r := (&rig{failed: func(_ netip.AddrPort, reason string, _ error) { reasons <- reason }}).start(t, Config{Admit: d.admit})
+	raw, err := net.Dial("tcp", r.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	mustWrite(t, raw, firstRecord(t))
+	eventually(t, "the pass to be ready", func() bool { return len(d.all()) == 1 && d.all()[0].begin.Load() != nil })
+	d.all()[0].end(labelled("displaced"), 0)
+	if got := receive(t, reasons); got != "displaced" {
+		t.Errorf("reason %q", got)
+	}
+	_ = raw.SetReadDeadline(time.Now().Add(patience))
+	if _, err := raw.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the client sees %v", err)
+	}
+	d.check(t, 0)
+}
+
 func TestPassesAreGivenBackAtTheEnd(t *testing.T) {
 	d := &doorman{}
-	r := (&rig{}).start(t, Config{Admit: d.admit, HandshakesMax: 1})
+	r := (&rig{}).start(t, Config{Admit: d.admit})
 	_, conn := r.dial()
 	if conn.Pass() != Pass(d.all()[0]) {
 		t.Error("the connection does not know its pass")
 	}
-	var waiting []net.Conn
-	for range 3 { // one in its handshake, one that waits for room, one in the backlog
+	for _, what := range []string{"", "\x16", "\x16\x03\x01\x00\x01\x00"} { // it says nothing, half a record, one
 		c, err := net.Dial("tcp", r.addr)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		waiting = append(waiting, c)
+		mustWrite(t, c, []byte(what))
 	}
-	eventually(t, "one to wait", func() bool { return len(d.all()) == 3 })
+	eventually(t, "all to be there", func() bool { return len(d.all()) == 4 })
 	r.stop()
 	d.check(t, 1)
-	if len(waiting) != 3 || len(d.all()) != 3 {
-		t.Errorf("%d admitted", len(d.all()))
+}
+
+// However many wait, the next one is asked for at once: none stays in the
+// kernel, where it would keep others out.
+func TestWhoWaitsKeepsNobodyInTheKernel(t *testing.T) {
+	const many = 500
+	d := &doorman{hold: true}
+	r := (&rig{}).start(t, Config{Admit: d.admit})
+	for range many {
+		c, err := net.Dial("tcp", r.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	eventually(t, "all to be asked for", func() bool { return len(d.all()) == many })
+	if s := r.engine.Stats(); s.Accepted != many || s.Handshaking != 0 {
+		t.Errorf("%+v", s)
 	}
 }

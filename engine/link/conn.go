@@ -41,6 +41,7 @@ type Conn struct {
 
 	// home loop: input
 	masked      bool // gnet does not read it
+	resting     bool // it should not, but what it has read is cut
 	pauses      int  // causes to pause
 	transport   transport
 	partial     *buf.Buffer // the beginning of a frame
@@ -102,7 +103,8 @@ func (c *Conn) Tag() any { return c.tag }
 // Pass returns what Config.Admit gave the connection; nil for a dialed one.
 func (c *Conn) Pass() Pass { return c.pass }
 
-// TLS returns the handshake's result; its ExportKeyingMaterial works.
+// TLS returns the handshake's result, after Handshaken without the certificates
+// of who dialed us; its ExportKeyingMaterial works.
 func (c *Conn) TLS() tls.ConnectionState { return c.tls.ConnectionState() }
 
 // QueuedBytes returns c's backlog; see Loop.Backlog.

@@ -8,6 +8,13 @@ import (
 	"causeway/engine/buf"
 )
 
+// get is buf.Get, counted.
+func (l *Loop) get(n int) *buf.Buffer {
+	b := buf.Get(n)
+	l.account.Took(buf.SizeOf(b))
+	return b
+}
+
 // partialMin is the least a partial frame takes, in bytes.
 const partialMin = 1 << 10
 
@@ -15,7 +22,7 @@ const partialMin = 1 << 10
 func (c *Conn) cutAndKeep(p []byte) {
 	used := c.cut(p)
 	if used < len(p) && c.phase == phaseOpen {
-		c.rest, c.restAt = buf.Get(len(p)-used), 0
+		c.rest, c.restAt = c.loop.get(len(p)-used), 0
 		copy(c.rest.B, p[used:])
 	}
 }
@@ -41,7 +48,7 @@ func (c *Conn) cut(p []byte) (used int) {
 			c.setPartial(b)
 			return len(p)
 		}
-		b := buf.Get(need)
+		b := c.loop.get(need)
 		copy(b.B, p[used:])
 		used += need
 		c.frame(b)
@@ -60,7 +67,7 @@ func (c *Conn) fill(p []byte) (used int) {
 		size := cap(b.B)
 		b = buf.Grow(b, min(c.partialNeed, max(have+used, 2*size)))
 		c.partial = b
-		c.chargePartial(cap(b.B) - size)
+		c.chargePartial(int64(cap(b.B) - size))
 		if c.partial == nil { // c itself was the slowest
 			return used
 		}
@@ -94,29 +101,34 @@ func (c *Conn) setPartial(b *buf.Buffer) {
 	c.partial = b
 	switch {
 	case before != nil:
-		c.loop.addPartial(-cap(before.B))
+		c.loop.addPartial(-buf.SizeOf(before))
 	case b != nil:
 		c.partialAt = c.loop.elapsed()
 		c.partialOn = c.partialAt
 	}
 	if b != nil {
-		c.chargePartial(cap(b.B))
+		c.chargePartial(buf.SizeOf(b))
 	}
 }
 
 // addPartial counts n more bytes of half-received frames, and returns all.
-func (l *Loop) addPartial(n int) int64 {
-	l.stat.partial.Add(int64(n))
-	return l.engine.partial.Add(int64(n))
+func (l *Loop) addPartial(n int64) int64 {
+	l.stat.partial.Add(n)
+	return l.engine.cfg.Budget.Use(buf.PartPartial, n)
 }
+
+// partialMax is what half-received frames may take in all now, in bytes.
+func (l *Loop) partialMax() int64 { return min(l.engine.cfg.PartialMax, l.account.PartialMax()) }
 
 // chargePartial counts n more bytes for half-received frames. Beyond the limit
 // the loop that has most of them ends its slowest; if that is another loop, it
-// does so soon.
-func (c *Conn) chargePartial(n int) {
+// does so soon. They are counted at once for all loops: it takes only one large
+// frame to be at the limit.
+func (c *Conn) chargePartial(n int64) {
 	l := c.loop
 	e := l.engine
-	if l.addPartial(n) <= e.cfg.PartialMax {
+	l.account.Took(n)
+	if l.addPartial(n) <= l.partialMax() {
 		return
 	}
 	most := l
@@ -130,7 +142,7 @@ func (c *Conn) chargePartial(n int) {
 		return
 	}
 	most.Post(func() {
-		if e.partial.Load() > e.cfg.PartialMax {
+		if e.cfg.Budget.Use(buf.PartPartial, 0) > most.partialMax() {
 			most.endSlowest()
 		}
 	})
@@ -202,6 +214,7 @@ func (c *Conn) dropInput() {
 		c.setPartial(nil)
 		buf.Put(b)
 	}
+	c.transport.dropPart()
 	for _, b := range []**buf.Buffer{&c.rest, &c.held} {
 		if *b != nil {
 			buf.Put(*b)

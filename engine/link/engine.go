@@ -22,15 +22,13 @@ type Engine struct {
 	probe   *probe          // of the self-check
 	ctx     context.Context // ends when Close begins
 	cancel  context.CancelFunc
-	slots   chan struct{} // one per handshake of an accepted connection
 	closed  chan struct{} // closed when Close is done
 
-	working     sync.WaitGroup // handshakes and dials
+	working     sync.WaitGroup // accepted connections until they are on their loops, and dials
 	live        atomic.Bool    // Listen or Dial was called: the handler's owner has its Engine
 	handshaking atomic.Int64
 	accepted    atomic.Uint64
 	handshakes  atomic.Uint64
-	partial     atomic.Int64 // bytes of half-received frames
 	cutShort    atomic.Int64 // connections that Close ended before all was written
 
 	mu           sync.Mutex
@@ -49,14 +47,13 @@ func Start(cfg Config, h Handler) (*Engine, error) {
 	}
 	e := &Engine{
 		cfg: cfg, handler: h, start: time.Now(),
-		slots: make(chan struct{}, cfg.HandshakesMax), closed: make(chan struct{}),
-		listeners: make(map[*Listener]struct{}),
-		failed:    make(map[string]uint64), acceptErrors: make(map[string]uint64),
+		closed: make(chan struct{}), listeners: make(map[*Listener]struct{}),
+		failed: make(map[string]uint64), acceptErrors: make(map[string]uint64),
 	}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	ports := make([]*port, cfg.Loops)
 	for i := range ports {
-		l := &Loop{engine: e, index: i, now: e.start, outbox: make([][]parcel, cfg.Loops)}
+		l := newLoop(e, i)
 		cpu := -1
 		if cfg.CPUs != nil {
 			cpu = cfg.CPUs[i]
@@ -171,6 +168,7 @@ func (l *Loop) endTurn() {
 		l.bury()
 	}
 	l.resumes = nil
+	l.account.Look()
 	l.whenDone()
 	l.whenDone = nil
 }

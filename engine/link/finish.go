@@ -245,7 +245,7 @@ func (l *Loop) teardown(c *Conn) {
 	l.stat.closed.Add(1)
 	l.engine.handler.Closed(c, c.why, lost-own)
 	if c.pass != nil {
-		c.pass.Gone()
+		c.pass.Gone(l.now)
 	}
 	l.vacate(c)
 }
@@ -263,10 +263,11 @@ func (c *Conn) endQueues() (lost, own int) {
 	}
 	c.out.taken(l, c.out.waiting)
 	for !c.queuesEmpty() {
-		b := c.nextQueue().pop(&l.spareQueued).b
-		bytes += len(b.B) - c.sealed
+		q := c.nextQueue().pop(&l.spareQueued)
+		c.leaves(q)
+		bytes += len(q.b.B) - c.sealed
 		c.sealed = 0
-		l.undeliverable(c.Ref(), b)
+		l.undeliverable(c.Ref(), q.b)
 	}
 	c.aheadN, c.unsealed = 0, 0
 	c.oldest.Store(0)
@@ -285,6 +286,7 @@ func (l *Loop) vacate(c *Conn) {
 		next = 1
 	}
 	c.slot.frameMax.Store(0)
+	l.endShares(c.slot)
 	c.slot.generation.Store(next)
 	l.endWaits(c.slot)
 	l.conns[ref.slot()] = nil

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"causeway/engine/buf"
 )
 
 const (
@@ -19,6 +21,10 @@ const (
 	// listened to, so that a reset does not overtake the alert that says why.
 	farewellMax      = 500 * time.Millisecond
 	farewellBytesMax = 64 << 10
+
+	// handshakeBytes is what a handshake under way takes: measured, 24 KB where it
+	// waits for the client's hello, up to 60 KB when it has seen its certificate.
+	handshakeBytes = 48 << 10
 
 	// reasonsMax bounds the labels that a handler's errors can make.
 	reasonsMax = 64
@@ -124,7 +130,11 @@ func plainAddr(a net.Addr) netip.AddrPort {
 // takes tcp.
 func (e *Engine) establish(ctx context.Context, c *Conn, tcp *net.TCPConn, tc *tls.Config) error {
 	e.handshaking.Add(1)
-	defer e.handshaking.Add(-1)
+	e.cfg.Budget.Use(buf.PartHandshakes, handshakeBytes)
+	defer func() {
+		e.cfg.Budget.Use(buf.PartHandshakes, -handshakeBytes)
+		e.handshaking.Add(-1)
+	}()
 	err := c.handshake(ctx, tcp, tc)
 	if err == nil {
 		err = e.handler.Handshaken(c, c.tls.ConnectionState())
@@ -146,6 +156,7 @@ func (e *Engine) establish(ctx context.Context, c *Conn, tcp *net.TCPConn, tc *t
 	}
 	_ = tcp.SetDeadline(time.Time{})
 	c.transport.socket = nil
+	c.shed()
 	if err := c.loop.port.enroll(c, tcp, e.cfg.HandshakeTimeout); err != nil {
 		err = enrollError{err}
 		e.refused(c, err)
@@ -155,15 +166,20 @@ func (e *Engine) establish(ctx context.Context, c *Conn, tcp *net.TCPConn, tc *t
 	return nil
 }
 
-// refused counts and reports a handshake that came to nothing.
+// refused ends c, whose handshake came to nothing.
 func (e *Engine) refused(c *Conn, err error) {
 	c.loop.count.Add(-1)
 	if c.pass != nil {
-		c.pass.Gone()
+		c.pass.Gone(time.Now())
 	}
+	e.report(c.remote, err)
+}
+
+// report counts and reports a connection that came to nothing.
+func (e *Engine) report(remote netip.AddrPort, err error) {
 	reason := reasonOf(err)
 	e.count(e.failed, reason)
-	e.handler.HandshakeFailed(c.remote, reason, err)
+	e.handler.HandshakeFailed(remote, reason, err)
 }
 
 // farewell closes tcp so that what was written to it arrives, if ctx leaves the

@@ -144,6 +144,17 @@ func clientTLS() *tls.Config {
 	return &tls.Config{InsecureSkipVerify: true, NextProtos: []string{testALPN}}
 }
 
+// openDoor is a Config.Admit that lets everybody in, and begins all handshakes
+// at once.
+func openDoor(netip.AddrPort, func(error, time.Duration)) (Pass, error) { return openPass{}, nil }
+
+type openPass struct{}
+
+func (openPass) Ready(_ time.Time, begin func()) { begin() }
+func (openPass) Answered(time.Time)              {}
+func (openPass) Handshaken(time.Time) error      { return nil }
+func (openPass) Gone(time.Time)                  {}
+
 // rig is an engine with a handler of functions; nil ones do the least.
 type rig struct {
 	t      testing.TB
@@ -259,6 +270,9 @@ func (r *rig) start(t testing.TB, cfg Config) *rig {
 	before := buf.Out()
 	r.t, r.conns, r.ends = t, make(chan *Conn, 4096), make(chan error, 4096)
 	cfg.Cut = testCut
+	if cfg.Admit == nil {
+		cfg.Admit = openDoor
+	}
 	if cfg.Loops == 0 {
 		cfg.Loops = 2
 	}

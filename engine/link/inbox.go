@@ -2,6 +2,7 @@ package link
 
 import (
 	"sync"
+	"unsafe"
 
 	"causeway/engine/buf"
 )
@@ -11,13 +12,16 @@ import (
 type parcel struct {
 	to   Ref
 	b    *buf.Buffer
-	seq  uint32 // of the wait that ended
+	tag  uint32 // b's share; or of the wait that ended
 	kind Kind   // of b
 }
 
 // parcelsKeptMax bounds the memory that an inbox or outbox keeps after a burst,
-// in parcels (32 bytes each).
-const parcelsKeptMax = 1 << 16
+// in parcels; where memory is scarce, parcelsKeptMin.
+const (
+	parcelsKeptMax = 1 << 16
+	parcelsKeptMin = 1 << 8
+)
 
 // inbox is what other goroutines give to a loop. Loops splice into it once per
 // turn. Bound: frames in it are part of their destinations' backlogs.
@@ -67,12 +71,25 @@ func (in *inbox) close() {
 
 // emptied returns s with length 0 and without references, or nil when its
 // capacity is more than a quiet loop should keep.
-func emptied[T any](s []T) []T {
+func emptied[T any](l *Loop, s []T) []T {
 	clear(s)
-	if cap(s) > parcelsKeptMax {
+	if kept := cap(s); kept > parcelsKeptMax || kept > parcelsKeptMin && l.account.Scarce() {
 		return nil
 	}
 	return s[:0]
+}
+
+// countLists tells the account what the lists of parcels take. The inbox has
+// swapped its list with l.parcels, and may have it as long again.
+func (l *Loop) countLists() {
+	n := 2*cap(l.parcels) + cap(l.dead) + cap(l.spareDead)
+	for _, parcels := range l.outbox {
+		n += cap(parcels)
+	}
+	if bytes := int64(n) * int64(unsafe.Sizeof(parcel{})); bytes != l.listBytes {
+		l.account.Use(buf.PartLists, bytes-l.listBytes)
+		l.listBytes = bytes
+	}
 }
 
 // takeInbox handles what others sent since the last turn: frames first, then
@@ -81,26 +98,28 @@ func (l *Loop) takeInbox() {
 	l.parcels, l.posts = l.inbox.takeOnLoop(l.parcels, l.posts)
 	for _, p := range l.parcels {
 		if p.b == nil {
-			l.endWait(p.to, p.seq)
+			l.endWait(p.to, p.tag)
 		} else {
 			l.deliver(p)
 		}
 	}
-	l.parcels = emptied(l.parcels)
+	l.parcels = emptied(l, l.parcels)
 	for _, fn := range l.posts {
 		fn()
 	}
-	l.posts = emptied(l.posts)
+	l.posts = emptied(l, l.posts)
 }
 
 // deliver ends the journey of a frame from another goroutine. It is in its
 // slot's backlog already.
 func (l *Loop) deliver(p parcel) {
 	if c := l.Conn(p.to); c != nil && c.accepts() {
-		c.enqueue(p.b, p.kind)
+		c.enqueue(p.b, p.kind, share(p.tag))
 		return
 	}
+	l.account.Use(buf.PartQueues, -buf.SizeOf(p.b))
 	if s := l.slots.get(p.to.slot()); s != nil {
+		s.discharge(share(p.tag), len(p.b.B))
 		l.release(s, len(p.b.B))
 	}
 	l.dead = append(l.dead, p)
@@ -118,11 +137,12 @@ func (l *Loop) spliceOutboxes() {
 		} else { // that loop has ended: what was for it is undeliverable
 			for _, p := range parcels {
 				if p.b != nil {
-					l.uncharge(p.to, len(p.b.B))
+					l.uncharge(p)
 					l.dead = append(l.dead, p)
 				}
 			}
 		}
-		l.outbox[i] = emptied(parcels)
+		l.outbox[i] = emptied(l, parcels)
 	}
+	l.countLists()
 }

@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -56,7 +55,7 @@ func exhaustDescriptors() error {
 	}
 	var log countingHandler
 	r := &rig{frame: echo, conns: make(chan *Conn, 100), ends: make(chan error, 100)}
-	e, err := Start(Config{Loops: 1, Cut: testCut, Logger: slog.New(&log)}, r)
+	e, err := Start(Config{Loops: 1, Cut: testCut, Admit: openDoor, Logger: slog.New(&log)}, r)
 	if err != nil {
 		return err
 	}
@@ -184,6 +183,18 @@ func TestFailedHandshakesAreCountedByReason(t *testing.T) {
 			_, _ = io.Copy(io.Discard, c)
 		}
 	}
+	half := func(text string) func() { // says so much, and ends in order
+		return func() {
+			c, err := net.Dial("tcp", r.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			_, _ = io.WriteString(c, text)
+			_ = c.(*net.TCPConn).CloseWrite()
+			_, _ = io.Copy(io.Discard, c)
+		}
+	}
 	hello := func(addr string, change func(*tls.Config)) func() {
 		return func() {
 			tc := clientTLS()
@@ -206,6 +217,11 @@ func TestFailedHandshakesAreCountedByReason(t *testing.T) {
 		{reasonNotTLS, plain("GET / HTTP/1.1\r\nHost: here\r\n\r\n")},
 		{reasonTimeout, plain("")},
 		{reasonTimeout, plain("\x16\x03\x01")},
+		{reasonTimeout, plain("\x16\x03\x01\x00\x02\x01")},
+		{reasonNotTLS, plain("\x16GET /")},
+		{reasonNotTLS, plain("\x16\x03\x01\xff\xff\x01")},
+		{reasonGone, half("\x16\x03\x01\x00")},
+		{reasonGone, half("\x16\x03\x01\x00\x02\x01")},
 		{reasonVersion, hello(r.addr, func(tc *tls.Config) { tc.MaxVersion = tls.VersionTLS12 })},
 		{reasonALPN, hello(r.addr, func(tc *tls.Config) { tc.NextProtos = []string{"h2"} })},
 		{reasonNoCertificate, hello(strictAddr, func(tc *tls.Config) {})},
@@ -251,37 +267,6 @@ func TestADialersFailedHandshakeIsReturned(t *testing.T) {
 	silent.Close()
 	if err := r.engine.Dial(t.Context(), silent.Addr().String(), tc, nil); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("no server: %v", err)
-	}
-}
-
-func TestHandshakesAreBounded(t *testing.T) {
-	const bound = 3
-	var now, peak atomic.Int64
-	r := (&rig{handshaken: func(*Conn, tls.ConnectionState) error {
-		peak.Store(max(peak.Load(), now.Add(1)))
-		time.Sleep(2 * time.Millisecond) // the work of a handshake
-		now.Add(-1)
-		return nil
-	}}).start(t, Config{HandshakesMax: bound})
-	var clients sync.WaitGroup
-	for range 30 {
-		clients.Add(1)
-		go func() {
-			defer clients.Done()
-			c, err := tls.Dial("tcp", r.addr, clientTLS())
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			c.Close()
-		}()
-	}
-	clients.Wait()
-	for range 30 {
-		receive(t, r.ends)
-	}
-	if n := peak.Load(); n > bound {
-		t.Errorf("%d handshakes at a time", n)
 	}
 }
 
@@ -359,9 +344,10 @@ func TestStartSaysWhatIsWrong(t *testing.T) {
 		cfg  Config
 	}{
 		{"Config.Cut", Config{}},
-		{"300 loops", Config{Cut: testCut, Loops: 300}},
-		{"1 cores named for 2 loops", Config{Cut: testCut, Loops: 2, CPUs: []int{0}}},
-		{"core 999", Config{Cut: testCut, Loops: 2, CPUs: []int{0, 999}}},
+		{"Config.Admit", Config{Cut: testCut}},
+		{"300 loops", Config{Cut: testCut, Admit: openDoor, Loops: 300}},
+		{"1 cores named for 2 loops", Config{Cut: testCut, Admit: openDoor, Loops: 2, CPUs: []int{0}}},
+		{"core 999", Config{Cut: testCut, Admit: openDoor, Loops: 2, CPUs: []int{0, 999}}},
 	} {
 		_, err := Start(c.cfg, &rig{t: t})
 		if err == nil || !strings.Contains(err.Error(), c.want) {

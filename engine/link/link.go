@@ -32,17 +32,14 @@ type Config struct {
 	// malformed; it closes the connection. b is borrowed; it runs on c's loop.
 	// Required.
 	Cut func(c *Conn, b []byte) (need int, err error)
-	// HandshakeTimeout bounds connect, TLS handshake and Handshaken together;
-	// 0 = 10 s.
+	// HandshakeTimeout bounds connect, TLS handshake and Handshaken together,
+	// and before that the wait of an accepted connection; 0 = 10 s.
 	HandshakeTimeout time.Duration
-	// HandshakesMax bounds concurrent handshakes of accepted connections; the
-	// rest waits in the kernel's accept backlog. 0 = 256.
-	HandshakesMax int
 	// Admit decides about a connection that was accepted, before anything else
-	// is done for it; nil = all may come. It runs in the listener's goroutine and
-	// must not block. An error refuses the connection, which is reset; it is
-	// reported to Handler.HandshakeFailed under its Reason(). end ends the
-	// handshake after the time given, as failed for that reason, unless it has
+	// is done for it. Required. It runs in the listener's goroutine and must not
+	// block. An error refuses the connection, which is reset; it is reported to
+	// Handler.HandshakeFailed under its Reason(). end ends the connection after
+	// the time given, as failed for that reason, unless its handshake has
 	// succeeded by then; any goroutine may call it.
 	Admit func(remote netip.AddrPort, end func(why error, after time.Duration)) (Pass, error)
 	// ReceiveBuffer is SO_RCVBUF in bytes (the kernel doubles it); it bounds
@@ -51,9 +48,12 @@ type Config struct {
 	// QueueHigh and QueueLow are the marks of a destination's queue, in bytes
 	// of frames not yet handed to the kernel. 0 = 4 MiB and a quarter of High.
 	QueueHigh, QueueLow int
-	// PartialMax bounds half-received frames in all, in bytes; beyond it the
-	// slowest connection is ended (ErrPartial). 0 = 256 MiB.
+	// PartialMax bounds half-received frames in all, in bytes; beyond it, or what
+	// Budget leaves for them, the slowest connection is ended (ErrPartial).
+	// 0 = 256 MiB.
 	PartialMax int64
+	// Budget is the cap on memory, with an Account for each loop; nil = no cap.
+	Budget *buf.Budget
 	// Tick is the period of Handler.Tick; 0 = 100 ms, which is also the least,
 	// so that an idle loop wakes at most ten times a second.
 	Tick time.Duration
@@ -63,7 +63,6 @@ type Config struct {
 
 const (
 	handshakeTimeoutDefault = 10 * time.Second
-	handshakesMaxDefault    = 256
 	receiveBufferDefault    = 256 << 10 // bytes
 	queueHighDefault        = 4 << 20   // bytes
 	partialMaxDefault       = 256 << 20 // bytes
@@ -74,6 +73,9 @@ const (
 func (c Config) withDefaults() (Config, error) {
 	if c.Cut == nil {
 		return c, errors.New("link: Config.Cut is nil")
+	}
+	if c.Admit == nil {
+		return c, errors.New("link: Config.Admit is nil")
 	}
 	if c.Loops == 0 {
 		c.Loops = runtime.GOMAXPROCS(0)
@@ -87,9 +89,6 @@ func (c Config) withDefaults() (Config, error) {
 	if c.HandshakeTimeout <= 0 {
 		c.HandshakeTimeout = handshakeTimeoutDefault
 	}
-	if c.HandshakesMax <= 0 {
-		c.HandshakesMax = handshakesMaxDefault
-	}
 	if c.ReceiveBuffer <= 0 {
 		c.ReceiveBuffer = receiveBufferDefault
 	}
@@ -102,6 +101,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.PartialMax <= 0 {
 		c.PartialMax = partialMaxDefault
 	}
+	if c.Budget == nil {
+		c.Budget = buf.NewBudget(0, c.Loops)
+	}
 	c.Tick = max(c.Tick, tickMin)
 	if c.Logger == nil {
 		c.Logger = slog.Default()
@@ -111,11 +113,20 @@ func (c Config) withDefaults() (Config, error) {
 
 // Pass is Config.Admit's leave for one connection. Its methods must not block.
 type Pass interface {
+	// Ready comes once, when the connection's first TLS record is there: who has
+	// sent none is not worth a handshake. begin begins the handshake. It may be
+	// called at once or later, once, by any goroutine; how many handshakes run
+	// at a time is for the Pass to decide.
+	Ready(now time.Time, begin func())
+	// Answered comes once, unless the handshake has failed before: it has done
+	// what it can with the first record, which is work for the processor, and
+	// waits for its client.
+	Answered(now time.Time)
 	// Handshaken comes once, after Handler.Handshaken, and not for a handshake
 	// that has failed. An error refuses the connection after all.
 	Handshaken(now time.Time) error
-	// Gone comes once: the handshake has failed, or the connection has ended.
-	Gone()
+	// Gone comes once, last: the connection has ended, or has come to nothing.
+	Gone(now time.Time)
 }
 
 // Handler is told what happens. All methods but the first two run on the

@@ -1,39 +1,50 @@
 package link
 
 import (
+	"bytes"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"causeway/engine/buf"
 )
+
+// lookEvery is how often a busy loop's account looks at what others take,
+// besides whenever the loop itself has taken much, in nanoseconds.
+const lookEvery = int64(time.Millisecond)
 
 // Loop is one thread that owns connections. Its methods may be called on the
 // loop itself only, unless they say otherwise.
 type Loop struct {
 	// fixed after start
-	engine *Engine
-	index  int
-	port   *port
+	engine  *Engine
+	index   int
+	port    *port
+	account *buf.Account
 
 	// home loop: time and work of the turn
-	now       time.Time
-	inTurn    bool
-	armed     bool // a turn is coming for what this loop itself has to do
-	ended     bool
-	cut       uint64 // frames cut since start
-	dirty     []*Conn
-	hot       []*Conn // have a record's worth of frames
-	goingOn   []*Conn
-	dying     []*Conn
-	finishing []*Conn
-	dead      []parcel // frames to give back; not in any backlog
-	resumes   []waiter
-	outbox    [][]parcel // by loop
-	parcels   []parcel   // being handled
-	posts     []func()
-	ticked    bool
-	whenEmpty func() // Close waits for the last connection
-	whenDone  func() // Close waits for the loop's end
+	now            time.Time
+	inTurn         bool
+	armed          bool // a turn is coming for what this loop itself has to do
+	ended          bool
+	cut            uint64 // frames cut since start
+	dirty          []*Conn
+	hot            []*Conn // have a record's worth of frames
+	goingOn        []*Conn
+	dying          []*Conn
+	finishing      []*Conn
+	dead           []parcel // frames to give back; not in any backlog
+	resumes        []waiter
+	outbox         [][]parcel // by loop
+	parcels        []parcel   // being handled
+	posts          []func()
+	ticked         bool
+	whenEmpty      func() // Close waits for the last connection
+	whenDone       func() // Close waits for the loop's end
+	lookedAt       int64  // when account last saw what others take, Engine.elapsed
+	sharesLookedAt time.Time
+	listBytes      int64 // of lists of parcels, as account knows
 
 	// home loop: connections
 	conns []*Conn // by slot
@@ -47,6 +58,7 @@ type Loop struct {
 	spareMarks   segments[mark]
 	spareChunks  *chunk
 	spareChunksN int
+	raw          bytes.Buffer    // a record, being decrypted
 	plain        [recordMax]byte // decrypted, being cut
 	record       [recordMax]byte // being sealed
 	iov          [partsMax]unix.Iovec
@@ -59,6 +71,15 @@ type Loop struct {
 	count    atomic.Int64 // connections enrolled or about to be
 	stat     loopStat
 }
+
+func newLoop(e *Engine, i int) *Loop {
+	l := &Loop{engine: e, index: i, now: e.start, outbox: make([][]parcel, e.cfg.Loops), account: e.cfg.Budget.Account()}
+	l.spareQueued.account, l.spareMarks.account = l.account, l.account
+	return l
+}
+
+// Account returns the loop's access to Config.Budget, which is for the loop only.
+func (l *Loop) Account() *buf.Account { return l.account }
 
 // Index returns the loop's place in Engine.Loops. Any goroutine.
 func (l *Loop) Index() int { return l.index }
@@ -164,6 +185,10 @@ func (l *Loop) turn() {
 	l.now = time.Now()
 	l.armed = false
 	l.stat.turns.Add(1)
+	if at := l.elapsed(); at-l.lookedAt >= lookEvery {
+		l.lookedAt = at
+		l.account.Look()
+	}
 	l.takeInbox()
 	l.takeNotified()
 	l.takeResumes()
@@ -219,6 +244,9 @@ func (l *Loop) hasWork() bool {
 
 func (l *Loop) tick() {
 	l.ticked = false
+	l.account.Look() // also what a quiet loop has counted becomes known
+	l.shed()
+	l.endOldShares()
 	l.checkDeadlines()
 	if l.engine.live.Load() && !l.ended {
 		l.engine.handler.Tick(l, l.now)
@@ -230,7 +258,7 @@ func (l *Loop) takeResumes() {
 	for i := 0; i < len(l.resumes); i++ { // endWait may append
 		l.endWait(l.resumes[i].ref, l.resumes[i].seq)
 	}
-	l.resumes = emptied(l.resumes)
+	l.resumes = emptied(l, l.resumes)
 }
 
 // takeConns returns *list and leaves an empty one in its place.
@@ -241,7 +269,7 @@ func (l *Loop) takeConns(list *[]*Conn) []*Conn {
 }
 
 // putConns keeps the memory of a list from takeConns for the next one.
-func (l *Loop) putConns(conns []*Conn) { l.spareConns = emptied(conns) }
+func (l *Loop) putConns(conns []*Conn) { l.spareConns = emptied(l, conns) }
 
 // readOn continues connections that were resumed.
 func (l *Loop) readOn() {
@@ -271,7 +299,7 @@ func (l *Loop) bury() {
 		for _, p := range dead {
 			l.undeliverable(p.to, p.b)
 		}
-		l.spareDead = emptied(dead)
+		l.spareDead = emptied(l, dead)
 	}
 }
 
@@ -289,7 +317,7 @@ func (l *Loop) flush() {
 	for _, c := range l.hot {
 		c.hot = false // all of them were dirty
 	}
-	l.hot = emptied(l.hot)
+	l.hot = emptied(l, l.hot)
 }
 
 // orphanInput returns the loop's buffer for reading orphans.

@@ -2,16 +2,22 @@ package link
 
 import (
 	"math"
+	"unsafe"
 
 	"causeway/engine/buf"
 )
 
 // segmentLen is how many items a queue's segment holds: an idle connection has
-// no segment, one with a single frame waiting has one of 512 bytes.
-const segmentLen = 32
+// no segment, one with a single frame waiting has one of 768 bytes. With 31 the
+// segments of both kinds just fit a size class of Go's allocator.
+const segmentLen = 31
 
-// segmentsKeptMax bounds a loop's spare segments of one kind.
-const segmentsKeptMax = 1 << 12
+// A loop keeps at most segmentsKeptMax spare segments of one kind, and
+// segmentsKeptMin when memory is scarce.
+const (
+	segmentsKeptMax = 1 << 12
+	segmentsKeptMin = 1 << 6
+)
 
 // segment is a piece of a queue.
 type segment[T any] struct {
@@ -21,14 +27,17 @@ type segment[T any] struct {
 
 // segments are a loop's spare ones.
 type segments[T any] struct {
-	first *segment[T]
-	n     int
+	first   *segment[T]
+	n       int
+	account *buf.Account // counts all, spare or not; nil: nobody does
 }
 
 func (s *segments[T]) get() *segment[T] {
 	g := s.first
 	if g == nil {
-		return new(segment[T])
+		g = new(segment[T])
+		s.account.Use(buf.PartLists, int64(unsafe.Sizeof(*g)))
+		return g
 	}
 	s.first, g.next = g.next, nil
 	s.n--
@@ -36,12 +45,22 @@ func (s *segments[T]) get() *segment[T] {
 }
 
 func (s *segments[T]) put(g *segment[T]) {
-	if s.n >= segmentsKeptMax {
+	if s.n >= segmentsKeptMax || s.n >= segmentsKeptMin && s.account.Scarce() {
+		s.account.Use(buf.PartLists, -int64(unsafe.Sizeof(*g)))
 		return
 	}
 	g.next = s.first
 	s.first = g
 	s.n++
+}
+
+// shed gives back all but a few spare segments while memory is scarce.
+func (s *segments[T]) shed() {
+	for s.n > segmentsKeptMin && s.account.Scarce() {
+		s.account.Use(buf.PartLists, -int64(unsafe.Sizeof(*s.first)))
+		s.first = s.first.next
+		s.n--
+	}
 }
 
 // fifo is a queue that allocates nothing once the loop has spare segments, and
@@ -90,9 +109,10 @@ func (f *fifo[T]) pop(spare *segments[T]) (item T) {
 
 // queued is a frame that waits for its connection.
 type queued struct {
-	b   *buf.Buffer
-	at  int64 // when it was queued, Engine.elapsed
-	own bool
+	b     *buf.Buffer
+	at    int64 // when it was queued, Engine.elapsed
+	share share // of who sent it
+	own   bool
 }
 
 // mark is one TLS record on its way to the kernel.
@@ -105,7 +125,7 @@ type mark struct {
 }
 
 // enqueue takes b, which is in c's slot's backlog already.
-func (c *Conn) enqueue(b *buf.Buffer, kind Kind) {
+func (c *Conn) enqueue(b *buf.Buffer, kind Kind, of share) {
 	l := c.loop
 	to := &c.queue
 	switch kind {
@@ -115,7 +135,7 @@ func (c *Conn) enqueue(b *buf.Buffer, kind Kind) {
 	case OwnLast:
 		c.lastQueued = true
 	}
-	to.push(&l.spareQueued, queued{b, l.elapsed(), kind != Forwarded})
+	to.push(&l.spareQueued, queued{b, l.elapsed(), of, kind != Forwarded})
 	if c.unsealed += len(b.B); c.unsealed >= hotMin && !c.hot {
 		c.hot = true
 		l.hot = append(l.hot, c)

@@ -7,8 +7,33 @@ import "causeway/engine/buf"
 // it no frame is cut, and at most one more read of the socket (already
 // announced to gnet) is kept in memory.
 
-// Paused tells whether any cause holds. Home loop.
-func (c *Conn) Paused() bool { return c.pauses > 0 }
+//
+// A rest is softer: the socket is not read, but what has been read is cut, so
+// that nothing of it is kept.
+
+// Paused tells whether any cause holds, or c rests. Home loop.
+func (c *Conn) Paused() bool { return c.pauses > 0 || c.resting }
+
+// RestOnLoop stops reading c's socket. Frames of what gnet has read, or is about
+// to hand over, still come.
+func (c *Conn) RestOnLoop() {
+	if !c.resting && c.phase == phaseOpen {
+		c.resting = true
+		c.mask()
+	}
+}
+
+// EndRestOnLoop ends a rest: if no cause to pause holds, reading goes on in this
+// turn or the next.
+func (c *Conn) EndRestOnLoop() {
+	if !c.resting {
+		return
+	}
+	c.resting = false
+	if c.pauses == 0 && c.phase == phaseOpen {
+		c.goOn()
+	}
+}
 
 // PauseOnLoop adds a cause to pause reading.
 func (c *Conn) PauseOnLoop() {
@@ -70,7 +95,7 @@ func (c *Conn) continueReading() {
 	if c.phase != phaseOpen || c.pauses > 0 {
 		return
 	}
-	if !c.cutRest() || !c.feedHeld() || c.phase != phaseOpen || c.pauses > 0 {
+	if !c.cutRest() || !c.feedHeld() || c.phase != phaseOpen || c.Paused() {
 		return
 	}
 	if c.socket == nil {

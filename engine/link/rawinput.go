@@ -3,102 +3,154 @@ package link
 import (
 	"bytes"
 	"crypto/tls"
+	"crypto/x509"
 	"reflect"
 	"unsafe"
+
+	"causeway/engine/buf"
 )
 
 // crypto/tls reads its transport through an adapter that it allocates anew for
 // every header and every body: two allocations per record, which is two per
 // frame for a peer that sends a record for each frame. They are avoided by
-// putting a record's bytes where crypto/tls would put them, its unexported
-// rawInput buffer, before it is asked to read: then it finds the record there.
-// It also lets half a record cost what has arrived of it, where crypto/tls
-// would make room for all that its header announces.
+// putting a record where crypto/tls would put it, its unexported rawInput buffer,
+// before it is asked to read: then it finds the record there. And since it reads
+// a record at one go, the buffer is needed for just so long: a loop lends one to
+// its connections in turn, so that no connection keeps one.
 //
 // When a Go version has no such field, ciphertext goes through
-// transport.Read, which is correct and allocates. A test tells of it.
+// transport.Read, which is correct and allocates, and each connection keeps a
+// buffer of the largest record it got. A test tells of it.
 
-// rawInputAt is the offset of tls.Conn.rawInput; usesRawInput tells whether
-// there is one.
-var rawInputAt, usesRawInput = findRawInput()
+// The unexported fields of tls.Conn that are used here.
+var (
+	rawInputField, usesRawInput = findField[bytes.Buffer]("rawInput")
+	handField, hasHand          = findField[bytes.Buffer]("hand")
+	peersField, hasPeers        = findField[[]*x509.Certificate]("peerCertificates")
+)
 
-func findRawInput() (offset uintptr, ok bool) {
-	f, ok := reflect.TypeFor[tls.Conn]().FieldByName("rawInput")
-	if !ok || f.Type != reflect.TypeFor[bytes.Buffer]() {
+// findField returns where tls.Conn has a field of that name and type.
+func findField[T any](name string) (offset uintptr, ok bool) {
+	f, ok := reflect.TypeFor[tls.Conn]().FieldByName(name)
+	if !ok || f.Type != reflect.TypeFor[T]() {
 		return 0, false
 	}
 	return f.Offset, true
 }
 
+// fieldOf returns c's field at that offset. It may be used by who reads c.
+func fieldOf[T any](c *tls.Conn, offset uintptr) *T {
+	return (*T)(unsafe.Add(unsafe.Pointer(c), offset))
+}
+
 // rawInput returns c's buffer of ciphertext. It may only be used on the loop,
 // which is where c is read.
-func rawInput(c *tls.Conn) *bytes.Buffer {
-	return (*bytes.Buffer)(unsafe.Add(unsafe.Pointer(c), rawInputAt))
+func rawInput(c *tls.Conn) *bytes.Buffer { return fieldOf[bytes.Buffer](c, rawInputField) }
+
+// shed drops what the handshake has left in c's tls.Conn and nobody needs
+// afterwards: buffers, and of a client's certificates the parsed form, which
+// c.TLS() has no longer then. Who dials may resume a session, which needs it.
+func (c *Conn) shed() {
+	for _, b := range []struct {
+		at    uintptr
+		known bool
+	}{{rawInputField, usesRawInput}, {handField, hasHand}} {
+		if !b.known {
+			continue
+		}
+		if b := fieldOf[bytes.Buffer](c.tls, b.at); b.Len() == 0 {
+			*b = bytes.Buffer{}
+		}
+	}
+	if hasPeers && !c.dialed {
+		*fieldOf[[]*x509.Certificate](c.tls, peersField) = nil
+	}
 }
 
 // ciphertextMax is the longest body of a record that crypto/tls does not refuse
 // at its header, for any version (RFC 5246 section 6.2.3; TLS 1.3 has less).
 const ciphertextMax = recordMax + 2048
 
-// stage moves ciphertext from t.in to raw, at most to the end of the record that
-// is being received. It tells whether crypto/tls has something to do: a whole
-// record, or a header that it refuses.
-func (t *transport) stage(raw *bytes.Buffer) (ready bool) {
-	if t.got == recordHeaderLen && t.body == 0 {
-		t.got = 0
-	}
-	if raw.Len() == 0 {
-		raw.Reset() // what was read no longer counts as used; a Read takes a record's plaintext whole
-	}
-	if t.got < recordHeaderLen {
-		n := copy(t.header[t.got:], t.in)
-		raw.Write(t.in[:n])
-		t.in = t.in[n:]
-		t.headerRead(n)
-		if t.got < recordHeaderLen {
-			return false
-		}
-	}
-	if t.body > ciphertextMax {
-		return true
-	}
-	n := min(t.body, len(t.in))
-	t.makeRoom(raw, n)
-	raw.Write(t.in[:n])
-	t.in = t.in[n:]
-	t.body -= n
-	return t.body == 0
-}
-
-// exactFrom is the part of a record, one in so many, that has to be there before
-// room is made for all of it.
-const exactFrom = 4
-
 // wholeMax is the size of the largest record of TLS 1.3, in bytes (RFC 8446
-// section 5.2); a buffer of it takes 18 KiB.
+// section 5.2).
 const wholeMax = recordHeaderLen + recordMax + 256
 
-// makeRoom makes room for n more bytes of the record. A bytes.Buffer that grows
-// by itself at least doubles, and keeps that for the connection's life; when a
-// quarter of the record is there, room for the whole is made at once, which
-// from less than that is exactly what was asked for.
-func (t *transport) makeRoom(raw *bytes.Buffer, n int) {
-	if raw.Available() >= n {
-		return
-	}
-	whole := raw.Len() + t.body
-	if have := raw.Len() + n; have*exactFrom >= whole {
-		if n = t.body; whole > wholeMax/2 {
-			n = max(n, wholeMax-raw.Len()) // or the next one, a little longer, would double it
+// lendRawInput lets c's tls.Conn use the loop's buffer, until takeRawInput.
+func (c *Conn) lendRawInput() *bytes.Buffer {
+	raw, l := rawInput(c.tls), c.loop
+	if raw.Cap() == 0 {
+		if l.raw.Cap() == 0 {
+			l.raw.Grow(wholeMax)
 		}
+		*raw, l.raw = l.raw, bytes.Buffer{}
 	}
-	raw.Grow(n)
+	return raw
 }
 
-// headerRead notes that n more bytes of t.header are there.
-func (t *transport) headerRead(n int) {
-	t.got += n
-	if t.got == recordHeaderLen {
-		t.body = int(t.header[recordLengthAt])<<8 | int(t.header[recordLengthAt+1])
+// takeRawInput takes the buffer back, unless a record is in it that crypto/tls
+// has refused: then the connection ends, and the buffer with it.
+func (c *Conn) takeRawInput(raw *bytes.Buffer) {
+	if raw.Len() == 0 {
+		raw.Reset()
+		c.loop.raw, *raw = *raw, bytes.Buffer{}
+	}
+}
+
+// stage moves a record from t.in to raw. It tells whether crypto/tls has
+// something to do: a whole record, or a header that it refuses. The beginning
+// of a record is kept in t.part, which costs what has arrived of it.
+func (t *transport) stage(raw *bytes.Buffer) (ready bool) {
+	if t.part == nil && len(t.in) == 0 {
+		return false
+	}
+	if t.part == nil {
+		if size, ready := recordSize(t.in); ready {
+			raw.Write(t.in[:size])
+			t.in = t.in[size:]
+			return true
+		}
+		t.part = buf.Get(0)
+	}
+	if need := recordHeaderLen - len(t.part.B); need > 0 {
+		t.addPart(need)
+	}
+	if len(t.part.B) >= recordHeaderLen {
+		size, _ := recordSize(t.part.B)
+		t.addPart(size - len(t.part.B))
+	}
+	if _, ready = recordSize(t.part.B); ready {
+		raw.Write(t.part.B)
+		t.dropPart()
+	}
+	return ready
+}
+
+// recordSize returns the size of the record that b, of at least
+// recordHeaderLen bytes, begins with, or of what is needed of it, and whether
+// that is there. A record that is too long needs no more than its header.
+func recordSize(b []byte) (size int, there bool) {
+	if len(b) < recordHeaderLen {
+		return recordHeaderLen, false
+	}
+	size = recordHeaderLen
+	if body := int(b[recordLengthAt])<<8 | int(b[recordLengthAt+1]); body <= ciphertextMax {
+		size += body
+	}
+	return size, len(b) >= size
+}
+
+// addPart moves at most n bytes from t.in to t.part.
+func (t *transport) addPart(n int) {
+	n = min(n, len(t.in))
+	have := len(t.part.B)
+	t.part = buf.Grow(t.part, have+n)
+	copy(t.part.B[have:], t.in[:n])
+	t.in = t.in[n:]
+}
+
+func (t *transport) dropPart() {
+	if t.part != nil {
+		buf.Put(t.part)
+		t.part = nil
 	}
 }

@@ -16,14 +16,22 @@ const (
 // whatever loop that is. Frames of one kind from one loop to one destination
 // keep their order. A frame for a connection that is gone comes back through
 // Handler.Undeliverable.
-func (l *Loop) Send(to Ref, b *buf.Buffer) { l.SendKind(to, b, Forwarded) }
+func (l *Loop) Send(to Ref, b *buf.Buffer) { l.send(0, to, b, Forwarded) }
+
+// SendFrom is Send for a frame of the connection `from`, in whose share of the
+// queue it counts.
+func (l *Loop) SendFrom(from, to Ref, b *buf.Buffer) { l.send(from, to, b, Forwarded) }
 
 // SendKind is Send for a frame of the kind given.
-func (l *Loop) SendKind(to Ref, b *buf.Buffer, kind Kind) {
+func (l *Loop) SendKind(to Ref, b *buf.Buffer, kind Kind) { l.send(0, to, b, kind) }
+
+func (l *Loop) send(from, to Ref, b *buf.Buffer, kind Kind) {
+	n := len(b.B)
 	if to.Loop() == l.index {
 		if c := l.Conn(to); c != nil && c.accepts() {
-			c.slot.backlog.Add(int64(len(b.B)))
-			c.enqueue(b, kind)
+			l.account.Use(buf.PartQueues, buf.SizeOf(b))
+			c.slot.backlog.Add(int64(n))
+			c.enqueue(b, kind, c.slot.charge(from, n))
 			return
 		}
 		l.dead = append(l.dead, parcel{to: to, b: b})
@@ -35,8 +43,9 @@ func (l *Loop) SendKind(to Ref, b *buf.Buffer, kind Kind) {
 		l.engine.sendNowhere(to, b)
 		return
 	}
-	s.backlog.Add(int64(len(b.B)))
-	l.outbox[to.Loop()] = append(l.outbox[to.Loop()], parcel{to: to, b: b, kind: kind})
+	l.account.Use(buf.PartQueues, buf.SizeOf(b))
+	s.backlog.Add(int64(n))
+	l.outbox[to.Loop()] = append(l.outbox[to.Loop()], parcel{to: to, b: b, tag: uint32(s.charge(from, n)), kind: kind})
 	l.arm()
 }
 
@@ -49,12 +58,14 @@ func (e *Engine) Send(to Ref, b *buf.Buffer) {
 		return
 	}
 	l := e.loops[to.Loop()]
+	e.cfg.Budget.Use(buf.PartQueues, buf.SizeOf(b))
 	s.backlog.Add(int64(len(b.B)))
 	if l.inbox.put(parcel{to: to, b: b}) {
 		l.wake()
 		return
 	}
 	s.backlog.Add(-int64(len(b.B)))
+	e.cfg.Budget.Use(buf.PartQueues, -buf.SizeOf(b))
 	l.stat.undeliverable.Add(1)
 	buf.Put(b)
 }
@@ -78,13 +89,51 @@ func (l *Loop) Backlog(to Ref) int {
 	return 0
 }
 
-// Full tells whether to's backlog has reached Config.QueueHigh. Any goroutine.
-func (l *Loop) Full(to Ref) bool { return l.Backlog(to) >= l.engine.cfg.QueueHigh }
+// Full tells whether to's backlog has reached Config.QueueHigh, or what memory
+// allows.
+func (l *Loop) Full(to Ref) bool {
+	return int64(l.Backlog(to)) >= min(int64(l.engine.cfg.QueueHigh), l.account.QueueMax())
+}
 
-// uncharge takes n bytes out of the backlog of a slot on another loop that has
-// ended, where nobody waits any more.
-func (l *Loop) uncharge(to Ref, n int) {
-	if s := l.engine.slotOf(to); s != nil {
+// Room is whether a frame may be queued.
+type Room uint8
+
+const (
+	RoomYes  Room = iota
+	RoomFull      // the queue is full, or its sender has its share of it; the sender may wait, see WaitForOnLoop
+	RoomNone      // memory is short; waiting would take some
+)
+
+// RoomFor tells whether there is room for b, a frame of the connection `from`, in
+// the queue of the connection `to`. What is sent all the same is not refused.
+// Below Config.QueueLow only memory counts, so that who has waited finds room.
+func (l *Loop) RoomFor(from, to Ref, b *buf.Buffer) Room {
+	s := l.engine.liveSlot(to)
+	if s == nil {
+		return RoomYes // to come back
+	}
+	backlog, high := s.backlog.Load(), int64(l.engine.cfg.QueueHigh)
+	most := l.account.QueueMax()
+	switch {
+	case most < high && backlog+buf.SizeOf(b) > most:
+		return RoomNone
+	case backlog >= high:
+		return RoomFull
+	case backlog <= int64(l.engine.cfg.QueueLow):
+		return RoomYes
+	case l.congested(s).has(from) >= min(high, most)-backlog:
+		return RoomFull
+	}
+	return RoomYes
+}
+
+// uncharge undoes send for a frame to another loop that has ended, where nobody
+// waits any more.
+func (l *Loop) uncharge(p parcel) {
+	n := len(p.b.B)
+	l.account.Use(buf.PartQueues, -buf.SizeOf(p.b))
+	if s := l.engine.slotOf(p.to); s != nil {
+		s.discharge(share(p.tag), n)
 		s.backlog.Add(-int64(n))
 	}
 }
@@ -114,6 +163,7 @@ func (c *Conn) GiveBackOnLoop() {
 			kept.push(&l.spareQueued, q)
 			continue
 		}
+		c.leaves(q)
 		bytes += len(q.b.B)
 		c.unsealed -= len(q.b.B)
 		l.dead = append(l.dead, parcel{to: c.Ref(), b: q.b})
@@ -126,16 +176,23 @@ func (c *Conn) GiveBackOnLoop() {
 	}
 }
 
+// leaves takes q, which is no longer in c's queue, out of what counts queues but
+// the backlog: that lasts until the kernel has it.
+func (c *Conn) leaves(q queued) {
+	c.slot.discharge(q.share, len(q.b.B))
+	c.loop.account.Use(buf.PartQueues, -buf.SizeOf(q.b))
+}
+
 // release takes n bytes out of the backlog of a slot of this loop, and ends the
 // waits for it when it is low. A waiter registers, then looks at the backlog;
 // here the backlog changes, then waiters are looked for: one of both sees the
 // other.
 func (l *Loop) release(s *slot, n int) {
-	left := s.backlog.Add(-int64(n))
+	left, low := s.backlog.Add(-int64(n)), int64(l.engine.cfg.QueueLow)
 	if left < 0 {
 		panic("link: a slot's backlog is negative")
 	}
-	if left <= int64(l.engine.cfg.QueueLow) && s.waiting.Load() {
+	if left <= low && s.waiting.Load() {
 		l.endWaits(s)
 	}
 }
@@ -146,7 +203,7 @@ func (l *Loop) endWaits(s *slot) {
 		if home := w.ref.Loop(); home == l.index {
 			l.resumes = append(l.resumes, w)
 		} else {
-			l.outbox[home] = append(l.outbox[home], parcel{to: w.ref, seq: w.seq})
+			l.outbox[home] = append(l.outbox[home], parcel{to: w.ref, tag: w.seq})
 		}
 	}
 	l.arm()

@@ -22,12 +22,12 @@ type slot struct {
 	mu      sync.Mutex
 	waiters []waiter // guarded by mu
 
-	frameMax atomic.Uint32 // largest frame for the connection, bytes; 0: not said
-
-	_ [12]byte // a slot fills a cache line of its own
+	frameMax atomic.Uint32          // largest frame for the connection, bytes; 0: not said
+	epoch    atomic.Uint32          // of the last shares
+	shares   atomic.Pointer[shares] // nil: the queue is short
 }
 
-var _ [0]struct{} = [unsafe.Sizeof(slot{}) % 64]struct{}{}
+var _ [0]struct{} = [unsafe.Sizeof(slot{}) % 64]struct{}{} // a slot fills a cache line of its own
 
 // waiter is a connection that is paused until a slot's backlog is low.
 type waiter struct {

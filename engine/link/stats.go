@@ -3,6 +3,8 @@ package link
 import (
 	"maps"
 	"sync/atomic"
+
+	"causeway/engine/buf"
 )
 
 // LoopStats are one loop's sums since start, and its gauges.
@@ -53,6 +55,14 @@ type loopStat struct {
 	writes, records          atomic.Uint64
 }
 
+// Connections returns how many connections are open now. Any goroutine.
+func (e *Engine) Connections() (n int) {
+	for _, l := range e.loops {
+		n += int(l.stat.opened.Load() - min(l.stat.closed.Load(), l.stat.opened.Load()))
+	}
+	return n
+}
+
 // Stats returns all counters. Each is exact; under traffic they are not of one
 // moment. Any goroutine.
 func (e *Engine) Stats() Stats {
@@ -64,7 +74,7 @@ func (e *Engine) Stats() Stats {
 	}
 	s.Handshaking = int(e.handshaking.Load())
 	s.Accepted = e.accepted.Load()
-	s.PartialBytes = e.partial.Load()
+	s.PartialBytes = e.cfg.Budget.Usage()[buf.PartPartial]
 	s.Handshakes = e.handshakes.Load()
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -23,10 +24,13 @@ type transport struct {
 	socket *net.TCPConn // during the handshake, then nil
 	conn   *Conn        // takes ciphertext after the handshake
 	in     []byte       // ciphertext not yet read by crypto/tls; borrowed while it reads
+	part   *buf.Buffer  // the beginning of a record, see rawinput.go
 
 	header [recordHeaderLen]byte
 	got    int // bytes of header read
 	body   int // bytes of the body not yet read
+
+	answered bool // the pass has been told
 }
 
 // A TLS record: type 1 | version 2 | length 2 (RFC 8446 section 5.1).
@@ -49,6 +53,7 @@ var errDrained net.Error = drained{}
 func (t *transport) Read(p []byte) (int, error) {
 	if t.got == recordHeaderLen && t.body == 0 {
 		t.got = 0
+		t.recordRead()
 	}
 	limit := t.body
 	if t.got < recordHeaderLen {
@@ -60,8 +65,20 @@ func (t *transport) Read(p []byte) (int, error) {
 		return n, err
 	}
 	copy(t.header[t.got:], p[:n])
-	t.headerRead(n)
+	t.got += n
+	if t.got == recordHeaderLen {
+		t.body = int(t.header[recordLengthAt])<<8 | int(t.header[recordLengthAt+1])
+	}
 	return n, err
+}
+
+// recordRead tells the pass, when a handshake has read its first record and
+// wants another, that it has answered.
+func (t *transport) recordRead() {
+	if t.socket != nil && !t.answered && t.conn.pass != nil {
+		t.answered = true
+		t.conn.pass.Answered(time.Now())
+	}
 }
 
 func (t *transport) read(p []byte) (int, error) {
@@ -165,6 +182,7 @@ func (c *Conn) hold(data []byte) {
 	}
 	at := len(c.held.B)
 	c.held = buf.Grow(c.held, at+len(data))
+	c.loop.account.Took(int64(len(data)))
 	copy(c.held.B[at:], data)
 }
 
@@ -185,8 +203,12 @@ func (c *Conn) feed(data []byte) {
 func (c *Conn) readPlaintext() {
 	l := c.loop
 	before := l.cut
+	var raw *bytes.Buffer
+	if usesRawInput {
+		raw = c.lendRawInput()
+	}
 	for c.phase == phaseOpen && c.pauses == 0 {
-		if usesRawInput && !c.transport.stage(rawInput(c.tls)) {
+		if usesRawInput && !c.transport.stage(raw) {
 			break
 		}
 		n, err := c.tls.Read(l.plain[:])
@@ -202,6 +224,9 @@ func (c *Conn) readPlaintext() {
 		if err != nil && c.pauses == 0 && c.phase == phaseOpen {
 			c.readFailed(err)
 		}
+	}
+	if usesRawInput {
+		c.takeRawInput(raw)
 	}
 	if n := l.cut - before; n > 0 {
 		c.noteCut(n)

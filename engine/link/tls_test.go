@@ -66,6 +66,9 @@ func TestCryptoTLSHasTheBufferWeFeed(t *testing.T) {
 	if !usesRawInput {
 		t.Error("crypto/tls of this Go version has no rawInput: reading allocates twice per record")
 	}
+	if !hasHand || !hasPeers {
+		t.Error("crypto/tls of this Go version does not have what shed drops: idle connections take 4 KB more")
+	}
 }
 
 func TestATemporaryErrorResumesCryptoTLSInTheMiddleOfARecord(t *testing.T) {
@@ -120,8 +123,62 @@ func TestRecordsStagedInPiecesComeOutWhole(t *testing.T) {
 	if !bytes.Equal(got, plaintext) {
 		t.Errorf("%d bytes of plaintext came out wrong", len(got))
 	}
-	if c := rawInput(server.tls).Cap(); c > 20<<10 { // a record, rounded up to a size class
-		t.Errorf("crypto/tls keeps %d bytes", c)
+	if server.transport.part != nil {
+		t.Error("part of a record is left")
+	}
+}
+
+func TestAnIdleConnectionKeepsNoBuffer(t *testing.T) {
+	r := (&rig{frame: echo}).start(t, Config{Loops: 1})
+	client, c := r.dial()
+	other, o := r.dial()
+	for _, size := range []int{100, 64 << 10} {
+		for _, client := range []*tls.Conn{client, other} {
+			mustWrite(t, client, appendFrame(nil, 1, size))
+			if _, err := readFrame(client); err != nil {
+				t.Fatal(err)
+			}
+		}
+		on(t, c.Loop(), func() {
+			for _, c := range []*Conn{c, o} {
+				if n := rawInput(c.tls).Cap() + fieldOf[bytes.Buffer](c.tls, handField).Cap(); n > 0 {
+					t.Errorf("crypto/tls keeps %d bytes", n)
+				}
+				if c.transport.part != nil || c.transport.in != nil || c.rest != nil || c.held != nil || c.partial != nil {
+					t.Error("link keeps input")
+				}
+				if c.TLS().PeerCertificates != nil {
+					t.Error("crypto/tls keeps the client's certificates")
+				}
+			}
+			if c.Loop().raw.Cap() > 20<<10 {
+				t.Errorf("the loop's buffer has grown to %d bytes", c.Loop().raw.Cap())
+			}
+		})
+	}
+}
+
+// Who sends a part of a record, and nothing after it, takes no more memory than
+// twice that, and holds no buffer that others need.
+func TestPartOfARecordCostsWhatHasArrived(t *testing.T) {
+	_, server := memoryServer(t)
+	server.transport.socket = nil
+	server.shed()
+	record := append([]byte{23, 3, 3, 16000 >> 8, 16000 & 0xff}, make([]byte, 16000)...)
+	for _, n := range []int{1, 4, 5, 6, 300, 4000, 15000} {
+		server.transport.in = record[:n]
+		raw := server.lendRawInput()
+		if server.transport.stage(raw) {
+			t.Fatalf("%d bytes are a record", n)
+		}
+		server.takeRawInput(raw)
+		if rawInput(server.tls).Cap() > 0 || server.loop.raw.Cap() == 0 {
+			t.Fatalf("after %d bytes the connection keeps the buffer", n)
+		}
+		if c := cap(server.transport.part.B); c >= max(2*n, 257) {
+			t.Errorf("%d bytes of a record take %d", n, c)
+		}
+		server.transport.dropPart()
 	}
 }
 
@@ -198,9 +255,12 @@ func TestAnswersToAPeerThatDoesNotReadAreBounded(t *testing.T) {
 // cutter returns a connection that cuts into *frames.
 func cutter(t testing.TB, frames *[]string) *Conn {
 	r := &rig{t: t}
-	e := &Engine{handler: r}
-	e.cfg.Cut = testCut
-	l := &Loop{engine: e, port: newPort(-1, tickMin, nil)}
+	cfg, err := Config{Cut: testCut, Admit: openDoor, Loops: 1}.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLoop(&Engine{handler: r, cfg: cfg}, 0)
+	l.port = newPort(-1, tickMin, nil)
 	l.port.armed.Store(true)
 	r.frame = func(c *Conn, b *buf.Buffer) {
 		*frames = append(*frames, string(b.B))

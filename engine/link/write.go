@@ -17,6 +17,10 @@ const (
 	// bytes. Frames that are not sealed can still be given back.
 	sealedMax = 128 << 10
 
+	// sealedMin is the least that sealedMax and a record's plaintext become when
+	// memory is short: a record's overhead is then 2%.
+	sealedMin = 1 << 10
+
 	// flushMax is what one connection may write in one turn, in bytes.
 	flushMax = 256 << 10
 
@@ -25,6 +29,7 @@ const (
 	answersMax = 64 << 10
 
 	chunksKeptMax = 256 // spare chunks per loop: 8 MiB
+	chunksKeptMin = 8   // of these when memory is scarce
 
 	// partsMax is how many parts one writev can have: all that is sealed at a
 	// time, and two more for chunks that begin or end in the middle.
@@ -33,10 +38,14 @@ const (
 
 // chunk holds ciphertext on its way to the kernel.
 type chunk struct {
-	next *chunk
-	n    int // bytes in b
-	b    [chunkSize]byte
+	next   *chunk
+	n      int // bytes in b
+	b      []byte
+	parked *buf.Buffer // whose memory b is; nil: the chunk's own
 }
+
+// chunkBytes is what a chunk takes, in bytes.
+const chunkBytes = chunkSize + 64
 
 func (l *Loop) getChunk() *chunk {
 	if k := l.spareChunks; k != nil {
@@ -44,15 +53,33 @@ func (l *Loop) getChunk() *chunk {
 		l.spareChunksN--
 		return k
 	}
-	return new(chunk)
+	l.account.Use(buf.PartCiphertext, chunkBytes)
+	return &chunk{b: make([]byte, chunkSize)}
 }
 
 func (l *Loop) putChunk(k *chunk) {
-	if l.spareChunksN < chunksKeptMax {
+	switch {
+	case k.parked != nil:
+		l.account.Use(buf.PartParked, -buf.SizeOf(k.parked))
+		buf.Put(k.parked)
+	case l.spareChunksN < chunksKeptMin || l.spareChunksN < chunksKeptMax && !l.account.Scarce():
 		k.next = l.spareChunks
 		l.spareChunks = k
 		l.spareChunksN++
+	default:
+		l.account.Use(buf.PartCiphertext, -chunkBytes)
 	}
+}
+
+// shed gives back what is spare, but for a little, while memory is scarce.
+func (l *Loop) shed() {
+	for l.account.Scarce() && l.spareChunksN > chunksKeptMin {
+		l.account.Use(buf.PartCiphertext, -chunkBytes)
+		l.spareChunks = l.spareChunks.next
+		l.spareChunksN--
+	}
+	l.spareQueued.shed()
+	l.spareMarks.shed()
 }
 
 // ciphertext is what a connection has sealed and the kernel has not taken.
@@ -68,7 +95,7 @@ func (o *ciphertext) write(l *Loop, p []byte) {
 	o.waiting += len(p)
 	o.end += uint64(len(p))
 	for len(p) > 0 {
-		if o.last == nil || o.last.n == chunkSize {
+		if o.last == nil || o.last.n == len(o.last.b) {
 			k := l.getChunk()
 			if o.last == nil {
 				o.first, o.skip = k, 0
@@ -125,21 +152,41 @@ const hotMin = recordMax
 func (l *Loop) sealHot() {
 	for _, c := range l.hot {
 		c.hot = false
-		if c.noWrite || c.fd < 0 {
+		if c.noWrite || c.fd < 0 || c.blocked || l.account.Scarce() {
 			continue
 		}
 		for c.phase <= phaseFlushing && c.unsealed >= hotMin && c.out.waiting < sealedMax {
-			c.sealRecord()
+			c.sealRecord(recordMax)
 		}
 		if c.out.waiting >= hotWrite && !c.blocked && c.phase <= phaseFlushing {
 			c.writeOut()
 		}
 	}
-	l.hot = emptied(l.hot)
+	l.hot = emptied(l, l.hot)
 }
 
 // hotWrite is how much ciphertext is written before the turn's end, in bytes.
 const hotWrite = sealedMax / 2
+
+// park moves what waits into memory of its size, if it fits a chunk, and if a
+// chunk or more becomes free by that. For the connections of peers that do not
+// read: 10,000 of them would otherwise have 320 MB for a few bytes each.
+func (o *ciphertext) park(l *Loop) {
+	if o.waiting == 0 || o.waiting > chunkSize/2 || o.first == o.last && o.first.parked != nil {
+		return
+	}
+	b := buf.Get(o.waiting)
+	n := 0
+	for k := o.first; k != nil; {
+		n += copy(b.B[n:], k.b[o.skip:k.n])
+		next := k.next
+		l.putChunk(k)
+		k, o.skip = next, 0
+	}
+	l.account.Use(buf.PartParked, buf.SizeOf(b))
+	o.first = &chunk{n: n, b: b.B[:cap(b.B)], parked: b}
+	o.last = o.first
+}
 
 // flush seals and writes what c has queued, as far as the kernel takes it and
 // c's share of a turn goes.
@@ -147,9 +194,9 @@ func (c *Conn) flush() {
 	if c.noWrite || c.fd < 0 || c.phase > phaseShut {
 		return
 	}
-	for budget := flushMax; ; {
+	for budget := flushMax; !c.blocked; {
 		c.seal()
-		if c.phase > phaseShut || c.blocked {
+		if c.phase > phaseShut {
 			break
 		}
 		if c.out.waiting == 0 {
@@ -169,34 +216,43 @@ func (c *Conn) flush() {
 		}
 		budget -= n
 	}
+	if c.blocked && c.loop.account.Scarce() {
+		c.out.park(c.loop)
+	}
 	c.noteOldest()
 }
 
-// seal makes records of queued frames while little ciphertext waits.
+// seal makes records of queued frames while little ciphertext waits. When memory
+// is short that is less, and goes out before there is more: what the kernel does
+// not take of it stays here.
 func (c *Conn) seal() {
-	for c.phase <= phaseFlushing && !c.queuesEmpty() && c.out.waiting < sealedMax {
-		c.sealRecord()
+	most := int(min(max(c.loop.account.OwnMax(), sealedMin), sealedMax))
+	for c.phase <= phaseFlushing && !c.queuesEmpty() && c.out.waiting < most {
+		if most < sealedMax && c.out.waiting > 0 {
+			return
+		}
+		c.sealRecord(min(most, recordMax))
 	}
 }
 
-// sealRecord makes one TLS record of as many frames as fit, or of a piece of
-// one.
-func (c *Conn) sealRecord() {
+// sealRecord makes one TLS record of as many frames as fit into so many bytes, or
+// of a piece of one.
+func (c *Conn) sealRecord(most int) {
 	l := c.loop
 	q := c.nextQueue()
 	m := mark{at: q.front().at}
 	var err error
-	if rest := q.front().b.B[c.sealed:]; len(rest) >= recordMax {
+	if rest := q.front().b.B[c.sealed:]; len(rest) >= most {
 		// A piece of a large frame goes without the copy. Its buffer ends only
 		// after it has been sealed.
-		_, err = c.tls.Write(rest[:recordMax])
-		m.bytes = recordMax
-		c.sealedPiece(q, recordMax, &m)
+		_, err = c.tls.Write(rest[:most])
+		m.bytes = int32(most)
+		c.sealedPiece(q, most, &m)
 	} else {
 		n := 0
-		for n < recordMax && !c.queuesEmpty() {
+		for n < most && !c.queuesEmpty() {
 			q = c.nextQueue()
-			k := copy(l.record[n:], q.front().b.B[c.sealed:])
+			k := copy(l.record[n:most], q.front().b.B[c.sealed:])
 			n += k
 			c.sealedPiece(q, k, &m)
 		}
@@ -228,6 +284,7 @@ func (c *Conn) sealedPiece(q *fifo[queued], n int, m *mark) {
 			c.aheadN -= len(first.b.B)
 		}
 		c.loop.engine.handler.Sealed(c, first.b, first.own)
+		c.leaves(*first)
 		buf.Put(q.pop(&c.loop.spareQueued).b)
 		c.sealed = 0
 	}

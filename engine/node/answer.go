@@ -154,6 +154,8 @@ func (n *Node) answer() {
 		case <-housekeeping.C:
 			n.expireCertificates(n.cfg.Now())
 			n.checkRouter(n.cfg.Now())
+			n.out.expire(time.Now())
+			n.tell()
 			continue
 		case <-n.done:
 			return
@@ -201,6 +203,10 @@ func (n *Node) queueAnswer(to codec.Address, category codec.Category, body []byt
 		n.out.void(s)
 		return false
 	}
-	n.out.publish(s, frame, nil)
+	var sent *Sent
+	if category != codec.CategoryNotice { // notices about it come, and are counted
+		sent = &Sent{To: to, Category: category, SendTime: s.sendTime, Digest: codec.Raw(frame).Digest(), node: n, internal: true}
+	}
+	n.out.publish(s, frame, sent)
 	return true
 }

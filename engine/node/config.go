@@ -17,12 +17,14 @@ import (
 // Defaults of Config, where PROTOCOL.md does not name one.
 const (
 	SendQueueDefault             = 4 << 20  // bytes
+	ResendQueueDefault           = 8 << 20  // bytes
 	ReceiveQueueDefault          = 64 << 20 // bytes
 	ReceiveQueuePerSenderDefault = 4 << 20  // bytes
 	SkewMaxDefault               = 5 * time.Minute
 	DialTimeoutDefault           = 10 * time.Second
 	HelloTimeoutDefault          = 5 * time.Second
 	AnswerTimeoutDefault         = 10 * time.Second
+	ResendTimeDefault            = 5 * time.Second
 	CloseTimeoutDefault          = 5 * time.Second
 	BackoffMinDefault            = 200 * time.Millisecond
 	BackoffMaxDefault            = 30 * time.Second
@@ -67,6 +69,10 @@ type Config struct {
 	// SendQueue bounds what Send has accepted and is not yet written, in
 	// bytes: 4 MiB.
 	SendQueue int
+	// ResendQueue bounds the written frames that are kept in case they have to
+	// be sent again, in bytes, for 30 s at most: 8 MiB. What is not kept any
+	// more is reported at its first notice.
+	ResendQueue int
 	// ReceiveQueue and ReceiveQueuePerSender bound what waits for Receive, in
 	// bytes, each message charged its body + 256: 64 MiB and 4 MiB.
 	ReceiveQueue          int
@@ -78,6 +84,7 @@ type Config struct {
 	DialTimeout   time.Duration // for TCP and TLS: 10 s
 	HelloTimeout  time.Duration // for the router's hello: 5 s
 	AnswerTimeout time.Duration // for a router's answer to a lookup: 10 s
+	ResendTime    time.Duration // after a change of routers, in which noticed frames go again; and of each since its first notice: 5 s
 	CloseTimeout  time.Duration // for Close to get rid of what waits: 5 s
 	BackoffMin    time.Duration // between rounds over Routers, doubled each time: 200 ms
 	BackoffMax    time.Duration // up to: 30 s
@@ -114,6 +121,7 @@ func (c *Config) setDefaults() {
 	c.Software = or(c.Software, SoftwareDefault)
 	c.BodyMax = or(c.BodyMax, codec.BodyMaxDefault)
 	c.SendQueue = or(c.SendQueue, SendQueueDefault)
+	c.ResendQueue = or(c.ResendQueue, ResendQueueDefault)
 	c.ReceiveQueue = or(c.ReceiveQueue, ReceiveQueueDefault)
 	c.ReceiveQueuePerSender = or(c.ReceiveQueuePerSender, ReceiveQueuePerSenderDefault)
 	c.SkewMax = or(c.SkewMax, SkewMaxDefault)
@@ -122,6 +130,7 @@ func (c *Config) setDefaults() {
 	c.DialTimeout = or(c.DialTimeout, DialTimeoutDefault)
 	c.HelloTimeout = or(c.HelloTimeout, HelloTimeoutDefault)
 	c.AnswerTimeout = or(c.AnswerTimeout, AnswerTimeoutDefault)
+	c.ResendTime = or(c.ResendTime, ResendTimeDefault)
 	c.CloseTimeout = or(c.CloseTimeout, CloseTimeoutDefault)
 	c.BackoffMin = or(c.BackoffMin, BackoffMinDefault)
 	c.BackoffMax = or(c.BackoffMax, BackoffMaxDefault)
@@ -212,6 +221,7 @@ func (c *Config) checkSizes() error {
 	}{
 		{"BodyMax", c.BodyMax, 1, codec.BodyMaxLimit},
 		{"SendQueue", c.SendQueue, 1, 1 << 40},
+		{"ResendQueue", c.ResendQueue, 1, 1 << 40},
 		{"ReceiveQueue", c.ReceiveQueue, 1, 1 << 40},
 		{"ReceiveQueuePerSender", c.ReceiveQueuePerSender, min(c.BodyMax, codec.BodyMaxDefault) + messageOverhead, c.ReceiveQueue},
 	}
@@ -247,6 +257,7 @@ func (c *Config) checkTimes() error {
 		{"DialTimeout", c.DialTimeout, time.Millisecond, long},
 		{"HelloTimeout", c.HelloTimeout, time.Millisecond, long},
 		{"AnswerTimeout", c.AnswerTimeout, time.Millisecond, long},
+		{"ResendTime", c.ResendTime, time.Millisecond, keptFor},
 		{"CloseTimeout", c.CloseTimeout, time.Millisecond, long},
 		{"BackoffMax", c.BackoffMax, time.Millisecond, long},
 		{"BackoffMin", c.BackoffMin, time.Millisecond, c.BackoffMax},

@@ -18,7 +18,8 @@ const (
 	stallFactor     = 4               // a router that confirms nothing for so many times DeadAfter is given up
 	deadlineGrain   = 8               // deadlines are moved when an eighth of them has gone by
 	keepAliveShare  = 4               // a keep-alive goes out after 3/4 of the interval announced
-	drainGoodbyeMax = 5 * time.Second // what a draining router grants is used no longer than this
+	drainGoodbyeMax = 5 * time.Second // a draining router is answered by then, whatever it grants
+	drainReadMax    = time.Minute     // and is read no longer than this
 )
 
 // conn is one connection to a router, from its hello on. Its reader and its
@@ -33,7 +34,7 @@ type conn struct {
 	reader *frameReader
 	since  time.Time
 	self   *self     // link control goes under it; the writer's, after start
-	shown  []*self   // announced, and the one of TLS; the writer's
+	shown  []*self   // whose keys the router has been shown; the writer's
 	list   listParts // the reader's
 
 	routerUntil atomic.Int64 // end of the router's newest grant, ns since the Unix epoch
@@ -49,11 +50,12 @@ type conn struct {
 
 	// Guarded by n.out.mu.
 	pend       pending
-	control    []codec.Control       // requests to write
-	announced  map[codec.CertID]bool // the node's certificates that the router knows, or is told of next
+	control    []codec.Control // requests to write
+	announced  []*self         // the node's certificates that the router remembers, or is told of next
 	toAnnounce []*self
 	answerDue  bool           // a keep-alive was asked for
-	bye        *codec.Goodbye // to write next, as the last frame
+	bye        *codec.Goodbye // to write next; after it only answers to keep-alives, or nothing
+	byeOut     bool           // it is written, or being written
 	heard      bool           // a goodbye of the router came
 	err        error          // why it died
 }
@@ -61,7 +63,7 @@ type conn struct {
 func newConn(n *Node, url string, raw net.Conn, t *tls.Conn, l *link, s *self) *conn {
 	c := &conn{
 		n: n, url: url, raw: raw, tls: t, link: l, self: s, shown: []*self{s}, since: time.Now(),
-		announced:  map[codec.CertID]bool{s.certID: true},
+		announced:  []*self{s},
 		reader:     newFrameReader(t, uint32(n.cfg.BodyMax), &n.counters.bytesIn),
 		wake:       make(chan struct{}, 1),
 		progress:   make(chan struct{}, 1),
@@ -135,6 +137,14 @@ func (c *conn) request(m codec.Control) bool {
 	return true
 }
 
+// left reports whether nothing more can be asked: this node's goodbye is due, or
+// the connection has died.
+func (c *conn) left() bool {
+	c.n.out.mu.Lock()
+	defer c.n.out.mu.Unlock()
+	return c.bye != nil || c.err != nil
+}
+
 // sealControl makes a whole frame of a message.
 func (c *conn) sealControl(m codec.Control) ([]byte, error) {
 	body, err := codec.AppendControl(nil, m)
@@ -144,7 +154,7 @@ func (c *conn) sealControl(m codec.Control) ([]byte, error) {
 	return c.self.seal(c.n.address, codec.Address(c.link.router.Address), codec.CategoryControl, c.n.out.stamp(), body)
 }
 
-// goodbye returns a last word; the text is cut to what is allowed.
+// goodbye returns a word of parting; the text is cut to what is allowed.
 func (c *conn) goodbye(reason codec.GoodbyeReason, text string) *codec.Goodbye {
 	if len(text) > codec.GoodbyeTextMax {
 		text = text[:codec.GoodbyeTextMax]
@@ -152,12 +162,13 @@ func (c *conn) goodbye(reason codec.GoodbyeReason, text string) *codec.Goodbye {
 	return &codec.Goodbye{Reason: reason, Text: strings.ToValidUTF8(text, ""), Received: c.received.Load()}
 }
 
-// sayGoodbye has the writer write it as the last frame, and waits for that, but
-// not long.
-func (c *conn) sayGoodbye(reason codec.GoodbyeReason, text string) {
+// sayGoodbye has the writer write it, and waits for that, but not long. The
+// connection is read for readFor after that; if that is 0 it is the last frame.
+func (c *conn) sayGoodbye(reason codec.GoodbyeReason, text string, readFor time.Duration) {
 	c.n.out.mu.Lock()
 	if c.bye == nil {
 		c.bye = c.goodbye(reason, text)
+		c.bye.ReadFor = readFor.Truncate(time.Millisecond)
 	}
 	c.wakeWriter()
 	c.n.out.mu.Unlock()
@@ -175,10 +186,12 @@ func (c *conn) wait(done <-chan struct{}, d time.Duration) {
 	}
 }
 
-// finish writes what waits, has it confirmed, says goodbye and ends the
-// connection; all within d and what a goodbye takes.
-func (c *conn) finish(d time.Duration) {
-	t := time.NewTimer(d)
+// finish writes what waits and has it confirmed, for so long, says goodbye, and
+// reads what the router still has until that says goodbye and closes; or, with
+// all that, the time to read is over, or the node is to close.
+func (c *conn) finish(confirmFor, readFor time.Duration) {
+	by := time.Now().Add(readFor)
+	t := time.NewTimer(confirmFor)
 	defer t.Stop()
 	for idle := false; !idle; {
 		c.n.out.mu.Lock()
@@ -197,8 +210,13 @@ func (c *conn) finish(d time.Duration) {
 		}
 		break
 	}
-	c.sayGoodbye(codec.GoodbyeDone, "")
-	c.wait(c.ended, goodbyeTimeout) // the router closes; then nothing is lost on the way
+	c.sayGoodbye(codec.GoodbyeDone, "", max(time.Until(by), goodbyeTimeout))
+	select { // the router closes; then nothing is lost on the way
+	case <-c.ended:
+	case <-time.After(time.Until(by)):
+	case <-c.n.ctx.Done():
+	}
+	c.wait(c.ended, goodbyeTimeout)
 	c.kill(errSaidGoodbye)
 	<-c.ended
 }

@@ -22,7 +22,7 @@ func (c *conn) read() {
 			c.n.counters.protocolErrors.Add(1)
 			c.n.out.detach(c, err)
 			reason, _ := goodbyeFor(err)
-			c.sayGoodbye(reason, err.Error())
+			c.sayGoodbye(reason, err.Error(), 0)
 		}
 		c.kill(err)
 		return
@@ -73,20 +73,24 @@ func (c *conn) keepAlive(m *codec.KeepAlive) error {
 
 // confirm applies the router's count (PROTOCOL.md section 5.2).
 func (c *conn) confirm(received uint64) error {
-	c.n.out.mu.Lock()
-	defer c.n.out.mu.Unlock()
+	o := c.n.out
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	first := c.pend.confirmed + 1
 	done, ok := c.pend.confirm(received)
 	if !ok {
 		return &ProtocolError{What: "it confirmed frames that were never written, or took a confirmation back"}
 	}
 	for i, s := range done {
-		if s != nil {
+		if s.ofLocked(c, first+uint64(i)) {
 			s.resolveLocked(sentConfirmed, nil)
-			done[i] = nil
+			o.resends.settled(s, true)
 		}
+		done[i] = nil
 	}
 	c.n.counters.confirmed.Add(uint64(len(done)))
 	c.wakeWriter()
+	o.wakeLocked() // frames may wait for the fate of one that went out here
 	signal(c.progress)
 	return nil
 }
@@ -100,6 +104,7 @@ func (c *conn) hearGoodbye(m *codec.Goodbye) error {
 	c.n.out.mu.Lock()
 	first := !c.heard && c.bye == nil
 	c.heard = true
+	c.n.out.leavingLocked(c)
 	c.n.out.mu.Unlock()
 	if !first || m.ReadFor == 0 || m.Reason == codec.GoodbyeReplaced {
 		return &GoodbyeError{Reason: m.Reason, Text: m.Text, Others: m.Routers}

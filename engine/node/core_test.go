@@ -146,7 +146,7 @@ func TestRecentForgetsTheOldest(t *testing.T) {
 	r := newRecent(3)
 	to := codec.Address{1}
 	for i := byte(1); i <= 5; i++ {
-		r.add(&Sent{To: to, SendTime: uint64(i), Digest: codec.Digest{i}})
+		r.add(&Sent{To: to, SendTime: uint64(i), Digest: codec.Digest{i}, written: true})
 	}
 	for i := byte(1); i <= 5; i++ {
 		found := r.find(codec.NoticeFrame{Digest: codec.Digest{i}, SendTime: uint64(i)}, to) != nil
@@ -154,8 +154,8 @@ func TestRecentForgetsTheOldest(t *testing.T) {
 			t.Errorf("frame %d: found %v", i, found)
 		}
 	}
-	if len(r.byDigest) != 3 || len(r.between(to, 1, 4)) != 2 {
-		t.Errorf("%d remembered, %d in time", len(r.byDigest), len(r.between(to, 1, 4)))
+	if r.all.len() != 3 || len(r.between(to, 1, 4)) != 2 {
+		t.Errorf("%d remembered, %d in time", r.all.len(), len(r.between(to, 1, 4)))
 	}
 }
 
@@ -165,15 +165,15 @@ func TestCountedFramesAreMarkedOnlyWhenAllAreMeant(t *testing.T) {
 		more   uint64
 		marked bool
 	}{{2, false}, {3, true}, {4, true}} {
-		o := newOutgoing(1, time.Now)
+		o := newOutgoing(&Config{SendQueue: 1, Now: time.Now}, rand.Reader)
 		to := codec.Address{1}
 		var all []*Sent
 		for i := byte(1); i <= 3; i++ {
-			s := &Sent{To: to, SendTime: uint64(i), Digest: codec.Digest{i}}
+			s := &Sent{To: to, SendTime: uint64(i), Digest: codec.Digest{i}, written: true}
 			o.recent.add(s)
 			all = append(all, s)
 		}
-		e, ignored := o.notedLocked(codec.Address{9}, &codec.Notice{Reason: codec.NoticeQueueFull, Recipient: to, More: test.more, First: 1, Last: 3})
+		e, ignored := o.notedLocked(codec.Address{9}, &codec.Notice{Reason: codec.NoticeQueueFull, Recipient: to, More: test.more, First: 1, Last: 3}, time.Now())
 		if e == nil || ignored != test.more-min(test.more, 3) {
 			t.Errorf("more %d: %v, %d ignored", test.more, e, ignored)
 		}

@@ -15,16 +15,28 @@ import (
 //
 // A frame is known by (sender, send time), never by its signature. When a
 // sender's frames are too many, the lower half is forgotten and the floor rises
-// to the highest of them. When senders are too many, the sixteenth of them whose
-// newest frames are oldest is forgotten and the general floor rises: it is
-// where the floor of a sender that is not remembered stands.
+// to the highest of them. When all frames together are too many, that happens to
+// every sender of whom many are remembered. When that does not help, or senders
+// are too many, the sixteenth of them whose newest frames are oldest is forgotten
+// and the general floor rises: it is where the floor of a sender that is not
+// remembered stands.
+//
+// A frame that is sent again comes seconds late, and must not lie at or below the
+// floor by then: newer ones may have come before it, those that were written
+// before its notice. A sender has no more than pendingMax frames written and
+// unconfirmed; twice as many are kept.
+//
+// Single times, and not intervals of them: most frames come in order, but which
+// times between two of them were ever used only the sender knows, so an interval
+// would take the late ones for duplicates.
 
 const (
-	dedupFramesKept = 1024                // per sender, certainly remembered
-	dedupFramesMax  = 2 * dedupFramesKept // per sender
-	dedupSendersMax = 1 << 16             // so that a hub of many nodes keeps them apart
-	dedupTotalMax   = 1 << 20             // frames in all: 32 MiB
-	dedupEvictShare = 16                  // of the senders, one in so many is forgotten at once
+	dedupFramesKept  = 2 * pendingMax      // per sender, remembered
+	dedupFramesMax   = 2 * dedupFramesKept // per sender
+	dedupFramesLeast = 1024                // per sender, remembered when there are too many in all
+	dedupSendersMax  = 1 << 16             // so that a hub of many nodes keeps them apart
+	dedupTotalMax    = 1 << 21             // frames in all: 32 MiB
+	dedupEvictShare  = 16                  // one in so many is forgotten at once, of frames or senders
 )
 
 type verdict uint8
@@ -35,9 +47,11 @@ const (
 	verdictLate // at or below the floor: nobody knows whether it came before
 )
 
+// seenFrame has 16 bytes. So much of the digest is enough for receipts: only the
+// frame's sender asks for them.
 type seenFrame struct {
 	sendTime  uint64
-	digest    codec.Digest
+	digest    [7]byte
 	delivered bool // to the application, or waiting for it
 }
 
@@ -49,16 +63,16 @@ type seenSender struct {
 
 // dedup remembers what came. It survives connections.
 type dedup struct {
-	framesMax, sendersMax, totalMax int
+	framesMax, framesLeast, sendersMax, totalMax int
 
 	floor   uint64 // general: of senders not in the map
 	total   int    // frames in all senders
 	senders map[codec.Address]*seenSender
 }
 
-func newDedup(framesMax, sendersMax, totalMax int) *dedup {
+func newDedup(framesMax, framesLeast, sendersMax, totalMax int) *dedup {
 	return &dedup{
-		framesMax: framesMax, sendersMax: sendersMax, totalMax: totalMax,
+		framesMax: framesMax, framesLeast: framesLeast, sendersMax: sendersMax, totalMax: totalMax,
 		senders: make(map[codec.Address]*seenSender),
 	}
 }
@@ -75,7 +89,7 @@ func (d *dedup) admit(sender codec.Address, sendTime uint64, digest codec.Digest
 	if d.total >= d.totalMax || s == nil && len(d.senders) >= d.sendersMax {
 		known := s != nil
 		d.makeRoom()
-		if s = d.senders[sender]; s == nil && known && sendTime <= d.floor {
+		if s = d.senders[sender]; s != nil && sendTime <= s.floor || s == nil && known && sendTime <= d.floor {
 			return verdictLate // what came from this sender was forgotten just now
 		}
 	}
@@ -89,7 +103,7 @@ func (d *dedup) admit(sender codec.Address, sendTime uint64, digest codec.Digest
 	if found {
 		return verdictDuplicate
 	}
-	s.frames = slices.Insert(s.frames, at, seenFrame{sendTime: sendTime, digest: digest})
+	s.frames = slices.Insert(s.frames, at, seenFrame{sendTime: sendTime, digest: [7]byte(digest[:])})
 	s.highest = max(s.highest, sendTime)
 	d.total++
 	if len(s.frames) > d.framesMax {
@@ -115,8 +129,20 @@ func (d *dedup) raiseFloor(s *seenSender) {
 	d.total -= forget
 }
 
-// makeRoom forgets the sixteenth of the senders whose newest frames are oldest.
+// makeRoom forgets half of the frames of those senders of whom there are many,
+// or the sixteenth of the senders whose newest frames are oldest.
 func (d *dedup) makeRoom() {
+	if d.total >= d.totalMax {
+		for _, s := range d.senders {
+			if len(s.frames) > 2*d.framesLeast {
+				d.raiseFloor(s)
+				s.frames = slices.Clone(s.frames) // give the memory back, too
+			}
+		}
+		if d.total <= d.totalMax-share(d.totalMax) && len(d.senders) < d.sendersMax {
+			return
+		}
+	}
 	type entry struct {
 		address codec.Address
 		highest uint64
@@ -128,12 +154,15 @@ func (d *dedup) makeRoom() {
 	slices.SortFunc(all, func(a, b entry) int {
 		return cmp.Or(cmp.Compare(a.highest, b.highest), bytes.Compare(a.address[:], b.address[:]))
 	})
-	for _, e := range all[:(len(all)+dedupEvictShare-1)/dedupEvictShare] {
+	for _, e := range all[:share(len(all))] {
 		d.total -= len(d.senders[e.address].frames)
 		delete(d.senders, e.address)
 		d.floor = max(d.floor, e.highest)
 	}
 }
+
+// share returns the part of so many that is forgotten at once: at least one.
+func share(of int) int { return (of + dedupEvictShare - 1) / dedupEvictShare }
 
 // delivered marks an admitted frame as given to the application.
 func (d *dedup) delivered(sender codec.Address, sendTime uint64) {
@@ -151,5 +180,5 @@ func (d *dedup) seen(sender codec.Address, sendTime uint64, digest codec.Digest)
 		return false
 	}
 	at, found := s.find(sendTime)
-	return found && s.frames[at].digest == digest && s.frames[at].delivered
+	return found && s.frames[at].digest == [7]byte(digest[:]) && s.frames[at].delivered
 }

@@ -12,7 +12,7 @@ import (
 
 // slowDedup says the rules of dedup as plainly as possible.
 type slowDedup struct {
-	framesMax, sendersMax, totalMax int
+	framesMax, framesLeast, sendersMax, totalMax int
 
 	floor   uint64
 	floors  map[codec.Address]uint64
@@ -37,7 +37,7 @@ func (d *slowDedup) admit(from codec.Address, at uint64) verdict {
 	}
 	if d.total() >= d.totalMax || !known && len(d.floors) >= d.sendersMax {
 		d.forget()
-		if _, still := d.floors[from]; known && !still && at <= d.floor {
+		if floor, still := d.floors[from]; still && at <= floor || known && !still && at <= d.floor {
 			return verdictLate
 		}
 	}
@@ -50,15 +50,29 @@ func (d *slowDedup) admit(from codec.Address, at uint64) verdict {
 	d.seen[from] = append(d.seen[from], at)
 	d.highest[from] = max(d.highest[from], at)
 	if len(d.seen[from]) > d.framesMax {
-		slices.Sort(d.seen[from])
-		half := len(d.seen[from]) / 2
-		d.floors[from] = d.seen[from][half-1]
-		d.seen[from] = d.seen[from][half:]
+		d.halve(from)
 	}
 	return verdictNew
 }
 
+func (d *slowDedup) halve(from codec.Address) {
+	slices.Sort(d.seen[from])
+	half := len(d.seen[from]) / 2
+	d.floors[from] = d.seen[from][half-1]
+	d.seen[from] = d.seen[from][half:]
+}
+
 func (d *slowDedup) forget() {
+	if d.total() >= d.totalMax {
+		for from, times := range d.seen {
+			if len(times) > 2*d.framesLeast {
+				d.halve(from)
+			}
+		}
+		if d.total() <= d.totalMax-(d.totalMax+dedupEvictShare-1)/dedupEvictShare && len(d.floors) < d.sendersMax {
+			return
+		}
+	}
 	count := (len(d.floors) + dedupEvictShare - 1) / dedupEvictShare
 	for range count {
 		var oldest codec.Address
@@ -81,9 +95,10 @@ func TestDedupAgreesWithTheSlowOne(t *testing.T) {
 		frames := rapid.IntRange(2, 12).Draw(t, "framesMax")
 		senders := rapid.IntRange(1, 6).Draw(t, "sendersMax")
 		total := rapid.IntRange(frames+1, 40).Draw(t, "totalMax")
-		fast := newDedup(frames, senders, total)
+		least := rapid.IntRange(1, frames).Draw(t, "framesLeast")
+		fast := newDedup(frames, least, senders, total)
 		slow := &slowDedup{
-			framesMax: frames, sendersMax: senders, totalMax: total,
+			framesMax: frames, framesLeast: least, sendersMax: senders, totalMax: total,
 			floors: map[codec.Address]uint64{}, seen: map[codec.Address][]uint64{}, highest: map[codec.Address]uint64{},
 		}
 		type frame struct {
@@ -135,14 +150,15 @@ func (d *dedup) check(t interface{ Fatalf(string, ...any) }) {
 	}
 }
 
-func TestDedupKeepsTheLastThousandFrames(t *testing.T) {
-	d := newDedup(dedupFramesMax, dedupSendersMax, dedupTotalMax)
+func TestDedupKeepsTheLastFrames(t *testing.T) {
+	d := newDedup(dedupFramesMax, dedupFramesLeast, dedupSendersMax, dedupTotalMax)
 	from := codec.Address{1}
-	for at := uint64(1); at <= 10000; at++ {
+	const count = 100_000
+	for at := uint64(1); at <= count; at++ {
 		if v := d.admit(from, at*2, codec.Digest{}); v != verdictNew {
 			t.Fatalf("%d: %d", at, v)
 		}
-		for _, back := range []uint64{0, 1, 500, 1023} {
+		for _, back := range []uint64{0, 1, 500, 16383} {
 			if back >= at {
 				continue
 			}
@@ -151,7 +167,7 @@ func TestDedupKeepsTheLastThousandFrames(t *testing.T) {
 			}
 		}
 	}
-	if v := d.admit(from, 10000*2-1, codec.Digest{}); v != verdictNew {
+	if v := d.admit(from, (count-16000)*2-1, codec.Digest{}); v != verdictNew {
 		t.Errorf("a frame out of order, above the floor: %d", v)
 	}
 	if v := d.admit(from, 3, codec.Digest{}); v != verdictLate {
@@ -159,8 +175,32 @@ func TestDedupKeepsTheLastThousandFrames(t *testing.T) {
 	}
 }
 
+// Many busy senders share the memory; none of them is forgotten for it.
+func TestDedupKeepsFewerFramesOfEachWhenTheyAreTooManyInAll(t *testing.T) {
+	const framesMax, least, senders, total = 1000, 10, 100, 5000
+	d := newDedup(framesMax, least, senders, total)
+	for at := uint64(1); at <= 100_000; at++ {
+		for _, back := range []uint64{0, least} {
+			from := codec.Address{byte(at % 50)}
+			want := verdictNew
+			if back > 0 {
+				want = verdictDuplicate
+			}
+			if at > 50*back {
+				if v := d.admit(from, at-50*back, codec.Digest{}); v != want {
+					t.Fatalf("%d frames back from %d: verdict %d", back, at, v)
+				}
+			}
+		}
+	}
+	d.check(t)
+	if len(d.senders) != 50 || d.floor != 0 {
+		t.Errorf("%d senders, floor %d", len(d.senders), d.floor)
+	}
+}
+
 func TestSeenIsOnlyWhatWasDelivered(t *testing.T) {
-	d := newDedup(4, 4, 16)
+	d := newDedup(4, 2, 4, 16)
 	from, digest := codec.Address{1}, codec.Digest{1}
 	d.admit(from, 5, digest)
 	if d.seen(from, 5, digest) {

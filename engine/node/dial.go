@@ -15,20 +15,22 @@ import (
 // alpn must be negotiated, PROTOCOL.md section 4.
 const alpn = "dbw/1"
 
-// dial makes one connection to a router: TCP, TLS, hellos. Until ctx ends each
-// step has its own time. The connection's goroutines are not started.
-func (n *Node) dial(ctx context.Context, url string) (*conn, error) {
+// dial makes one connection to a router: TCP and TLS within the time given and
+// Config.DialTimeout, then hellos within Config.HelloTimeout, and all of it before
+// ctx ends. The connection's goroutines are not started.
+func (n *Node) dial(ctx context.Context, url string, within time.Duration) (*conn, error) {
 	address, err := dialAddress(url)
 	if err != nil {
 		return nil, err
 	}
-	dialCtx, cancel := context.WithTimeout(ctx, n.cfg.DialTimeout)
+	within = min(within, n.cfg.DialTimeout)
+	dialCtx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	raw, err := n.cfg.Dial(dialCtx, address)
 	if err != nil {
 		return nil, &UnreachableError{Address: address, Err: err}
 	}
-	c, err := n.greet(dialCtx, ctx, raw, url)
+	c, err := n.greet(dialCtx, ctx, raw, url, within)
 	if err != nil {
 		raw.Close()
 		return nil, err
@@ -37,9 +39,9 @@ func (n *Node) dial(ctx context.Context, url string) (*conn, error) {
 }
 
 // greet makes a connection of a raw one. On error the caller closes that.
-func (n *Node) greet(dialCtx, ctx context.Context, raw net.Conn, url string) (*conn, error) {
+func (n *Node) greet(dialCtx, ctx context.Context, raw net.Conn, url string, within time.Duration) (*conn, error) {
 	own := n.self.Load()
-	x := explainer{self: own.id.Peer, now: n.cfg.Now(), wait: n.cfg.DialTimeout}
+	x := explainer{self: own.id.Peer, now: n.cfg.Now(), wait: within}
 	var router *pki.Peer
 	t := tls.Client(raw, n.tlsConfig(own.id, &router))
 	if err := t.HandshakeContext(dialCtx); err != nil {

@@ -20,6 +20,41 @@
 // delivered. What Send accepted is never lost in silence: it is sent on the next
 // connection, or its Sent gets an error.
 //
+// # Changing routers
+//
+// A router that stops says so some seconds before ("draining"). The Node connects
+// to another one, of those that the router names, then of Config.Routers, all
+// verified alike; has confirmed what it had written, says goodbye, and reads the
+// old connection until the router closes it. From the router's word on nothing
+// new is written there: what is queued goes out on the next connection. When no
+// other router answers within 2 s the Node leaves all the same and goes on
+// dialling; Send then waits, with its context.
+//
+// The members of a domain do not arrive at their next router at the same moment.
+// So, while the Node changes routers and for Config.ResendTime (5 s) after that,
+// "no route" and "recipient gone" are no outcome: the frame is sent again, byte
+// for byte, with pauses of up to half a second, for as long from its first notice
+// on; only then its Sent gets the *NoticeError. Recipients drop copies. Later
+// messages to the same recipient wait, so their order holds; in Config.SendQueue,
+// so Send waits too when that is full. Messages to others go on. For this the
+// last 8 MiB of what was written are kept for 30 s (Config.ResendQueue); what is
+// not there any more is told at once. Frames that a notice calls perhaps
+// delivered are never sent again.
+//
+// What was written to a connection and not confirmed when it ended has an
+// *UnconfirmedError; it is counted in Stats, in the log line about the
+// connection, and in the *CloseError of Close. After a router has drained there
+// is none; when it was killed there may be.
+//
+// # Notices that count
+//
+// A notice may say how many frames it means, and from when to when they were
+// sent, instead of listing them. Of the last 65,536 frames those are meant that
+// went to that recipient in that time and have no other outcome, when they are
+// not more than it counts: each Sent gets the *NoticeError. When they are more
+// nobody can tell which; then only Config.OnNotice and Stats.NoticesAmbiguous
+// learn of it.
+//
 // # Receiving
 //
 // Everything received is verified again, whatever routers did: certificate
@@ -49,7 +84,9 @@
 // queued by one more (answer.go). Locks, in the order in which they may be held
 // together: receiving.mu, then outgoing.mu; those of the other parts
 // (deliveries, answers, echoes, names) guard their own maps and queues, and no
-// other lock is taken while one of them is held. What decides without I/O takes
+// other lock is taken while one of them is held, nor while randomness is read
+// (Config.Rand), which may be under any of them. What decides without I/O takes
 // (event, now) and is tested by itself: hello.go, dedup.go, pending.go,
-// certs.go, recent.go, backoff.go, revoked.go (parts of lists).
+// certs.go, recent.go, kept.go, resend.go, backoff.go, revoked.go (parts of
+// lists).
 package node

@@ -316,6 +316,9 @@ type NoticeError struct {
 	Recipient codec.Address
 	Frames    []codec.NoticeFrame // of the notice, those that this node remembers to have sent
 	More      uint64              // so many besides, not listed
+	// Ambiguous is More when nobody can tell which they are: more were sent at
+	// that time than the notice counts. Their Sent do not know of it. Else 0.
+	Ambiguous uint64
 }
 
 func (e *NoticeError) Error() string {
@@ -327,6 +330,9 @@ func (e *NoticeError) Error() string {
 	if what := noticeMeaning[e.Reason]; what != "" {
 		s += ": " + what
 	}
+	if e.Ambiguous > 0 {
+		s += fmt.Sprintf("; it does not say which %d of those sent to it lately", e.Ambiguous)
+	}
 	return s
 }
 
@@ -336,7 +342,7 @@ var noticeMeaning = map[codec.NoticeReason]string{
 	codec.NoticeNotPermitted:  "the recipient is of another domain, or does not take this category, or no plain bodies (Config.AcceptPlain, --accept-plain)",
 	codec.NoticeQueueFull:     "the recipient reads too slowly; send again later",
 	codec.NoticeRecipientGone: "the recipient's connection ended first; send again when it is back",
-	codec.NoticeUnconfirmed:   "the recipient's connection ended meanwhile; Seen asks it when it is back",
+	codec.NoticeUnconfirmed:   "perhaps delivered, perhaps not: the recipient's connection ended meanwhile; Seen asks it when it is back",
 	codec.NoticeTooLarge:      "the body is larger than the recipient takes; send less at a time, or have it take more (node.Config.BodyMax)",
 	codec.NoticeLate:          "the send time is too far from the router's clock; check both clocks, and how long the message waited",
 }

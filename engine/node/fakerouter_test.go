@@ -109,6 +109,7 @@ type fakeRouter struct {
 	scripted  bool                               // accepted connections wait in sessions for the test to drive them
 	hello     codec.Hello                        // what it says
 	bodyMax   uint32                             // of its cutting
+	alive     bool                               // it sends keep-alives that confirm what it has decided
 	intercept func(s *session, f codec.Raw) bool // of routed frames: true: it has dealt with it
 
 	sessions chan *session
@@ -163,7 +164,10 @@ type session struct {
 	reader   *frameReader
 	after    *sender       // who the router is after a renewal
 	received atomic.Uint64 // frames other than link control
+	decided  atomic.Uint64 // of those; serve counts them
 	mu       sync.Mutex    // of writing
+
+	confirming sync.Mutex // so that no count is overtaken by a lower one
 }
 
 // accept serves a connection; it runs until the connection ends.
@@ -208,6 +212,9 @@ func (s *session) serve() {
 		old.bye(codec.GoodbyeReplaced, 0)
 	}
 	s.r.knows(s.node)
+	if s.r.alive {
+		s.keepAlive(s.confirms)
+	}
 	defer func() {
 		s.r.mu.Lock()
 		if s.r.live[s.node.Address] == s {
@@ -224,6 +231,7 @@ func (s *session) serve() {
 		if err != nil || !s.handle(f) {
 			return
 		}
+		s.decided.Store(s.received.Load())
 	}
 }
 
@@ -260,7 +268,8 @@ func (s *session) handle(f codec.Raw) bool {
 	switch m := must(codec.DecodeControl(f.Body())).(type) {
 	case *codec.KeepAlive:
 		if m.Answer {
-			return s.control(&codec.KeepAlive{Received: s.received.Load()}) == nil
+			s.decided.Store(s.received.Load())
+			return s.confirms() == nil
 		}
 	case *codec.Goodbye:
 		return false
@@ -362,13 +371,24 @@ func (s *session) write(b []byte) error {
 	return err
 }
 
-// stayAlive sends keep-alives until the session is closed.
+// stayAlive sends keep-alives that confirm nothing until the session is closed.
 func (s *session) stayAlive() {
+	s.keepAlive(func() error { return s.control(&codec.KeepAlive{}) })
+}
+
+// confirms tells the node what was decided on.
+func (s *session) confirms() error {
+	s.confirming.Lock()
+	defer s.confirming.Unlock()
+	return s.control(&codec.KeepAlive{Received: s.decided.Load()})
+}
+
+func (s *session) keepAlive(send func() error) {
 	go func() {
 		for {
 			select {
 			case <-time.After(10 * time.Second):
-				_ = s.control(&codec.KeepAlive{})
+				_ = send()
 			case <-s.raw.(*pipeEnd).closed:
 				return
 			}

@@ -37,11 +37,12 @@ type Node struct {
 	notices chan *NoticeError // for callBack; nil without Config.OnNotice
 
 	// Of the run goroutine; readable when done is closed.
-	backoff     backoff
-	err         error // what ended the node
-	unsent      int   // messages in the queue at the end
-	unconfirmed int   // messages written to the connection that Close ended
-	lossCause   error // why; may be nil
+	backoff   backoff
+	err       error // what ended the node
+	unsent    int   // messages in the queue at the end
+	lossCause error // why; may be nil
+
+	unconfirmed atomic.Int64 // messages written to connections that Close ended
 
 	// Guarded by in.mu.
 	hinted [dropReasons]time.Time // when a drop was last logged
@@ -95,13 +96,14 @@ func newNode(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	random := &sharedReader{r: cfg.Rand}
 	n := &Node{
 		cfg:     cfg,
 		address: cfg.Identity.Peer.Address,
 		trust:   new(atomic.Pointer[pki.Store]),
-		rand:    &sharedReader{r: cfg.Rand},
+		rand:    random,
 		started: uint64(cfg.Now().UnixNano()),
-		out:     newOutgoing(cfg.SendQueue, cfg.Now),
+		out:     newOutgoing(&cfg, random),
 		in:      newReceiving(),
 		inbox:   newDeliveries(cfg.ReceiveQueuePerSender, cfg.ReceiveQueue),
 		answers: newAnswers(),
@@ -135,7 +137,8 @@ func (s *sharedReader) Read(b []byte) (int, error) {
 
 // Close sends what Send has accepted, waits until the router has confirmed it,
 // says goodbye and ends the node; all that for Config.CloseTimeout at most, and
-// not at all while no router is connected. It returns *CloseError when something
+// not at all while no router is connected. What waits to be sent again by then
+// fails with its last notice. It returns *CloseError when something
 // was left over, and what ended the node if it had ended before. Later calls
 // return the same.
 func (n *Node) Close() error {
@@ -146,8 +149,8 @@ func (n *Node) Close() error {
 		switch {
 		case n.err != ErrClosed:
 			n.closeErr = n.err
-		case n.unsent+n.unconfirmed > 0:
-			n.closeErr = &CloseError{Unsent: n.unsent, Unconfirmed: n.unconfirmed, Err: n.lossCause}
+		case n.unsent > 0 || n.unconfirmed.Load() > 0:
+			n.closeErr = &CloseError{Unsent: n.unsent, Unconfirmed: int(n.unconfirmed.Load()), Err: n.lossCause}
 		}
 	})
 	return n.closeErr
@@ -202,8 +205,9 @@ func (n *Node) Router() (r Router, ok bool) {
 // Send signs a message and queues it, and blocks while the queue is full or no
 // router is connected. The body is borrowed until return. Category is 0 or one
 // from 64 on. Messages to one recipient arrive in the order in which Send was
-// called. Errors: ErrPlainNotAllowed, *CategoryError, *BodySizeError,
-// *NotConnectedError or *WaitError when ctx ends, and what ended the node.
+// called, as long as neither changes routers. Errors: ErrPlainNotAllowed,
+// *CategoryError, *BodySizeError, *NotConnectedError or *WaitError when ctx ends,
+// and what ended the node.
 func (n *Node) Send(ctx context.Context, to codec.Address, category codec.Category, body []byte) (*Sent, error) {
 	if !n.cfg.Plain {
 		return nil, ErrPlainNotAllowed

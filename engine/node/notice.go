@@ -1,6 +1,8 @@
 package node
 
 import (
+	"time"
+
 	"causeway/codec"
 )
 
@@ -18,56 +20,88 @@ func (n *Node) hearNotice(raw codec.Raw) fate {
 		return dropped(dropForgedNotice)
 	}
 	n.out.mu.Lock()
-	e, ignored := n.out.notedLocked(from, m)
+	e, ignored := n.out.notedLocked(from, m, time.Now())
 	n.out.mu.Unlock()
 	n.counters.noticesIgnored.Add(ignored)
-	if e == nil || n.notices == nil {
-		return consumed
+	if e != nil {
+		n.counters.noticesAmbiguous.Add(e.Ambiguous)
 	}
-	select {
-	case n.notices <- e:
-	default:
-		n.counters.callbacksLost.Add(1)
-	}
+	n.tell()
 	return consumed
 }
 
-// notedLocked tells the Sent of the notice's frames. The result is nil when
-// none of them is the application's and remembered; ignored counts those that
-// are not remembered at all.
+// notedLocked tells the Sent of the notice's frames, or has these sent again. The
+// result is nil when none of the rest is the application's and remembered;
+// ignored counts those that are not remembered at all.
 //
 // Frames that a notice counts without listing them are known by recipient and
 // time only. When no more frames than it counts fit, it must mean all of them;
 // otherwise nobody can tell which, and only OnNotice learns of it.
-func (o *outgoing) notedLocked(from codec.Address, m *codec.Notice) (e *NoticeError, ignored uint64) {
-	e = &NoticeError{Reason: m.Reason, From: from, Recipient: m.Recipient, More: m.More}
+func (o *outgoing) notedLocked(from codec.Address, m *codec.Notice, now time.Time) (e *NoticeError, ignored uint64) {
+	e = &NoticeError{Reason: m.Reason, From: from, Recipient: m.Recipient}
 	own := false
 	for _, f := range m.Frames {
 		s := o.recent.find(f, m.Recipient)
-		if s == nil {
+		if s == nil || !s.written {
 			ignored++
 			continue
 		}
-		s.noticedLocked(e)
-		if !s.internal {
+		if o.noteLocked(s, e, now) && !s.internal {
 			e.Frames = append(e.Frames, f)
 			own = true
 		}
 	}
 	if m.More > 0 {
 		counted := o.recent.between(m.Recipient, m.First, m.Last)
-		for _, s := range counted {
-			if uint64(len(counted)) <= m.More {
-				s.noticedLocked(e)
-			}
-			own = own || !s.internal
-		}
 		ignored += m.More - min(m.More, uint64(len(counted)))
+		e.More = m.More
+		if uint64(len(counted)) > m.More {
+			e.Ambiguous = m.More
+		}
+		for _, s := range counted {
+			switch {
+			case e.Ambiguous > 0:
+				own = own || !s.internal
+			case !o.noteLocked(s, e, now):
+				e.More--
+			default:
+				own = own || !s.internal
+			}
+		}
 	}
 	if !own {
 		return nil, ignored
 	}
+	o.untold = append(o.untold, e)
 	return e, ignored
+}
+
+// noteLocked makes e the outcome of s, unless s is sent again: false.
+func (o *outgoing) noteLocked(s *Sent, e *NoticeError, now time.Time) bool {
+	if o.againLocked(s, e.Reason, e.From, now) {
+		return false
+	}
+	s.noticedLocked(e)
+	o.resends.settled(s, false)
+	return true
+}
+
+// tell passes on to Config.OnNotice what it is to be told.
+func (n *Node) tell() {
+	n.out.mu.Lock()
+	untold := n.out.untold
+	n.out.untold = nil
+	n.out.mu.Unlock()
+	if n.notices == nil {
+		return
+	}
+	for _, e := range untold {
+		select {
+		case n.notices <- e:
+		default:
+			n.counters.callbacksLost.Add(1)
+		}
+	}
 }
 
 // callBack is the goroutine that calls Config.OnNotice.
@@ -77,6 +111,9 @@ func (n *Node) callBack() {
 		case e := <-n.notices:
 			n.cfg.OnNotice(e)
 		case <-n.done:
+			for len(n.notices) > 0 { // told before the end
+				n.cfg.OnNotice(<-n.notices)
+			}
 			return
 		}
 	}

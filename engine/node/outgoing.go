@@ -3,6 +3,7 @@ package node
 import (
 	"container/list"
 	"context"
+	"io"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,7 +17,9 @@ import (
 //	2. sign      in the caller's goroutine, without the lock
 //	3. publish   the slot is ready
 //	4. take      the writer takes ready slots from the front, never past one
-//	             that is not ready
+//	             that is not ready (take.go); frames to a recipient to whom
+//	             others are being sent again wait beside the queue (resend.go)
+//	5. keep      what was written can be sent again for a while (kept.go)
 //
 // A slot and its send time are given out together, so the order in the queue is
 // that of send times, which recipients rely on (PROTOCOL.md section 9 rule 5),
@@ -46,7 +49,7 @@ type slot struct {
 	charge   int
 	sendTime uint64
 	frame    []byte // when ready; the whole frame
-	sent     *Sent  // nil for answers
+	sent     *Sent  // when ready; nil for notices, which nobody is told about
 }
 
 type waiter struct {
@@ -61,17 +64,22 @@ type waiter struct {
 // Bound: max bytes for Send, answerBytesMax for answers. When full: Send waits,
 // first come first served; answers are dropped by their maker.
 type outgoing struct {
-	max int
-	now func() time.Time
+	max        int
+	resendTime time.Duration
+	now        func() time.Time
 
 	mu          sync.Mutex
-	slots       []*slot // from head on
-	head        int
+	slots       fifo[*slot]
 	bytes       int // charged by Send
 	answerBytes int
 	waiters     list.List // of *waiter
 	lastTime    uint64    // the last send time given out
 	recent      recent
+	kept        kept
+	resends     resends
+	rehoming    bool                 // the connection in use was told to end, or one has ended
+	rehomeUntil time.Time            // that counts until then; zero: no other is in use yet
+	untold      []*NoticeError       // for Config.OnNotice
 	self        atomic.Pointer[self] // what the node is now
 	selves      []*self              // what it was lately, and is; at most selvesMax
 	renewals    float64              // of late, as a bucket that empties
@@ -84,8 +92,13 @@ type outgoing struct {
 	discarded bool          // nobody takes what becomes ready from now on
 }
 
-func newOutgoing(max int, now func() time.Time) *outgoing {
-	return &outgoing{max: max, now: now, connected: make(chan struct{}), recent: newRecent(recentMax)}
+// newOutgoing takes a prepared configuration, and randomness for pauses.
+func newOutgoing(cfg *Config, rand io.Reader) *outgoing {
+	return &outgoing{
+		max: cfg.SendQueue, resendTime: cfg.ResendTime, now: cfg.Now,
+		connected: make(chan struct{}),
+		recent:    newRecent(recentMax), kept: kept{max: cfg.ResendQueue}, resends: newResends(cfg.ResendTime, rand),
+	}
 }
 
 // stampLocked returns a send time that was never used before.
@@ -113,24 +126,16 @@ func (o *outgoing) pushLocked(s *slot) {
 	} else {
 		o.bytes += s.charge
 	}
-	if o.head > len(o.slots)/2 && len(o.slots) == cap(o.slots) {
-		n := copy(o.slots, o.slots[o.head:])
-		clear(o.slots[n:])
-		o.slots, o.head = o.slots[:n], 0
-	}
-	o.slots = append(o.slots, s)
+	o.slots.push(s)
 }
 
-func (o *outgoing) popLocked() *slot {
-	s := o.slots[o.head]
-	o.slots[o.head] = nil
-	o.head++
+// releaseLocked gives back what the slot was charged.
+func (o *outgoing) releaseLocked(s *slot) {
 	if s.answer {
 		o.answerBytes -= s.charge
 	} else {
 		o.bytes -= s.charge
 	}
-	return s
 }
 
 // reserve waits for room and for a connection. It fails with
@@ -199,17 +204,13 @@ func (o *outgoing) grantLocked() {
 }
 
 // publish makes a reserved slot ready with its frame (taken); sent is nil for
-// answers.
+// notices.
 func (o *outgoing) publish(s *slot, frame []byte, sent *Sent) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	s.frame, s.sent = frame, sent
-	if sent != nil {
-		if o.discarded {
-			sent.resolveLocked(sentFailed, &UnsentError{o.ended})
-			s.sent = nil
-		}
-		o.recent.add(sent)
+	if sent != nil && o.discarded {
+		sent.resolveLocked(sentFailed, &UnsentError{o.ended})
 	}
 	o.readyLocked(s, slotReady)
 }
@@ -228,45 +229,6 @@ func (o *outgoing) readyLocked(s *slot, state slotState) {
 	}
 }
 
-// takeLocked appends to batch the frames to write next: at least one, if any is
-// ready, and not more than budget bytes otherwise.
-func (o *outgoing) takeLocked(c *conn, batch []*slot, budget int) []*slot {
-	size := 0
-	for o.head < len(o.slots) && !c.pend.full() {
-		s := o.slots[o.head]
-		if s.state == slotReserved || len(batch) > 0 && size+len(s.frame) > budget {
-			break
-		}
-		o.popLocked()
-		if s.state == slotVoid || !o.acceptableLocked(s, c) || !o.announcedLocked(s, c) {
-			continue
-		}
-		size += len(s.frame)
-		batch = append(batch, s)
-		c.pend.wrote(s.sent)
-		if s.sent != nil {
-			s.sent.conn = c
-		}
-	}
-	o.grantLocked()
-	return batch
-}
-
-// acceptableLocked fails the frame's Sent when the router takes no such large
-// body; it may be another router than at the time of Send.
-func (o *outgoing) acceptableLocked(s *slot, c *conn) bool {
-	size := len(codec.Raw(s.frame).Body())
-	if size <= int(c.hello.BodyMax) {
-		return true
-	}
-	if s.sent != nil {
-		s.sent.resolveLocked(sentFailed, &BodySizeError{Size: size, Max: int(c.hello.BodyMax), Router: true})
-	} else {
-		c.n.counters.answersLost.Add(1)
-	}
-	return false
-}
-
 // attach makes c's writer the one that drains the queue.
 func (o *outgoing) attach(c *conn) {
 	o.mu.Lock()
@@ -275,6 +237,10 @@ func (o *outgoing) attach(c *conn) {
 		close(o.connected)
 	}
 	o.writer = c
+	if o.rehoming {
+		o.rehomeUntil = time.Now().Add(o.resendTime)
+	}
+	o.resends.moved()
 	o.grantLocked()
 	c.wakeWriter()
 }
@@ -284,6 +250,7 @@ func (o *outgoing) detach(c *conn, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.writer == c {
+		o.leavingLocked(c)
 		o.writer = nil
 		o.connected = make(chan struct{})
 		o.last = err
@@ -302,19 +269,26 @@ func (o *outgoing) lastError() error {
 	return o.last
 }
 
-// abandon fails all that was written to c and not confirmed, because of err.
+// abandon fails all that was written to c and neither confirmed nor noticed,
+// because of err. It returns how many of them are the application's.
 func (o *outgoing) abandon(c *conn, err error) (unconfirmed int) {
 	o.detach(c, err)
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	first := c.pend.confirmed + 1
 	rest := c.pend.rest()
-	for _, s := range rest {
-		if s != nil {
-			s.resolveLocked(sentFailed, &UnconfirmedError{err})
+	for i, s := range rest {
+		if !s.ofLocked(c, first+uint64(i)) {
+			continue
+		}
+		if s.state == sentOpen && s.notice == nil && !s.internal {
 			unconfirmed++
 		}
+		s.resolveLocked(sentFailed, &UnconfirmedError{err})
+		o.resends.settled(s, false)
 	}
 	c.n.counters.unconfirmed.Add(uint64(len(rest)))
+	o.wakeLocked()
 	return unconfirmed
 }
 
@@ -332,23 +306,33 @@ func (o *outgoing) refuse(err error) {
 	}
 }
 
-// discard fails all that is still queued, after refuse.
+// discard fails all that is still queued, after refuse. It returns how much of
+// that is the application's and was never written.
 func (o *outgoing) discard() (unsent int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.discarded = true
-	for o.head < len(o.slots) {
-		s := o.popLocked()
-		if s.sent != nil {
-			s.sent.resolveLocked(sentFailed, &UnsentError{o.ended})
+	waiting, behind := o.resends.clear()
+	o.failLocked(waiting)
+	for _, s := range append(behind, o.slots.rest()...) {
+		o.releaseLocked(s)
+		if s.sent == nil {
+			continue
+		}
+		s.sent.resolveLocked(sentFailed, &UnsentError{o.ended})
+		if !s.sent.internal {
 			unsent++
 		}
 	}
+	o.slots = fifo[*slot]{}
+	o.kept.clear()
 	return unsent
 }
 
-// emptyLocked reports whether nothing is queued.
-func (o *outgoing) emptyLocked() bool { return o.head == len(o.slots) }
+// emptyLocked reports whether nothing is queued, and nothing is to be sent again.
+func (o *outgoing) emptyLocked() bool {
+	return o.slots.len() == 0 && o.resends.released.len() == 0 && len(o.resends.lanes) == 0
+}
 
 // current returns the connection in use, or nil and a channel that is closed
 // when there is one.

@@ -28,7 +28,7 @@ type receiving struct {
 }
 
 func newReceiving() *receiving {
-	return &receiving{dedup: newDedup(dedupFramesMax, dedupSendersMax, dedupTotalMax), certs: newCerts()}
+	return &receiving{dedup: newDedup(dedupFramesMax, dedupFramesLeast, dedupSendersMax, dedupTotalMax), certs: newCerts()}
 }
 
 // learn takes a verified peer's certificate.
@@ -101,8 +101,15 @@ func (n *Node) parkLocked(c *conn, raw codec.Raw, now time.Time) {
 	n.askLocked(c, now)
 }
 
-// askLocked sends what certificate requests are due.
+// askLocked sends what certificate requests are due: by c, where the frames came
+// from, or by the connection in use once nothing more can be asked there. If there
+// is none they wait for it.
 func (n *Node) askLocked(c *conn, now time.Time) {
+	if c.left() {
+		if c, _ = n.out.current(); c == nil || c.left() {
+			return
+		}
+	}
 	for {
 		m := n.in.certs.request(c, now.Add(n.cfg.AnswerTimeout))
 		if m == nil {

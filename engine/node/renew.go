@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"causeway/codec"
@@ -129,11 +130,18 @@ func (o *outgoing) renew(next *self) error {
 	return nil
 }
 
-// usedLocked tells whether a frame in the queue is, or may be, signed under the
-// certificate.
+// usedLocked tells whether a frame that is not written yet, or to be sent again,
+// is, or may be, signed under the certificate.
 func (o *outgoing) usedLocked(id codec.CertID) bool {
-	for _, s := range o.slots[o.head:] {
-		if s.state == slotReserved || s.state == slotReady && codec.Raw(s.frame).CertID() == id {
+	used := func(s *slot) bool {
+		return s.state == slotReserved || s.state == slotReady && codec.Raw(s.frame).CertID() == id
+	}
+	if slices.ContainsFunc(o.slots.rest(), used) || slices.ContainsFunc(o.resends.released.rest(), used) {
+		return true
+	}
+	for _, l := range o.resends.lanes {
+		again := func(s *Sent) bool { return codec.Raw(s.frame).CertID() == id }
+		if slices.ContainsFunc(l.behind.rest(), used) || slices.ContainsFunc(l.waiting, again) {
 			return true
 		}
 	}
@@ -145,10 +153,10 @@ func (o *outgoing) usedLocked(id codec.CertID) bool {
 var errForgotten = errors.New("it was signed under a certificate that has ended, for a connection that has ended too")
 
 // announcedLocked makes sure that the router is told of the certificate before
-// the frame s that is signed under it. False: that can't be, and s has failed.
-func (o *outgoing) announcedLocked(s *slot, c *conn) bool {
-	id := codec.Raw(s.frame).CertID()
-	if c.announced[id] {
+// the next frame; false: that can't be.
+func (o *outgoing) announcedLocked(id codec.CertID, c *conn) bool {
+	has := func(s *self) bool { return s.certID == id }
+	if slices.ContainsFunc(c.announced, has) {
 		return true
 	}
 	for _, own := range o.selves {
@@ -157,18 +165,32 @@ func (o *outgoing) announcedLocked(s *slot, c *conn) bool {
 			return true
 		}
 	}
-	if s.sent != nil {
-		s.sent.resolveLocked(sentFailed, &UnsentError{errForgotten})
-	} else {
-		c.n.counters.answersLost.Add(1)
-	}
 	return false
 }
 
 // announceLocked has the writer announce one of the node's certificates next.
 func (c *conn) announceLocked(s *self) {
-	c.announced[s.certID] = true
+	c.announced = remembered(append(c.announced, s))
 	c.toAnnounce = append(c.toAnnounce, s)
+}
+
+// remembered returns what a router remembers of so many announced certificates:
+// the last ones, and always the newest.
+func remembered(all []*self) []*self {
+	if len(all) <= codec.RenewalsKept {
+		return all
+	}
+	newest := 0
+	for i, s := range all {
+		if !s.id.Peer.Leaf.NotBefore.Before(all[newest].id.Peer.Leaf.NotBefore) {
+			newest = i
+		}
+	}
+	oldest := 0
+	if newest == oldest {
+		oldest++
+	}
+	return slices.Delete(all, oldest, oldest+1)
 }
 
 // addRenewal writes the announcement of s, and speaks under it from then on if
@@ -189,7 +211,7 @@ func (w *writer) addRenewal(s *self) error {
 	if err := w.addControl(m); err != nil {
 		return err
 	}
-	c.shown = append(c.shown, s)
+	c.shown = remembered(append(c.shown, s))
 	if !s.id.Peer.Leaf.NotBefore.Before(c.self.id.Peer.Leaf.NotBefore) {
 		c.self = s
 	}

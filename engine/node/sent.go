@@ -28,12 +28,23 @@ type Sent struct {
 
 	// Guarded by node.out.mu.
 	state   sentState
+	wanted  bool // somebody waits for the confirmation
+	written bool // and no notice came since that would have it sent again
+	seen    bool // the recipient says so
 	err     error
-	notice  *NoticeError
-	wanted  bool          // somebody waits for the confirmation
-	conn    *conn         // that it was written to
+	notice  *NoticeError  // the last word
+	conn    *conn         // that it was written to; nil: it is to be written, perhaps again
 	index   uint64        // in conn's count
 	changed chan struct{} // closed at the next change; nil when nobody waits
+	frame   []byte        // see kept
+	place   uint64        // see kept
+	resend  *resend       // nil: no notice came that had it sent again
+}
+
+// ofLocked reports whether s is, as it was written last, the frame of that index
+// in c's count. It may have been sent again since.
+func (s *Sent) ofLocked(c *conn, index uint64) bool {
+	return s != nil && s.conn == c && s.index == index
 }
 
 func (s *Sent) resolveLocked(state sentState, err error) {
@@ -69,7 +80,8 @@ func (s *Sent) changedLocked() <-chan struct{} {
 // the network's to deliver it, or to say why not. It returns nil, a
 // *NoticeError when a notice came (a later call may return one after an earlier
 // returned nil), *UnconfirmedError when the connection ended first,
-// *UnsentError when the node did, or *WaitError when ctx ended.
+// *UnsentError when the node did, or *WaitError when ctx ended. While the message
+// is being sent again (Config.ResendTime) it waits for the outcome of that.
 func (s *Sent) Confirmed(ctx context.Context) error {
 	for {
 		done, changed, err := s.outcome()
@@ -159,6 +171,9 @@ func (s *Sent) awaitReceipt(ctx context.Context, receipts <-chan *codec.Echo, ti
 		select {
 		case e := <-receipts:
 			if e.Type == codec.EchoReceipt && e.Digest == s.Digest && e.Seen {
+				s.node.out.mu.Lock()
+				s.seen = true
+				s.node.out.mu.Unlock()
 				return true, nil
 			}
 		case <-changed:

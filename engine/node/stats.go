@@ -37,6 +37,7 @@ type Stats struct {
 	ProtocolErrors uint64 // connections closed for what the router sent
 
 	FramesOut   uint64 // written, link control apart
+	Resent      uint64 // of those, sent again after a notice
 	BytesOut    uint64 // of all frames, before TLS
 	Confirmed   uint64 // frames that routers have counted
 	Unconfirmed uint64 // frames written to connections that died before that
@@ -54,10 +55,13 @@ type Stats struct {
 	ListsRefused        uint64 // those that none of the known authorities has signed
 	NamesRefused        uint64 // entries of lookups that did not verify
 	NoticesIgnored      uint64 // frames in notices that this node does not remember to have sent
+	NoticesAmbiguous    uint64 // frames that notices counted and that could not be told apart (NoticeError.Ambiguous)
 	AnswersLost         uint64 // refused frames whose senders could not be told
 	CallbacksLost       uint64 // notices that Config.OnNotice was too slow for
 
 	WaitingOutBytes   int // queued by Send, charged
+	WaitingResend     int // frames to be sent again
+	KeptBytes         int // of frames that could be sent again, or are to be
 	WaitingInMessages int // for Receive
 	WaitingInBytes    int // for Receive, charged
 }
@@ -66,6 +70,7 @@ type Stats struct {
 type counters struct {
 	connections, connectFailed, protocolErrors     atomic.Uint64
 	framesOut, bytesOut, confirmed, unconfirmed    atomic.Uint64
+	resent, noticesAmbiguous                       atomic.Uint64
 	framesIn, bytesIn, delivered, consumed, parked atomic.Uint64
 	certificatesAsked, certificatesRefused         atomic.Uint64
 	listsTaken, listsRefused, namesRefused         atomic.Uint64
@@ -83,6 +88,7 @@ func (n *Node) Stats() Stats {
 		Connections: c.connections.Load(), ConnectFailed: c.connectFailed.Load(), ProtocolErrors: c.protocolErrors.Load(),
 		FramesOut: c.framesOut.Load(), BytesOut: c.bytesOut.Load(), Confirmed: c.confirmed.Load(), Unconfirmed: c.unconfirmed.Load(),
 		FramesIn: c.framesIn.Load(), BytesIn: c.bytesIn.Load(), Delivered: c.delivered.Load(), Consumed: c.consumed.Load(), Parked: c.parked.Load(),
+		Resent: c.resent.Load(), NoticesAmbiguous: c.noticesAmbiguous.Load(),
 		CertificatesAsked: c.certificatesAsked.Load(), CertificatesRefused: c.certificatesRefused.Load(),
 		ListsTaken: c.listsTaken.Load(), ListsRefused: c.listsRefused.Load(), NamesRefused: c.namesRefused.Load(),
 		NoticesIgnored: c.noticesIgnored.Load(), AnswersLost: c.answersLost.Load(), CallbacksLost: c.callbacksLost.Load(),
@@ -94,7 +100,7 @@ func (n *Node) Stats() Stats {
 		}
 	}
 	n.out.mu.Lock()
-	s.WaitingOutBytes = n.out.bytes
+	s.WaitingOutBytes, s.WaitingResend, s.KeptBytes = n.out.bytes, n.out.resends.waiting(), n.out.kept.bytes
 	n.out.mu.Unlock()
 	s.WaitingInMessages, s.WaitingInBytes = n.inbox.size()
 	return s

@@ -18,6 +18,7 @@ type work struct {
 	frames  []*slot
 	last    codec.Control // behind the frames: a keep-alive that asks, or the goodbye
 	bye     bool          // last is a goodbye
+	again   time.Time     // when there may be more; zero: not before the writer is woken
 }
 
 func (w *work) empty() bool { return len(w.renewed)+len(w.control)+len(w.frames) == 0 && w.last == nil }
@@ -27,8 +28,9 @@ func (w *work) empty() bool { return len(w.renewed)+len(w.control)+len(w.frames)
 // could think that this node is dead.
 func (c *conn) write() {
 	interval := c.n.cfg.KeepAlive - c.n.cfg.KeepAlive/keepAliveShare
-	timer := time.NewTimer(interval)
+	timer, again := time.NewTimer(interval), time.NewTimer(interval)
 	defer timer.Stop()
+	defer again.Stop()
 	w := writer{c: c, buf: make([]byte, 0, writeBatch+writeBatch/2), stalledSince: time.Now()}
 	silent := false
 	for {
@@ -39,8 +41,14 @@ func (c *conn) write() {
 			return
 		}
 		if turn.empty() {
+			var due <-chan time.Time
+			if !turn.again.IsZero() {
+				again.Reset(time.Until(turn.again))
+				due = again.C
+			}
 			select {
 			case <-c.wake:
+			case <-due:
 			case <-timer.C:
 				silent = true
 				timer.Reset(interval)
@@ -57,9 +65,11 @@ func (c *conn) write() {
 		timer.Reset(interval)
 		signal(c.progress)
 		if turn.bye {
-			_ = c.tls.CloseWrite()
 			close(c.byeWritten)
-			return
+			if turn.last.(*codec.Goodbye).ReadFor == 0 {
+				_ = c.tls.CloseWrite()
+				return
+			}
 		}
 	}
 }
@@ -81,23 +91,27 @@ func (w *writer) collect(silent bool) work {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	var turn work
-	if c.bye != nil {
+	if c.bye != nil && !c.byeOut {
+		c.byeOut = true
 		c.bye.Received = c.received.Load()
 		return work{last: c.bye, bye: true}
 	}
-	turn.control, c.control = c.control, nil
-	if c.answerDue || silent {
+	if c.answerDue || silent && !c.byeOut {
 		turn.control = append(turn.control, &codec.KeepAlive{Received: c.received.Load()})
 		c.answerDue = false
 	}
+	if c.byeOut {
+		return turn
+	}
+	turn.control, c.control = append(turn.control, c.control...), nil
 	clear(w.batch)
 	w.batch = w.batch[:0]
 	if o.writer == c {
-		w.batch = o.takeLocked(c, w.batch, writeBatch)
+		f := filling{c: c, now: time.Now(), budget: writeBatch, slots: w.batch}
+		turn.again = o.takeLocked(&f)
+		w.batch = f.slots
 		turn.frames = w.batch
-		if s := o.self.Load(); !c.announced[s.certID] && !o.now().After(s.id.Peer.NotAfter) {
-			c.announceLocked(s)
-		}
+		o.announcedLocked(o.self.Load().certID, c)
 	}
 	turn.renewed, c.toAnnounce = c.toAnnounce, nil
 	if c.pend.ask() {

@@ -3,6 +3,7 @@ package verify
 import (
 	"sync"
 	"sync/atomic"
+	"unsafe"
 
 	"causeway/codec"
 	"causeway/crypto/sign"
@@ -38,6 +39,8 @@ type slot struct {
 
 type slots [RingSize]slot
 
+const slotsBytes = int64(unsafe.Sizeof(slots{}))
+
 // rings lends slot arrays: a Ring has one only while frames wait in it, so an
 // idle connection holds none.
 var rings = sync.Pool{New: func() any { return new(slots) }}
@@ -45,8 +48,9 @@ var rings = sync.Pool{New: func() any { return new(slots) }}
 // Ring keeps the frames of one connection in order. All methods are for its
 // home loop. The zero Ring is not ready: use Pool.NewRing.
 type Ring struct {
-	pool   *Pool
-	notify func()
+	pool    *Pool
+	notify  func()
+	account *buf.Account
 
 	slots      *slots // nil when empty
 	head, tail uint32 // free-running; tail-head frames wait
@@ -58,8 +62,11 @@ type Ring struct {
 }
 
 // NewRing returns an empty Ring, which must not be copied once it is used. notify is called by workers, from their
-// goroutines, after slots of this ring have got verdicts; it must be quick.
-func (p *Pool) NewRing(notify func()) Ring { return Ring{pool: p, notify: notify} }
+// goroutines, after slots of this ring have got verdicts; it must be quick. account, of the ring's home loop, is told
+// what the ring takes beside the frames; nil: nobody is.
+func (p *Pool) NewRing(notify func(), account *buf.Account) Ring {
+	return Ring{pool: p, notify: notify, account: account}
+}
 
 // Len returns how many frames wait, with or without a verdict.
 func (r *Ring) Len() int { return int(r.tail - r.head) }
@@ -79,6 +86,7 @@ func (r *Ring) Push(frame *buf.Buffer, key *sign.Key, tag uint64, batch *Batch) 
 	}
 	if r.slots == nil {
 		r.slots = rings.Get().(*slots)
+		r.account.Use(buf.PartLists, slotsBytes)
 	}
 	at := uint8(r.tail & ringMask)
 	s := &r.slots[at]
@@ -126,6 +134,7 @@ func (r *Ring) Pop() *buf.Buffer {
 	if r.head == r.tail {
 		rings.Put(r.slots)
 		r.slots = nil
+		r.account.Use(buf.PartLists, -slotsBytes)
 	}
 	return frame
 }

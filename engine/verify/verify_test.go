@@ -75,7 +75,7 @@ func TestVerdictsComeInOrderWhateverTheWorkersDo(t *testing.T) {
 					case notified <- struct{}{}:
 					default:
 					}
-				})
+				}, nil)
 				var batch Batch
 				const frames = 400
 				want := make([]bool, frames)
@@ -130,7 +130,7 @@ func TestFramesWithoutAKeyKeepTheirPlace(t *testing.T) {
 	defer p.Close()
 	s := newSigner(t, 1)
 	notified := make(chan struct{}, 1)
-	ring := p.NewRing(func() { notified <- struct{}{} })
+	ring := p.NewRing(func() { notified <- struct{}{} }, nil)
 	var batch Batch
 	ring.Push(s.frame(t, 0, true), s.key, 0, &batch)
 	ring.Push(s.frame(t, 1, false), nil, 1, &batch)
@@ -157,7 +157,7 @@ func TestCloseFinishesWhatIsQueued(t *testing.T) {
 		}
 	}})
 	s := newSigner(t, 1)
-	ring := p.NewRing(func() {})
+	ring := p.NewRing(func() {}, nil)
 	var batch Batch
 	for n := range RingSize {
 		ring.Push(s.frame(t, n, true), s.key, 0, &batch)
@@ -178,7 +178,7 @@ func TestCloseFinishesWhatIsQueued(t *testing.T) {
 func TestAFullRingRefusesMore(t *testing.T) {
 	p := NewPool(Config{Path: sign.PathStdlib})
 	defer p.Close()
-	ring := p.NewRing(nil)
+	ring := p.NewRing(nil, nil)
 	s := newSigner(t, 1)
 	for n := range RingSize {
 		ring.Push(s.frame(t, n, true), nil, 0, nil)
@@ -200,7 +200,7 @@ func TestAFloodDelaysOthersByOneShare(t *testing.T) {
 	s := newSigner(t, 1)
 	p := &Pool{workers: 1, quit: make(chan struct{}), path: sign.PathStdlib} // its worker is this test
 	p.wake.L = &p.mu
-	flood, lone := p.NewRing(func() {}), p.NewRing(func() {})
+	flood, lone := p.NewRing(func() {}, nil), p.NewRing(func() {}, nil)
 	var batch Batch
 	for n := range RingSize {
 		flood.Push(s.frame(t, n, true), s.key, 0, &batch)
@@ -233,7 +233,7 @@ func TestSharesAreBoundedInBytes(t *testing.T) {
 	p := &Pool{workers: 1, quit: make(chan struct{}), path: sign.PathStdlib}
 	p.wake.L = &p.mu
 	s := newSigner(t, 1)
-	ring := p.NewRing(func() {})
+	ring := p.NewRing(func() {}, nil)
 	var batch Batch
 	for range 4 {
 		b := buf.Get(takeBytesMax - 100)
@@ -241,7 +241,7 @@ func TestSharesAreBoundedInBytes(t *testing.T) {
 		ring.Push(b, s.key, 0, &batch)
 	}
 	p.Submit(&batch)
-	other := p.NewRing(func() {})
+	other := p.NewRing(func() {}, nil)
 	other.Push(s.frame(t, 1, true), s.key, 0, &batch)
 	p.Submit(&batch)
 	var g gathered
@@ -269,7 +269,7 @@ func TestSignersGetTables(t *testing.T) {
 			case notified <- struct{}{}:
 			default:
 			}
-		})
+		}, nil)
 		var batch Batch
 		end := time.Now().Add(20 * time.Second)
 		for n := 0; p.Tables().ByTable < 1000; n++ {
@@ -325,7 +325,7 @@ func TestTooLittleMemoryForTables(t *testing.T) {
 		}
 	}
 	s := newSigner(t, 1)
-	ring := p.NewRing(func() {})
+	ring := p.NewRing(func() {}, nil)
 	var batch Batch
 	ring.Push(s.frame(t, 1, true), s.key, 0, &batch)
 	p.Submit(&batch)

@@ -1,0 +1,225 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	memoryCap     = 512 << 20 // bytes
+	memoryPerConn = 28 << 10
+	memorySlack   = 64 << 20
+
+	stallEarly = time.Second // by which the router's count of a stall may begin before ours
+	stallTLS   = 150 << 10   // bytes in TLS records that are not yet the kernel's
+
+	// What one recipient may make the router grow by, bytes: its queue of 4 MiB,
+	// in buffers of up to twice a frame's size, which the garbage collector lets
+	// become twice as much; and as much for the 64 KiB of each of many senders.
+	stallGrowth    = 2 * 2 * 4 << 20
+	stallPerSender = 2 * 2 * 64 << 10
+)
+
+// outcome is what a scenario has shown.
+type outcome struct {
+	Name, Title       string
+	Serve             []string
+	Rate              float64 // of legitimate traffic, frames a second
+	Tries             int
+	Void              string
+	Reference, Attack *facts
+	Counters          string
+	Verdicts          []verdict
+
+	limits limits
+}
+
+// verdict is whether one bound was kept.
+type verdict struct {
+	Bound, Found string
+	Kept         bool
+	Timed        bool // the bound is one of rates or times, which a void round tells nothing about
+}
+
+// broken tells whether a bound was: one of rates and times, or another.
+func (o *outcome) broken(timed bool) bool {
+	return slices.ContainsFunc(o.Verdicts, func(v verdict) bool { return !v.Kept && v.Timed == timed })
+}
+
+// kept tells whether all bounds were. Where they are strict a void outcome is
+// none; where they are loose it shows all but rates and times.
+func (o *outcome) kept() bool {
+	if o.broken(false) {
+		return false
+	}
+	if o.Void != "" {
+		return o.limits.loose
+	}
+	return !o.broken(true)
+}
+
+// verdict notes one.
+func (st *stage) verdict(kept bool, bound, found string, args ...any) {
+	st.out.Verdicts = append(st.out.Verdicts, verdict{Bound: bound, Found: fmt.Sprintf(found, args...), Kept: kept})
+}
+
+// timed notes one on a rate or a time.
+func (st *stage) timed(kept bool, bound, found string, args ...any) {
+	st.out.Verdicts = append(st.out.Verdicts, verdict{Bound: bound, Found: fmt.Sprintf(found, args...), Kept: kept, Timed: true})
+}
+
+// judgeShared judges what holds in all scenarios.
+func (st *stage) judgeShared() {
+	o, r, a := st.out, st.out.Reference, st.out.Attack
+	if o.Void = r.void(); o.Void == "" {
+		o.Void = a.void()
+	}
+	share := a.perSecond() / r.perSecond()
+	st.timed(share >= o.limits.rate, fmt.Sprintf("legitimate traffic keeps at least %.0f%% of its rate", 100*o.limits.rate), "%.1f%%", 100*share)
+	most := a.Newcomers.most()
+	st.timed(a.Newcomers.Failed == 0 && len(a.Newcomers.Took) > 0 && most <= o.limits.newcomer, fmt.Sprintf("a new node connects within %v", o.limits.newcomer),
+		"%d did, the slowest took %v; %d did not%s", len(a.Newcomers.Took), rounded(most), a.Newcomers.Failed, after(": ", a.Newcomers.Last))
+	st.verdict(true, "every legitimate frame arrives, in order", "so it was, the last %v after the end", rounded(a.Late)) // else the load fails
+}
+
+// judgeSlower judges the times of legitimate frames.
+func (st *stage) judgeSlower() {
+	l, r, a := &st.out.limits, st.out.Reference, st.out.Attack
+	bound := max(time.Duration(l.slower*float64(r.P99)), l.slack)
+	st.timed(a.P99 <= bound, fmt.Sprintf("its p99 grows at most %.0f-fold%s", l.slower, orSo(l.slack)), "%.2f-fold", a.P99.Seconds()/r.P99.Seconds())
+}
+
+func orSo(slack time.Duration) string {
+	if slack == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", or to %v", slack)
+}
+
+// judgeMemoryCap judges the router's memory in all.
+func (st *stage) judgeMemoryCap() {
+	a := st.out.Attack
+	bound := memoryCap + a.Connections*memoryPerConn + memorySlack
+	st.verdict(a.RSSMost <= bound, fmt.Sprintf("RSS stays below 512 MiB + %.0f connections × 28 KiB + 64 MiB", a.Connections), "%s of %s", mib(a.RSSMost), mib(bound))
+}
+
+// judgeGrowth judges what a recipient that stalls has made the router grow by.
+func (st *stage) judgeGrowth() {
+	a, s := st.out.Attack, st.form.stall
+	bound, text := float64(stallGrowth), "RSS grows by at most 16 MiB"
+	if s.Senders > 1 {
+		bound += float64(s.Senders * stallPerSender)
+		text += fmt.Sprintf(" + %d senders × 256 KiB", s.Senders)
+	}
+	grown := a.RSSMost - a.RSSStart
+	st.verdict(grown <= bound, text, "%s", mib(grown))
+}
+
+// judgeFelt judges that the attack took place.
+func (st *stage) judgeFelt(before, during metrics) {
+	f := st.form
+	n := 0.0
+	for _, name := range f.felt {
+		n += during[name] - before[name]
+	}
+	st.verdict(n >= f.feltLeast, fmt.Sprintf("the attack is felt: %s by %.0f and more", plainNames(f.felt), f.feltLeast), "%.0f", n)
+}
+
+// judgeDrops judges that nothing was dropped but what had to be.
+func (st *stage) judgeDrops(before, after metrics) {
+	var other []string
+	for name, n := range after {
+		label, ok := strings.CutPrefix(name, `causeway_frames_dropped_total{reason="`)
+		reason := strings.TrimSuffix(label, `"}`)
+		if ok && n > before[name] && !slices.Contains(st.form.drops, reason) {
+			other = append(other, fmt.Sprintf("%s %.0f", reason, n-before[name]))
+		}
+	}
+	slices.Sort(other)
+	bound := "nothing is dropped"
+	if len(st.form.drops) > 0 {
+		bound += " but for " + strings.Join(st.form.drops, ", ")
+	}
+	st.verdict(len(other) == 0, bound, "%s", strings.Join(append(other, "otherwise nothing"), ", "))
+}
+
+// judgeDisconnected judges when the recipient was disconnected; at is zero when
+// it was not.
+func (st *stage) judgeDisconnected(at time.Time) {
+	f, most := st.form, st.form.patience+st.out.limits.stalled
+	after := at.Sub(st.stalledAt)
+	st.timed(after < most, fmt.Sprintf("the recipient is disconnected within %v", most), "after %v", rounded(after))
+	st.verdict(!at.IsZero() && after > f.patience-stallEarly, fmt.Sprintf("and not before %v", f.patience-stallEarly), "after %v", rounded(after))
+}
+
+// unconfirmedTotal counts frames that are perhaps delivered.
+const unconfirmedTotal = "causeway_frames_unconfirmed_total"
+
+// judgeAccounts judges that senders know of every frame what became of it.
+func (st *stage) judgeAccounts(s *stallStatus, counted float64) {
+	undelivered, unconfirmed := s.told()
+	st.verdict(s.unaccounted() == 0 && s.Decided == s.Sent && s.Disordered == 0, "sent = delivered + noticed + unconfirmed",
+		"%d = %d + %d + %d", s.Sent, s.Delivered, undelivered, unconfirmed)
+	most := uint64(2*st.form.stall.ReceiveBuffer+kernelSendBuffer()+stallTLS) / uint64(s.Frame)
+	st.verdict(unconfirmed <= most && counted == float64(unconfirmed), fmt.Sprintf("unconfirmed are at most the %d frames that kernels hold, and as many as the router counts", most),
+		"%d, and %.0f counted", unconfirmed, counted)
+}
+
+// kernelSendBuffer is the most that the kernel holds for one socket to be sent.
+func kernelSendBuffer() int {
+	text, err := os.ReadFile("/proc/sys/net/ipv4/tcp_wmem")
+	if fields := strings.Fields(string(text)); err == nil && len(fields) == 3 {
+		if n, err := strconv.Atoi(fields[2]); err == nil {
+			return n
+		}
+	}
+	return 4 << 20
+}
+
+// changes lists the counters that have grown.
+func changes(before, after metrics) string {
+	var list []string
+	for name, n := range after {
+		short, ok := strings.CutPrefix(name, "causeway_")
+		if !ok || n <= before[name] || !strings.Contains(name, "_total") {
+			continue
+		}
+		for _, of := range []string{"frames_dropped", "frames_noticed", "frames_unnoticed", "frames_unconfirmed", "pauses", "stalled", "handshakes", "partial_ended", "malformed", "replaced", "accept_errors", "memory"} {
+			if strings.HasPrefix(short, of) {
+				list = append(list, fmt.Sprintf("%s %.0f", plainNames([]string{name}), n-before[name]))
+				break
+			}
+		}
+	}
+	slices.Sort(list)
+	return strings.Join(list, ", ")
+}
+
+// plainNames writes names of metrics as readers like them.
+func plainNames(names []string) string {
+	return strings.NewReplacer("causeway_", "", `"`, "", "_total", "", "{reason=", " ", "}", "").Replace(strings.Join(names, " + "))
+}
+
+// after is text behind a separator, if there is one.
+func after(sep, text string) string {
+	if text == "" {
+		return ""
+	}
+	return sep + text
+}
+
+func mib(bytes float64) string { return fmt.Sprintf("%.1f MiB", bytes/(1<<20)) }
+
+// rounded is d with three digits that matter.
+func rounded(d time.Duration) time.Duration {
+	for unit := time.Second; unit > time.Microsecond; unit /= 10 {
+		if d >= 100*unit {
+			return d.Round(unit)
+		}
+	}
+	return d.Round(time.Microsecond)
+}

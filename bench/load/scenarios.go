@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"time"
+)
+
+// scenario is one way in which peers put the router under pressure.
+type scenario struct {
+	name, title string
+	course      func(context.Context, *stage) error
+	full, short form
+}
+
+// form is how large a scenario is.
+type form struct {
+	serve     []string      // further flags of the router
+	attack    *raidRequest  // of flood
+	stall     *stallRequest // of patient and disconnected
+	reference time.Duration // length of the round without
+	length    time.Duration // and with
+	felt      []string      // metrics that show the attack
+	feltLeast float64       // growth of their sum
+	drops     []string      // reasons for which frames may be dropped
+	blocked   time.Duration // longest write of a sender that is held up, at least
+	patience  time.Duration // --stall-timeout
+}
+
+// nodes returns how many nodes attack.
+func (f *form) nodes() int {
+	switch {
+	case f.attack != nil:
+		return f.attack.Attackers
+	case f.stall != nil:
+		return f.stall.Senders + 1
+	}
+	return 0
+}
+
+const (
+	second       = time.Second
+	senderBuffer = 64 << 10
+	readerBuffer = 64 << 10
+)
+
+// stallOf is a stall with a body of 16 KiB, so that the router's time goes into
+// bytes that wait and not into signatures.
+func stallOf(senders int, perSecond float64, readPerSecond int) *stallRequest {
+	return &stallRequest{Senders: senders, Body: 16 << 10, PerSecond: perSecond, BytesPerSecond: readPerSecond, SendBuffer: senderBuffer, ReceiveBuffer: readerBuffer}
+}
+
+func refused(reasons ...string) (names []string) {
+	for _, r := range reasons {
+		names = append(names, `causeway_handshakes_refused_total{reason="`+r+`"}`)
+	}
+	return names
+}
+
+// unread are the reasons for which frames to a recipient that does not read are
+// dropped.
+var unread = []string{"queue-full", "recipient-gone", "no-route"}
+
+var scenarios = []*scenario{
+	{
+		name: "patient", title: "a recipient reads nothing, and the router is patient", course: patient,
+		full:  form{serve: []string{"--pause-max", "30s", "--stall-timeout", "90s"}, stall: stallOf(1, 1000, 0), reference: 10 * second, length: 25 * second, blocked: 10 * second},
+		short: form{serve: []string{"--pause-max", "30s", "--stall-timeout", "90s"}, stall: stallOf(1, 4000, 0), reference: second, length: 4 * second, blocked: 1500 * time.Millisecond},
+	},
+	{
+		name: "stalled", title: "a recipient reads nothing", course: disconnected,
+		full:  form{stall: stallOf(1, 500, 0), reference: 10 * second, length: 60 * second, drops: unread, patience: 20 * second},
+		short: form{serve: []string{"--stall-timeout", "2s"}, stall: stallOf(1, 1000, 0), reference: second, length: 5 * second, drops: unread, patience: 2 * second},
+	},
+	{
+		name: "byte-reader", title: "a recipient reads a byte a second", course: disconnected,
+		full:  form{stall: stallOf(1, 500, 1), reference: 10 * second, length: 60 * second, drops: unread, patience: 20 * second},
+		short: form{serve: []string{"--stall-timeout", "2s"}, stall: stallOf(1, 1000, 1), reference: second, length: 5 * second, drops: unread, patience: 2 * second},
+	},
+	{
+		name: "crowded", title: "a recipient of many senders reads nothing", course: disconnected,
+		full:  form{stall: stallOf(300, 1000, 0), reference: 10 * second, length: 60 * second, drops: unread, patience: 20 * second},
+		short: form{serve: []string{"--stall-timeout", "2s"}, stall: stallOf(100, 1000, 0), reference: second, length: 5 * second, drops: unread, patience: 2 * second},
+	},
+	{
+		name: "byte-senders", title: "nodes send a byte a second each", course: flood,
+		full: form{attack: &raidRequest{Kind: attackByteSenders, Attackers: 1000, Sources: 1000, PerSecond: 200}, reference: 10 * second, length: 40 * second,
+			felt: []string{"causeway_connections"}, feltLeast: 1000},
+		short: form{attack: &raidRequest{Kind: attackByteSenders, Attackers: 200, Sources: 200, PerSecond: 200}, reference: second, length: 3 * second,
+			felt: []string{"causeway_connections"}, feltLeast: 150},
+	},
+	{
+		name: "idle", title: "nodes say nothing after their hello", course: flood,
+		full: form{serve: []string{"--dead-after", "10m"}, attack: &raidRequest{Kind: attackIdle, Attackers: 10_000, Sources: 1000, PerSecond: 300},
+			reference: 10 * second, length: 60 * second, felt: []string{"causeway_connections"}, feltLeast: 10_000},
+		short: form{serve: []string{"--dead-after", "10m"}, attack: &raidRequest{Kind: attackIdle, Attackers: 500, Sources: 100, PerSecond: 300},
+			reference: second, length: 4 * second, felt: []string{"causeway_connections"}, feltLeast: 400},
+	},
+	{
+		name: "half-open", title: "strangers hold handshakes open, each of an address of its own; half of them have sent a ClientHello", course: flood,
+		full: form{attack: &raidRequest{Kind: attackHalfOpen, Attackers: 5000, Sources: 5000, PerSecond: 2000}, reference: 10 * second, length: 30 * second,
+			felt: refused("displaced", "timeout", "max-handshakes"), feltLeast: 1000},
+		short: form{attack: &raidRequest{Kind: attackHalfOpen, Attackers: 500, Sources: 500, PerSecond: 500}, reference: second, length: 3 * second,
+			felt: refused("displaced", "timeout", "max-handshakes"), feltLeast: 50},
+	},
+	{
+		name: "half-frames", title: "nodes send the first half of a frame of 1 MiB", course: flood,
+		full: form{attack: &raidRequest{Kind: attackHalfFrames, Attackers: 1000, Sources: 1000, PerSecond: 200, Actions: 3200}, reference: 10 * second, length: 40 * second,
+			felt: []string{"causeway_partial_bytes"}, feltLeast: 64 << 20},
+		short: form{attack: &raidRequest{Kind: attackHalfFrames, Attackers: 100, Sources: 100, PerSecond: 200, Actions: 3200}, reference: second, length: 4 * second,
+			felt: []string{"causeway_partial_bytes"}, feltLeast: 16 << 20},
+	},
+	{
+		name: "bad-signatures", title: "nodes send frames with bad signatures", course: flood,
+		full: form{attack: &raidRequest{Kind: attackBadSignatures, Attackers: 50, Sources: 50, PerSecond: 50, Actions: 2000}, reference: 10 * second, length: 20 * second,
+			felt: []string{`causeway_frames_dropped_total{reason="bad-signature"}`}, feltLeast: 10_000, drops: []string{"bad-signature", "closing"}},
+		short: form{attack: &raidRequest{Kind: attackBadSignatures, Attackers: 50, Sources: 50, PerSecond: 50, Actions: 2000}, reference: second, length: 3 * second,
+			felt: []string{`causeway_frames_dropped_total{reason="bad-signature"}`}, feltLeast: 500, drops: []string{"bad-signature", "closing"}},
+	},
+	{
+		name: "garbage", title: "strangers send what is no TLS", course: flood,
+		full: form{attack: &raidRequest{Kind: attackGarbage, Attackers: 1000, Sources: 1000, PerSecond: 1000}, reference: 10 * second, length: 20 * second,
+			felt: refused("not-tls"), feltLeast: 2000},
+		short: form{attack: &raidRequest{Kind: attackGarbage, Attackers: 500, Sources: 500, PerSecond: 500}, reference: second, length: 3 * second,
+			felt: refused("not-tls"), feltLeast: 100},
+	},
+	{
+		name: "bad-frames", title: "nodes send what is no frame", course: flood,
+		full: form{attack: &raidRequest{Kind: attackBadFrames, Attackers: 200, Sources: 200, PerSecond: 200}, reference: 10 * second, length: 20 * second,
+			felt: []string{"causeway_malformed_total"}, feltLeast: 1000},
+		short: form{attack: &raidRequest{Kind: attackBadFrames, Attackers: 100, Sources: 100, PerSecond: 200}, reference: second, length: 3 * second,
+			felt: []string{"causeway_malformed_total"}, feltLeast: 50},
+	},
+	{
+		name: "connects", title: "strangers connect and close", course: flood,
+		full: form{attack: &raidRequest{Kind: attackConnects, Attackers: 200, Sources: 1000, PerSecond: 3000}, reference: 10 * second, length: 20 * second,
+			felt: refused("gone"), feltLeast: 5000},
+		short: form{attack: &raidRequest{Kind: attackConnects, Attackers: 200, Sources: 200, PerSecond: 1000}, reference: second, length: 3 * second,
+			felt: refused("gone"), feltLeast: 100},
+	},
+}
