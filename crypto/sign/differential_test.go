@@ -1,0 +1,178 @@
+package sign
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/ed25519"
+	"encoding/hex"
+	"flag"
+	"math/rand/v2"
+	"os"
+	"testing"
+)
+
+var (
+	casesFlag = flag.Int("verify.cases", 5_000, "random cases that are compared with crypto/ed25519")
+	seedFlag  = flag.Uint64("verify.seed", 1, "seed of the cases")
+	fileFlag  = flag.String("verify.file", "", "file of further cases, a line each: key, message, signature in hex, separated by commas")
+)
+
+// checker gives the verdicts of one way to verify on cases, some of which may
+// share a key.
+type checker struct {
+	name  string
+	check func(t testing.TB, cases []signedCase) []bool
+}
+
+// checkers returns every way to verify that this CPU has.
+func checkers(t testing.TB) []checker {
+	return []checker{{"Key.Verify", func(t testing.TB, cases []signedCase) (verdicts []bool) {
+		for _, c := range cases {
+			verdicts = append(verdicts, edKey(t, c.key).Verify(c.message, c.signature))
+		}
+		return verdicts
+	}}}
+}
+
+func edKey(t testing.TB, public []byte) *Key {
+	t.Helper()
+	k, err := NewKey(ed25519.PublicKey(public))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// compare returns how many of cases were accepted, and fails t where a verdict
+// is not that of crypto/ed25519.
+func compare(t testing.TB, c checker, cases []signedCase) (accepted map[string]int) {
+	t.Helper()
+	accepted = map[string]int{}
+	for i, got := range c.check(t, cases) {
+		want := cases[i].want()
+		if got != want {
+			t.Errorf("%s: %s: verdict %v, of crypto/ed25519 %v\nkey %x\nmessage %x\nsignature %x", c.name, cases[i].class,
+				got, want, cases[i].key, cases[i].message, cases[i].signature)
+		}
+		if want {
+			accepted[cases[i].class]++
+		}
+	}
+	return accepted
+}
+
+func TestEdgeCasesHaveTheVerdictOfTheStandardLibrary(t *testing.T) {
+	cases := edgeCases(*seedFlag)
+	for _, c := range checkers(t) {
+		accepted := compare(t, c, cases)
+		// Both verdicts occur where they should, or the cases show nothing.
+		for _, class := range []string{"good", "R is the identity", "small multiple as A", "mixed order", "mixed order, fitting", "small A", "small A and R", "small R"} {
+			if accepted[class] == 0 {
+				t.Errorf("%s: of class %q none was accepted", c.name, class)
+			}
+		}
+		for _, class := range []string{"s + jL", "sign of R", "short", "non-canonical R"} {
+			if accepted[class] != 0 {
+				t.Errorf("%s: of class %q some were accepted", c.name, class)
+			}
+		}
+	}
+	t.Logf("%d cases", len(cases))
+}
+
+func TestRandomCasesHaveTheVerdictOfTheStandardLibrary(t *testing.T) {
+	all := checkers(t)
+	accepted := 0
+	m := &caseMaker{rand: rand.New(rand.NewPCG(*seedFlag, 2))}
+	var signers []caseSigner
+	for done := 0; done < *casesFlag && !t.Failed(); {
+		if done%200_000 == 0 {
+			signers = signers[:0]
+			for range 24 {
+				signers = append(signers, m.randomSigner())
+			}
+		}
+		m.cases = m.cases[:0]
+		for range min(1000, *casesFlag-done) {
+			m.random(signers)
+		}
+		done += len(m.cases)
+		for _, c := range all {
+			for _, n := range compare(t, c, m.cases) {
+				accepted += n
+			}
+		}
+	}
+	if ways := len(all); accepted < *casesFlag*ways/3 || accepted > *casesFlag*ways*2/3 {
+		t.Errorf("%d accepted of %d cases by %d ways", accepted, *casesFlag, ways)
+	}
+}
+
+// TestCasesOfTheFile takes what -verify.file names, such as published sets of
+// vectors; RFC 8032 section 7.1 without it.
+func TestCasesOfTheFile(t *testing.T) {
+	text := []byte(rfc8032)
+	if *fileFlag != "" {
+		var err error
+		if text, err = os.ReadFile(*fileFlag); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var cases []signedCase
+	lines := bufio.NewScanner(bytes.NewReader(text))
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		var fields [3][]byte
+		for i, f := range bytes.Split(lines.Bytes(), []byte(",")) {
+			fields[i] = make([]byte, hex.DecodedLen(len(f)))
+			if _, err := hex.Decode(fields[i], f); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cases = append(cases, signedCase{"file", fields[0], fields[1], fields[2]})
+	}
+	if err := lines.Err(); err != nil || len(cases) == 0 {
+		t.Fatalf("%d cases: %v", len(cases), err)
+	}
+	for _, c := range checkers(t) {
+		t.Logf("%s: %d of %d accepted", c.name, compare(t, c, cases)["file"], len(cases))
+	}
+}
+
+const rfc8032 = `d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a,,e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b
+3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c,72,92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00
+fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025,af82,6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28dc027beceea1ec40a`
+
+func TestVectorsOfTheRFCAreAccepted(t *testing.T) {
+	for line := range bytes.Lines([]byte(rfc8032)) {
+		f := bytes.Split(bytes.TrimSpace(line), []byte(","))
+		var b [3][]byte
+		for i := range b {
+			b[i], _ = hex.DecodeString(string(f[i]))
+		}
+		if !edKey(t, b[0]).Verify(b[1], b[2]) {
+			t.Errorf("refused: %s", line)
+		}
+	}
+}
+
+func FuzzVerifyAgainstStdlib(f *testing.F) {
+	for _, c := range edgeCases(1) {
+		f.Add(c.key, c.message, c.signature)
+	}
+	all := checkers(f)
+	f.Fuzz(func(t *testing.T, key, message, signature []byte) {
+		if len(key) != ed25519.PublicKeySize {
+			return
+		}
+		// A neighbour that differs in one bit, and one by another key, share the batch.
+		cases := []signedCase{
+			{"fuzz", key, message, signature},
+			{"fuzz", key, append([]byte{1}, message...), signature},
+			{"fuzz", refB.encode(), message, signature},
+		}
+		for _, c := range all {
+			compare(t, c, cases)
+		}
+	})
+}
