@@ -30,19 +30,28 @@ const (
 
 // verifyBurst checks one frame's burst signature by itself.
 func (k *Key) verifyBurst(signed, field []byte) bool {
-	if len(field) < burstPathOffset {
+	size, root, ok := burstRoot(signed, field)
+	if !ok {
 		return false
 	}
-	size := uint(binary.BigEndian.Uint16(field[burstSizeOffset:]))
+	var head [burstHeadLen]byte
+	return ed25519.Verify(k.ed, appendHead(head[:0], size, &root), field[:ed25519.SignatureSize])
+}
+
+// burstRoot returns the size and root of the tree that field leads to from
+// signed; false if field is malformed.
+func burstRoot(signed, field []byte) (size uint, root [sha256.Size]byte, ok bool) {
+	if len(field) < burstPathOffset {
+		return 0, root, false
+	}
+	size = uint(binary.BigEndian.Uint16(field[burstSizeOffset:]))
 	index := uint(binary.BigEndian.Uint16(field[burstIndexOffset:]))
 	path := field[burstPathOffset:]
 	if size < burstSizeMin || size > burstSizeMax || index >= size ||
 		len(path) != sha256.Size*pathSteps(index, size) {
-		return false
+		return 0, root, false
 	}
-	root := rootFromPath(leafHash(signed), index, size, path)
-	var head [burstHeadLen]byte
-	return ed25519.Verify(k.ed, appendHead(head[:0], size, &root), field[:ed25519.SignatureSize])
+	return size, rootFromPath(leafHash(signed), index, size, path), true
 }
 
 // pathSteps returns how many steps the inclusion path of RFC 9162 section

@@ -8,16 +8,18 @@ import (
 	"slices"
 )
 
-// signedCase is one input of a verification. Its verdict is what crypto/ed25519
-// says.
+// signedCase is one input of a verification, and what crypto/ed25519 says to it.
 type signedCase struct {
 	class     string
 	key       []byte // 32 bytes
 	message   []byte
 	signature []byte
+	want      bool
 }
 
-func (c *signedCase) want() bool { return ed25519.Verify(c.key, c.message, c.signature) }
+func newCase(class string, key, message, signature []byte) signedCase {
+	return signedCase{class, slices.Clone(key), slices.Clone(message), slices.Clone(signature), ed25519.Verify(key, message, signature)}
+}
 
 // caseMaker makes cases from a seed. It knows its secret scalars, so that it can
 // sign with points that no honest signer would have.
@@ -40,19 +42,19 @@ func (m *caseMaker) scalar() *big.Int {
 }
 
 func (m *caseMaker) add(class string, key, message, signature []byte) {
-	m.cases = append(m.cases, signedCase{class, slices.Clone(key), slices.Clone(message), slices.Clone(signature)})
+	m.cases = append(m.cases, newCase(class, key, message, signature))
 }
 
-// hash is k of RFC 8032 section 5.1.7.
-func hash(r, key, message []byte) *big.Int {
+// refHash is k of RFC 8032 section 5.1.7.
+func refHash(r, key, message []byte) *big.Int {
 	sum := sha512.Sum512(slices.Concat(r, key, message))
 	k := refNumber(sum[:])
 	return k.Mod(k, refL)
 }
 
-// sign returns the signature R | r + k a for R, key and message as encoded.
+// refSign returns the signature R | r + k a for R, key and message as encoded.
 func refSign(r, a *big.Int, encodedR, key, message []byte) []byte {
-	s := new(big.Int).Mul(hash(encodedR, key, message), a)
+	s := new(big.Int).Mul(refHash(encodedR, key, message), a)
 	s.Add(s, r).Mod(s, refL)
 	return slices.Concat(encodedR, refBytes(s))
 }

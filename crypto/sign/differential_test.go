@@ -5,14 +5,16 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"encoding/hex"
+	"errors"
 	"flag"
 	"math/rand/v2"
 	"os"
 	"testing"
+	"time"
 )
 
 var (
-	casesFlag = flag.Int("verify.cases", 5_000, "random cases that are compared with crypto/ed25519")
+	casesFlag = flag.Int("verify.cases", 1_000, "random cases that are compared with crypto/ed25519")
 	seedFlag  = flag.Uint64("verify.seed", 1, "seed of the cases")
 	fileFlag  = flag.String("verify.file", "", "file of further cases, a line each: key, message, signature in hex, separated by commas")
 )
@@ -24,14 +26,99 @@ type checker struct {
 	check func(t testing.TB, cases []signedCase) []bool
 }
 
-// checkers returns every way to verify that this CPU has.
+// checkers returns every way to verify that this CPU has: each path, one at a
+// time, in full batches and in batches of random sizes.
 func checkers(t testing.TB) []checker {
-	return []checker{{"Key.Verify", func(t testing.TB, cases []signedCase) (verdicts []bool) {
+	all := []checker{{"Key.Verify", func(t testing.TB, cases []signedCase) (verdicts []bool) {
 		for _, c := range cases {
 			verdicts = append(verdicts, edKey(t, c.key).Verify(c.message, c.signature))
 		}
 		return verdicts
 	}}}
+	r := rand.New(rand.NewPCG(*seedFlag, 3))
+	for _, path := range Paths() {
+		tables := sharedTables(t, path)
+		v := tables.NewVerifier()
+		for name, size := range map[string]func() int{
+			"one":    func() int { return 1 },
+			"full":   func() int { return batchMax },
+			"random": func() int { return 1 + r.IntN(batchMax) },
+		} {
+			all = append(all, checker{path.String() + ", " + name, func(t testing.TB, cases []signedCase) (verdicts []bool) {
+				for len(cases) > 0 {
+					n := min(len(cases), size())
+					verdicts = append(verdicts, verifyWithTables(t, tables, v, cases[:n])...)
+					cases = cases[n:]
+				}
+				return verdicts
+			}})
+		}
+	}
+	return all
+}
+
+// verifyWithTables has v check cases as one batch, every key of which has a
+// table that can have one.
+func verifyWithTables(t testing.TB, tables *Tables, v *Verifier, cases []signedCase) (verdicts []bool) {
+	t.Helper()
+	checks := make([]Check, len(cases))
+	for i, c := range cases {
+		checks[i] = Check{Key: edKey(t, c.key), Signed: c.message, Signature: c.signature, Good: i%2 == 0}
+		if again := tables.Build(checks[i].Key, time.Time{}); again != 0 {
+			t.Fatalf("no table for another %v, without a pause or a running batch", again)
+		}
+	}
+	v.Verify(checks)
+	for _, c := range checks {
+		verdicts = append(verdicts, c.Good)
+	}
+	if s := tables.Stats(); s.Differences != 0 {
+		t.Errorf("%v: %+v: tables are not trusted any more", tables.Path(), s)
+	}
+	return verdicts
+}
+
+// sharedTables returns Tables of path with room for two batches of distinct keys.
+func sharedTables(t testing.TB, path Path) *Tables {
+	t.Helper()
+	made := shared[path]
+	if made == nil {
+		var err error
+		if made, err = NewTables(TablesConfig{Memory: make([]byte, TablesMemoryMin+(2*batchMax-1)*tableSize), Path: path}); err != nil {
+			t.Fatal(err)
+		}
+		shared[path] = made
+	}
+	return made
+}
+
+var shared = map[Path]*Tables{}
+
+func TestPathsThatThisCPULacksAreNamed(t *testing.T) {
+	have, lacking := Paths(), LackingPaths()
+	if len(have) < 2 || have[0] != PathStdlib || have[1] != PathPortable || len(have)+len(lacking) != int(pathEnd-1) {
+		t.Errorf("has %v, lacks %v", have, lacking)
+	}
+	t.Logf("tested here: %v; lacking: %v", have, lacking)
+	for _, p := range have {
+		if got, err := ParsePath(p.String()); got != p || err != nil {
+			t.Errorf("%v: %v, %v", p, got, err)
+		}
+	}
+	for _, p := range lacking {
+		if _, err := ParsePath(p.String()); !errors.Is(err, ErrPath) {
+			t.Errorf("%v: %v", p, err)
+		}
+		if _, err := NewTables(TablesConfig{Path: p}); !errors.Is(err, ErrPath) {
+			t.Errorf("%v: %v", p, err)
+		}
+	}
+	if p, err := ParsePath("auto"); p != have[len(have)-1] || err != nil {
+		t.Errorf("auto: %v, %v", p, err)
+	}
+	if _, err := ParsePath("sideways"); !errors.Is(err, ErrPath) {
+		t.Errorf("%v", err)
+	}
 }
 
 func edKey(t testing.TB, public []byte) *Key {
@@ -49,7 +136,7 @@ func compare(t testing.TB, c checker, cases []signedCase) (accepted map[string]i
 	t.Helper()
 	accepted = map[string]int{}
 	for i, got := range c.check(t, cases) {
-		want := cases[i].want()
+		want := cases[i].want
 		if got != want {
 			t.Errorf("%s: %s: verdict %v, of crypto/ed25519 %v\nkey %x\nmessage %x\nsignature %x", c.name, cases[i].class,
 				got, want, cases[i].key, cases[i].message, cases[i].signature)
@@ -129,7 +216,7 @@ func TestCasesOfTheFile(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		cases = append(cases, signedCase{"file", fields[0], fields[1], fields[2]})
+		cases = append(cases, newCase("file", fields[0], fields[1], fields[2]))
 	}
 	if err := lines.Err(); err != nil || len(cases) == 0 {
 		t.Fatalf("%d cases: %v", len(cases), err)
@@ -157,8 +244,10 @@ func TestVectorsOfTheRFCAreAccepted(t *testing.T) {
 }
 
 func FuzzVerifyAgainstStdlib(f *testing.F) {
-	for _, c := range edgeCases(1) {
-		f.Add(c.key, c.message, c.signature)
+	for i, c := range edgeCases(1) {
+		if i%20 == 0 { // the other tests see all
+			f.Add(c.key, c.message, c.signature)
+		}
 	}
 	all := checkers(f)
 	f.Fuzz(func(t *testing.T, key, message, signature []byte) {
@@ -167,9 +256,9 @@ func FuzzVerifyAgainstStdlib(f *testing.F) {
 		}
 		// A neighbour that differs in one bit, and one by another key, share the batch.
 		cases := []signedCase{
-			{"fuzz", key, message, signature},
-			{"fuzz", key, append([]byte{1}, message...), signature},
-			{"fuzz", refB.encode(), message, signature},
+			newCase("fuzz", key, message, signature),
+			newCase("fuzz", key, append([]byte{1}, message...), signature),
+			newCase("fuzz", refB.encode(), message, signature),
 		}
 		for _, c := range all {
 			compare(t, c, cases)

@@ -2,6 +2,15 @@
 // ECDSA P-256, and burst signatures over Merkle trees (PROTOCOL.md section 2).
 //
 // It is pure. A Key is prepared once per public key and shared by all who
-// verify; per-signer precomputation belongs behind Key, so callers need not
-// change when it comes.
+// verify. Key.Verify checks one signature with the standard library; a Verifier
+// checks many, by means of Tables of signers' multiples, with the same verdicts.
+//
+//	verifier.go   the stages of a batch
+//	tables.go     who has a table, and for how long
+//	comb.go       what is in a table; scalars as steps through it
+//	portable.go   the sum of a signature's steps
+//	point.go      the curve
+//	scalar.go     integers modulo its order
+//	field.go      the field; invert.go its inversion
+//	path.go       which of the ways to do all that
 package sign

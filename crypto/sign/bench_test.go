@@ -1,0 +1,209 @@
+package sign
+
+import (
+	"crypto/ed25519"
+	"encoding/binary"
+	"flag"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+)
+
+var (
+	benchBytes   = flag.Int("bench.bytes", 256, "size of the messages of benchmarks")
+	benchSigners = flag.Int("bench.signers", 0, "only this number of signers in BenchmarkVerifySigners")
+	benchRounds  = flag.Int("bench.rounds", 7, "rounds of BenchmarkVerifyRatios")
+)
+
+// traffic is what benchmarks verify: messages of so many signers in turn, none
+// twice.
+type traffic struct {
+	checks []Check
+	at     int
+}
+
+const hotSigners = 64
+
+func newTraffic(b *testing.B, signers, messages int) *traffic {
+	b.Helper()
+	l := &traffic{}
+	var keys []*Key
+	var private []ed25519.PrivateKey
+	for i := range signers {
+		seed := binary.LittleEndian.AppendUint64(make([]byte, 24, 32), uint64(i))
+		private = append(private, ed25519.NewKeyFromSeed(seed))
+		keys = append(keys, edKey(b, private[i].Public().(ed25519.PublicKey)))
+	}
+	for i := range messages {
+		// Signers in an order that no prefetcher foresees.
+		s := i * 7919 % signers
+		message := make([]byte, *benchBytes)
+		binary.LittleEndian.PutUint64(message, uint64(i))
+		l.checks = append(l.checks, Check{Key: keys[s], Signed: message, Signature: ed25519.Sign(private[s], message)})
+	}
+	return l
+}
+
+// next returns the next n checks; messages is a multiple of n.
+func (l *traffic) next(n int) []Check {
+	if l.at == len(l.checks) {
+		l.at = 0
+	}
+	l.at += n
+	return l.checks[l.at-n : l.at]
+}
+
+// hot returns a Verifier that has tables for all keys of l.
+func (l *traffic) hot(b *testing.B, path Path) *Verifier {
+	b.Helper()
+	keys := map[*Key]bool{}
+	for _, c := range l.checks {
+		keys[c.Key] = true
+	}
+	t, err := NewTables(TablesConfig{Memory: mapMemory(b, TablesMemoryMin+len(keys)*tableSize), Path: path})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for k := range keys {
+		if t.Build(k, time.Time{}) != 0 {
+			b.Fatal("no table")
+		}
+	}
+	return t.NewVerifier()
+}
+
+func mustAll(b *testing.B, checks []Check) {
+	for i := range checks {
+		if !checks[i].Good {
+			b.Fatal("refused")
+		}
+	}
+}
+
+func BenchmarkVerifyStdlib(b *testing.B) {
+	l := newTraffic(b, hotSigners, 1024)
+	for b.Loop() {
+		c := &l.next(1)[0]
+		if !ed25519.Verify(c.Key.ed, c.Signed, c.Signature) {
+			b.Fatal("refused")
+		}
+	}
+}
+
+// tablePaths are the paths that this CPU has, besides the standard library.
+func tablePaths() []Path { return Paths()[1:] }
+
+func benchmarkHot(b *testing.B, signers, batch int) {
+	for _, path := range tablePaths() {
+		b.Run(path.String(), func(b *testing.B) {
+			l := newTraffic(b, signers, max(1024, signers))
+			v := l.hot(b, path)
+			for i := 0; b.Loop(); i++ {
+				if i%batch == 0 {
+					checks := l.next(batch)
+					v.Verify(checks)
+					mustAll(b, checks)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkVerifyHotSigner(b *testing.B)        { benchmarkHot(b, hotSigners, 1) }
+func BenchmarkVerifyHotSignerBatch8(b *testing.B)  { benchmarkHot(b, hotSigners, 8) }
+func BenchmarkVerifyHotSignerBatch64(b *testing.B) { benchmarkHot(b, hotSigners, 64) }
+
+// BenchmarkVerifySigners is a batch of 64 by more and more signers.
+func BenchmarkVerifySigners(b *testing.B) {
+	for _, signers := range []int{1, 100, 1_000, 10_000} {
+		if *benchSigners == 0 || *benchSigners == signers {
+			b.Run(fmt.Sprint(signers), func(b *testing.B) { benchmarkHot(b, (signers+63)/64*64, 64) })
+		}
+	}
+}
+
+func BenchmarkTableBuild(b *testing.B) {
+	l := newTraffic(b, 256, 256)
+	for _, path := range tablePaths() {
+		b.Run(path.String(), func(b *testing.B) {
+			t, err := NewTables(TablesConfig{Memory: make([]byte, TablesMemoryMin), Path: path})
+			if err != nil {
+				b.Fatal(err)
+			}
+			for i := 0; b.Loop(); i++ {
+				if t.Build(l.checks[i%256].Key, time.Time{}) != 0 {
+					b.Fatal("no table")
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkBaseTable(b *testing.B) {
+	memory := make([]byte, TablesMemoryMin)
+	for b.Loop() {
+		if _, err := NewTables(TablesConfig{Memory: memory}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkVerifyRatios lets every path and batch size take turns with
+// crypto/ed25519, in slices of 30 ms, and reports the median over the rounds of
+// the ratio within a round, as times faster ("x").
+func BenchmarkVerifyRatios(b *testing.B) {
+	l := newTraffic(b, hotSigners, 1024)
+	type variant struct {
+		name string
+		run  func() (signatures int)
+	}
+	variants := []variant{{"stdlib", func() int {
+		c := &l.next(1)[0]
+		ed25519.Verify(c.Key.ed, c.Signed, c.Signature)
+		return 1
+	}}}
+	for _, path := range tablePaths() {
+		l := newTraffic(b, hotSigners, 1024)
+		v := l.hot(b, path)
+		for _, batch := range []int{1, 2, 4, 8, 16, 32, 64} {
+			l := &traffic{checks: l.checks}
+			variants = append(variants, variant{fmt.Sprintf("%v-%d", path, batch), func() int {
+				v.Verify(l.next(batch))
+				return batch
+			}})
+		}
+	}
+	ratios := make([][]float64, len(variants))
+	for b.Loop() {
+		for range *benchRounds {
+			var stdlib float64
+			for i, v := range variants {
+				const slice = 30 * time.Millisecond
+				n := 0
+				began := time.Now()
+				for time.Since(began) < slice {
+					n += v.run()
+				}
+				each := float64(time.Since(began)) / float64(n)
+				if i == 0 {
+					stdlib = each
+				}
+				ratios[i] = append(ratios[i], stdlib/each)
+				if i == 0 {
+					ratios[0][len(ratios[0])-1] = each
+				}
+			}
+		}
+	}
+	for i, v := range variants {
+		slices.Sort(ratios[i])
+		n := len(ratios[i])
+		unit := v.name + "-x"
+		if i == 0 {
+			unit = "stdlib-ns"
+		}
+		b.ReportMetric(ratios[i][n/2], unit)
+		b.Logf("%-20s median %8.2f, quartiles %.2f and %.2f", v.name, ratios[i][n/2], ratios[i][n/4], ratios[i][n*3/4])
+	}
+}

@@ -1,0 +1,231 @@
+package sign
+
+import (
+	"crypto/ed25519"
+	"crypto/sha512"
+	"hash"
+	"sync/atomic"
+)
+
+// Check is one signature to be checked, and its verdict. The slices are borrowed.
+type Check struct {
+	Key       *Key
+	Signed    []byte // of the frame
+	Signature []byte // the frame's field
+	Good      bool   // set by Verify
+}
+
+// Verifier checks signatures by batches, with the tables of its Tables. Each
+// worker has its own: it is not safe for concurrent use. It allocates nothing
+// for Ed25519.
+//
+// Stages of a batch: (1) sort out what has no table, (2) hash and cut the scalars
+// into steps, (3) add up sB - kA, (4) divide by Z, one inversion for all,
+// (5) compare with R, byte by byte. R is never decoded.
+type Verifier struct {
+	tables *Tables
+	next   *Verifier // in Tables.verifiers
+	hash   hash.Hash
+	digest [sha512.Size]byte
+	count  verifierCounts
+
+	// batch is odd while a batch runs.
+	batch atomic.Uint64
+
+	jobs   [batchMax]job
+	n      int // jobs
+	groups [batchMax / lanes]group
+	points [batchMax]point
+	prefix [batchMax]fe
+	heads  [batchMax][burstHeadLen]byte
+}
+
+// batchMax is how many signatures share an inversion at most.
+const batchMax = 64
+
+// job is an Ed25519 signature that is checked by a table.
+type job struct {
+	check     *Check
+	message   []byte // check.Signed, or the head of its burst
+	signature []byte
+	good      bool
+}
+
+// verifierCounts is written by the worker and read by Stats.
+type verifierCounts struct {
+	batches, byTable, byStdlib, rechecked, differences atomic.Uint64
+}
+
+// recheckEvery is how often a signature that was accepted by a table is checked
+// again with crypto/ed25519: a fault of tables would be found, at a cost of a
+// thousandth of its time.
+const recheckEvery = 1024
+
+// NewVerifier returns a Verifier for one worker. It lives as long as t.
+func (t *Tables) NewVerifier() *Verifier {
+	v := &Verifier{tables: t, hash: sha512.New()}
+	for {
+		v.next = t.verifiers.Load()
+		if t.verifiers.CompareAndSwap(v.next, v) {
+			return v
+		}
+	}
+}
+
+// Verify sets the verdicts of checks, that of Key.Verify for each. A batch of
+// more than 64 is cut.
+func (v *Verifier) Verify(checks []Check) {
+	for len(checks) > 0 {
+		n := min(len(checks), batchMax)
+		v.verify(checks[:n])
+		checks = checks[n:]
+	}
+}
+
+func (v *Verifier) verify(checks []Check) {
+	v.count.batches.Add(1)
+	v.batch.Add(1)
+	v.n = 0
+	for i := range checks {
+		v.sortOut(&checks[i])
+	}
+	if v.n > 0 {
+		v.evaluate()
+		v.finish()
+	}
+	v.batch.Add(1)
+	for i := range v.n {
+		v.settle(&v.jobs[i])
+	}
+	clear(v.jobs[:v.n])
+}
+
+// sortOut makes a job of c, or gives its verdict.
+func (v *Verifier) sortOut(c *Check) {
+	c.Good = false
+	message, signature := c.Signed, c.Signature
+	switch {
+	case c.Key.algorithm == ECDSAP256:
+		c.Good = c.Key.Verify(message, signature)
+		return
+	case len(signature) != ed25519.SignatureSize:
+		size, root, ok := burstRoot(message, signature)
+		if !ok {
+			return
+		}
+		message = appendHead(v.heads[v.n][:0], size, &root)
+		signature = signature[:ed25519.SignatureSize]
+	}
+	t := c.Key.lookUp(v.tables)
+	if t == nil || v.tables.distrusted.Load() {
+		v.count.byStdlib.Add(1)
+		if c.Good = ed25519.Verify(c.Key.ed, message, signature); c.Good {
+			c.Key.wantTable(v.tables)
+		}
+		return
+	}
+	if !t.recent.Load() {
+		t.recent.Store(true)
+	}
+	v.prepare(job{check: c, message: message, signature: signature}, t)
+}
+
+// prepare does what comes before the curve; a signature whose s is not below L
+// ends here.
+func (v *Verifier) prepare(j job, t *table) {
+	var k, s scalar
+	if !s.setCanonical((*[32]byte)(j.signature[32:])) {
+		return
+	}
+	v.hash.Reset()
+	v.hash.Write(j.signature[:32])
+	v.hash.Write(t.key[:])
+	v.hash.Write(j.message)
+	v.hash.Sum(v.digest[:0])
+	k.setHash(&v.digest)
+	s.makeOdd()
+	v.groups[v.n/lanes].setSteps(v.n%lanes, t.offset, &k, &s)
+	v.jobs[v.n] = j
+	v.n++
+}
+
+// evaluate sets points to sB - kA of the jobs.
+func (v *Verifier) evaluate() {
+	for i := range v.n {
+		evaluatePortable(&v.points[i], v.tables.arena, &v.groups[i/lanes], i%lanes)
+	}
+}
+
+// finish compares points with R of the jobs. No Z is zero: the formulas are
+// complete, so no signature disturbs the others' inversion.
+func (v *Verifier) finish() {
+	product := feOne
+	for i := range v.n {
+		v.prefix[i] = product
+		product.mul(&product, &v.points[i].z)
+	}
+	product.invert(&product)
+	for i := v.n - 1; i >= 0; i-- {
+		p := &v.points[i]
+		var inverse, x, y fe
+		inverse.mul(&product, &v.prefix[i])
+		product.mul(&product, &p.z)
+		x.mul(&p.x, &inverse)
+		y.mul(&p.y, &inverse)
+		encoded := y.words()
+		encoded[3] |= x.words()[0] << 63
+		v.jobs[i].good = encoded == wordsOf((*[32]byte)(v.jobs[i].signature))
+	}
+}
+
+// settle gives the verdict of j, after crypto/ed25519's when it was rejected, and
+// now and then when it was accepted. If they differ tables are used no more.
+func (v *Verifier) settle(j *job) {
+	j.check.Good = j.good
+	if n := v.count.byTable.Add(1); j.good && n%recheckEvery != 0 {
+		return
+	}
+	v.count.rechecked.Add(1)
+	j.check.Good = ed25519.Verify(j.check.Key.ed, j.message, j.signature)
+	if j.check.Good != j.good {
+		v.count.differences.Add(1)
+		v.tables.distrusted.Store(true)
+	}
+}
+
+// wantTable counts a good signature of a key without table.
+func (k *Key) wantTable(t *Tables) {
+	if t.path != PathStdlib && k.table.Load() != noTable && k.verified.Add(1)%buildAfter == 0 {
+		t.want(k)
+	}
+}
+
+// TablesStats are counters since the Tables were made, except Tables and Slots.
+type TablesStats struct {
+	Batches     uint64
+	ByTable     uint64 // Ed25519 signatures checked with a table
+	ByStdlib    uint64 // and without, the key having none
+	Rechecked   uint64 // of those by table, again with crypto/ed25519
+	Differences uint64 // between the two: must be zero; from the first on no table is used
+	Builds      uint64
+	Evictions   uint64
+	Untabled    uint64 // keys that cannot have a table
+	Tables      int    // now
+	Slots       int    // for tables
+}
+
+// Stats may be called at any time, by anyone.
+func (t *Tables) Stats() TablesStats {
+	s := TablesStats{
+		Builds: t.builds.Load(), Evictions: t.evictions.Load(), Untabled: t.rejected.Load(),
+		Tables: int(t.tables.Load()), Slots: len(t.slots),
+	}
+	for v := t.verifiers.Load(); v != nil; v = v.next {
+		s.Batches += v.count.batches.Load()
+		s.ByTable += v.count.byTable.Load()
+		s.ByStdlib += v.count.byStdlib.Load()
+		s.Rechecked += v.count.rechecked.Load()
+		s.Differences += v.count.differences.Load()
+	}
+	return s
+}
