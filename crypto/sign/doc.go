@@ -8,7 +8,8 @@
 //	verifier.go   the stages of a batch
 //	tables.go     who has a table, and for how long
 //	comb.go       what is in a table; scalars as steps through it
-//	portable.go   the sum of a signature's steps
+//	portable.go   the sum of a signature's steps; mulx_amd64.go the same, by assembly
+//	gen           the program that writes the assembly
 //	point.go      the curve
 //	scalar.go     integers modulo its order
 //	field.go      the field; invert.go its inversion

@@ -13,6 +13,8 @@ const (
 	PathStdlib Path = iota + 1
 	// PathPortable is Go with tables, for every architecture.
 	PathPortable
+	// PathMULX is assembly for amd64 with BMI2 and ADX, one signature at a time.
+	PathMULX
 
 	pathEnd
 )
@@ -20,7 +22,7 @@ const (
 // ErrPath says that there is no such path, or that the CPU or the build lacks it.
 var ErrPath = errors.New("sign: no such path")
 
-var pathNames = [pathEnd]string{PathStdlib: "stdlib", PathPortable: "portable"}
+var pathNames = [pathEnd]string{PathStdlib: "stdlib", PathPortable: "portable", PathMULX: "mulx"}
 
 // String returns the name used on the command line and in listings.
 func (p Path) String() string {
@@ -73,5 +75,3 @@ func ParsePath(name string) (Path, error) {
 	}
 	return 0, fmt.Errorf("%w: %q; there are auto and %v", ErrPath, name, Paths())
 }
-
-func (p Path) supported() bool { return p < pathEnd }

@@ -192,7 +192,7 @@ func (t *Tables) compute(entries []entry, offset int, public *[32]byte) bool {
 	var g group
 	g.setSteps(0, uint64(offset), &orderL, &orderL)
 	var sum point
-	evaluatePortable(&sum, t.arena, &g, 0)
+	t.path.evaluate(&sum, t.arena, &g, 0)
 	return sum.isIdentity()
 }
 

@@ -152,7 +152,7 @@ func (v *Verifier) prepare(j job, t *table) {
 // evaluate sets points to sB - kA of the jobs.
 func (v *Verifier) evaluate() {
 	for i := range v.n {
-		evaluatePortable(&v.points[i], v.tables.arena, &v.groups[i/lanes], i%lanes)
+		v.tables.path.evaluate(&v.points[i], v.tables.arena, &v.groups[i/lanes], i%lanes)
 	}
 }
 
