@@ -57,8 +57,12 @@ var (
 // the arena, plus stepNegative.
 type step = uint64
 
-// A group is the work of eight signatures: the steps of each in its column.
-type group [steps][lanes]step
+// A group is the work of eight signatures: the steps of each in its column, and
+// some that are fetched ahead but not done. They are zero, as are the columns of
+// idle lanes: a step that is always good.
+type group [steps + stepsAhead][lanes]step
+
+const stepsAhead = 3
 
 const lanes = 8
 

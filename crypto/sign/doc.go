@@ -5,13 +5,14 @@
 // verify. Key.Verify checks one signature with the standard library; a Verifier
 // checks many, by means of Tables of signers' multiples, with the same verdicts.
 //
-//	verifier.go   the stages of a batch
-//	tables.go     who has a table, and for how long
-//	comb.go       what is in a table; scalars as steps through it
-//	portable.go   the sum of a signature's steps; mulx_amd64.go the same, by assembly
-//	gen           the program that writes the assembly
-//	point.go      the curve
-//	scalar.go     integers modulo its order
-//	field.go      the field; invert.go its inversion
-//	path.go       which of the ways to do all that
+//	verifier.go     the stages of a batch
+//	tables.go       who has a table, and for how long
+//	comb.go         what is in a table; scalars as steps through it
+//	portable.go     the sum of a signature's steps; mulx_amd64.go the same, by assembly
+//	lanes_amd64.go  the sums of eight signatures at once; ifma_amd64.go its assembly
+//	gen             the program that writes the assembly
+//	point.go        the curve
+//	scalar.go       integers modulo its order
+//	field.go        the field; invert.go its inversion
+//	path.go         which of the ways to do all that
 package sign

@@ -15,7 +15,7 @@ func evaluateMULX(out *[12]uint64, arena unsafe.Pointer, steps *step)
 // evaluateWords is evaluatePortable by evaluateMULX.
 func evaluateWords(v *point, arena []entry, g *group, lane int) {
 	var out [12]uint64
-	evaluateMULX(&out, unsafe.Pointer(unsafe.SliceData(arena)), &g[0][lane])
+	evaluateMULX(&out, arenaStart(arena), &g[0][lane])
 	v.x = feFromWords((*[4]uint64)(out[0:]))
 	v.y = feFromWords((*[4]uint64)(out[4:]))
 	v.z = feFromWords((*[4]uint64)(out[8:]))
@@ -31,3 +31,5 @@ func addMULX(out, a, b *[4]uint64)
 
 //go:noescape
 func subtractMULX(out, a, b *[4]uint64)
+
+func arenaStart(arena []entry) unsafe.Pointer { return unsafe.Pointer(unsafe.SliceData(arena)) }

@@ -15,6 +15,9 @@ const (
 	PathPortable
 	// PathMULX is assembly for amd64 with BMI2 and ADX, one signature at a time.
 	PathMULX
+	// PathIFMA is assembly for amd64 with AVX-512 and its IFMA, eight signatures at
+	// once; a lone one goes through PathMULX.
+	PathIFMA
 
 	pathEnd
 )
@@ -22,7 +25,7 @@ const (
 // ErrPath says that there is no such path, or that the CPU or the build lacks it.
 var ErrPath = errors.New("sign: no such path")
 
-var pathNames = [pathEnd]string{PathStdlib: "stdlib", PathPortable: "portable", PathMULX: "mulx"}
+var pathNames = [pathEnd]string{PathStdlib: "stdlib", PathPortable: "portable", PathMULX: "mulx", PathIFMA: "ifma"}
 
 // String returns the name used on the command line and in listings.
 func (p Path) String() string {

@@ -10,8 +10,20 @@ func (p Path) supported() bool {
 		return true
 	case PathMULX:
 		return cpu.X86.HasBMI2 && cpu.X86.HasADX
+	case PathIFMA:
+		return PathMULX.supported() && cpu.X86.HasAVX512F && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL &&
+			cpu.X86.HasAVX512IFMA && cpu.X86.HasAVX512VBMI2
 	}
 	return false
+}
+
+// addUp sets jobs' verdicts by the sums of their steps.
+func (v *Verifier) addUp() {
+	if v.tables.path == PathIFMA && v.n >= laneJobsMin {
+		v.addUpLanes()
+		return
+	}
+	v.addUpEach()
 }
 
 // evaluate sets v to the sum of lane's steps in g, without T.

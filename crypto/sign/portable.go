@@ -3,7 +3,7 @@ package sign
 // evaluatePortable sets v to the sum of lane's steps in g, without T.
 func evaluatePortable(v *point, arena []entry, g *group, lane int) {
 	touch(arena, g, lane)
-	for i := range g {
+	for i := range steps {
 		e, negative := entryOf(arena, g[i][lane])
 		if i == 0 {
 			v.setEntry(e, negative)
@@ -24,7 +24,7 @@ func entryOf(arena []entry, s step) (e *entry, negative bool) {
 // once: Go has no prefetch, and the additions would wait for them one by one.
 func touch(arena []entry, g *group, lane int) {
 	var sink uint64
-	for i := range g {
+	for i := range steps {
 		e := &arena[g[i][lane]/entrySize]
 		sink |= e[entryPlus] | e[entryT]
 	}

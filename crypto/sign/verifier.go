@@ -37,6 +37,7 @@ type Verifier struct {
 	groups [batchMax / lanes]group
 	points [batchMax]point
 	prefix [batchMax]fe
+	lanes  laneState
 	heads  [batchMax][burstHeadLen]byte
 }
 
@@ -64,6 +65,7 @@ const recheckEvery = 1024
 // NewVerifier returns a Verifier for one worker. It lives as long as t.
 func (t *Tables) NewVerifier() *Verifier {
 	v := &Verifier{tables: t, hash: sha512.New()}
+	v.lanes.init()
 	for {
 		v.next = t.verifiers.Load()
 		if t.verifiers.CompareAndSwap(v.next, v) {
@@ -90,8 +92,7 @@ func (v *Verifier) verify(checks []Check) {
 		v.sortOut(&checks[i])
 	}
 	if v.n > 0 {
-		v.evaluate()
-		v.finish()
+		v.addUp()
 	}
 	v.batch.Add(1)
 	for i := range v.n {
@@ -149,16 +150,12 @@ func (v *Verifier) prepare(j job, t *table) {
 	v.n++
 }
 
-// evaluate sets points to sB - kA of the jobs.
-func (v *Verifier) evaluate() {
+// addUpEach adds up one after the other, and divides by their Z together. No Z is
+// zero: the formulas are complete, so no signature disturbs the others' inversion.
+func (v *Verifier) addUpEach() {
 	for i := range v.n {
 		v.tables.path.evaluate(&v.points[i], v.tables.arena, &v.groups[i/lanes], i%lanes)
 	}
-}
-
-// finish compares points with R of the jobs. No Z is zero: the formulas are
-// complete, so no signature disturbs the others' inversion.
-func (v *Verifier) finish() {
 	product := feOne
 	for i := range v.n {
 		v.prefix[i] = product
@@ -172,10 +169,15 @@ func (v *Verifier) finish() {
 		product.mul(&product, &p.z)
 		x.mul(&p.x, &inverse)
 		y.mul(&p.y, &inverse)
-		encoded := y.words()
-		encoded[3] |= x.words()[0] << 63
-		v.jobs[i].good = encoded == wordsOf((*[32]byte)(v.jobs[i].signature))
+		v.jobs[i].compare(&x, &y)
 	}
+}
+
+// compare sets j's verdict: whether the encoding of x, y is R.
+func (j *job) compare(x, y *fe) {
+	encoded := y.words()
+	encoded[3] |= x.words()[0] << 63
+	j.good = encoded == wordsOf((*[32]byte)(j.signature))
 }
 
 // settle gives the verdict of j, after crypto/ed25519's when it was rejected, and
