@@ -9,7 +9,7 @@
 //	tables.go       who has a table, and for how long
 //	comb.go         what is in a table; scalars as steps through it
 //	portable.go     the sum of a signature's steps; mulx_amd64.go the same, by assembly
-//	lanes_amd64.go  the sums of eight signatures at once; ifma_amd64.go its assembly
+//	lanes_amd64.go  eight signatures at once, hash_amd64.go their SHA-512; ifma_amd64.go the assembly
 //	gen             the program that writes the assembly
 //	point.go        the curve
 //	scalar.go       integers modulo its order

@@ -3,9 +3,12 @@
 package sign
 
 import (
+	"crypto/sha512"
+	"encoding/binary"
 	"math/big"
 	"math/rand/v2"
 	"testing"
+	"unsafe"
 )
 
 func randomElements(r *rand.Rand, most uint64) (e elements) {
@@ -100,5 +103,87 @@ func TestSumsOfIFMAAgainstPortable(t *testing.T) {
 				t.Fatalf("lane %d: another point", lane)
 			}
 		}
+	}
+}
+
+func TestHashesOfLanesAgainstTheStandardLibrary(t *testing.T) {
+	if !PathIFMA.supported() {
+		t.Logf("this CPU lacks %v", PathIFMA)
+		return
+	}
+	m := &caseMaker{rand: rand.New(rand.NewPCG(24, 25))}
+	v := sharedTables(t, PathIFMA).NewVerifier()
+	check := func(lengths []int) {
+		t.Helper()
+		var jobs []job
+		for _, n := range lengths {
+			j := job{message: m.bytes(n), signature: m.bytes(64), table: &table{offset: uint64(baseTableEntries+m.rand.IntN(1000)*tableEntries) * entrySize}, s: scalar{m.rand.Uint64() | 1, 2, 3, m.rand.Uint64() >> 1}}
+			copy(j.table.key[:], m.bytes(32))
+			jobs = append(jobs, j)
+		}
+		var got, want group
+		v.hashLanes(&got, jobs)
+		for lane, j := range jobs {
+			h := sha512.New()
+			h.Write(j.signature[:32])
+			h.Write(j.table.key[:])
+			h.Write(j.message)
+			var x [8]uint64
+			for i := range x {
+				x[i] = binary.LittleEndian.Uint64(h.Sum(nil)[8*i:])
+			}
+			var k scalar
+			k.setHash(&x)
+			want.setSteps(lane, j.table.offset, &k, &j.s)
+		}
+		for lane := len(jobs); lane < lanes; lane++ {
+			want.setSteps(lane, 0, &scalar{1}, &scalar{1})
+		}
+		if got != want {
+			t.Fatalf("other steps for messages of %v bytes", lengths)
+		}
+	}
+	for n := range 400 {
+		check([]int{n, n, n, n, n, n, n, n})
+		check([]int{m.rand.IntN(n + 1), 0, m.rand.IntN(700), n})
+	}
+	longest := laneBlocksMax*sha512.BlockSize - prefixSize - paddingMin
+	for n := range 5 {
+		check([]int{100, longest - 2 + n, 0, longest + 100*n, longest})
+	}
+}
+
+func TestWordsOfScalarsAreDigits(t *testing.T) {
+	if !PathIFMA.supported() {
+		t.Logf("this CPU lacks %v", PathIFMA)
+		return
+	}
+	r := rand.New(rand.NewPCG(26, 27))
+	for range 3_000 {
+		var h hashLanes
+		var got, want group
+		for lane := range lanes {
+			k, s := scalar(randomWords(r)), scalar(randomWords(r))
+			k[0], s[0], k[3], s[3] = k[0]|1, s[0]|1, k[3]>>1, s[3]>>1
+			offset := r.Uint64N(1<<20) * entrySize
+			h.setLane(lane, offset, &k, &s)
+			want.setSteps(lane, offset, &k, &s)
+		}
+		if stepsLanes(&got, &h.offsets, &h.k, &h.s); got != want {
+			t.Fatalf("other steps for %x", h)
+		}
+	}
+}
+
+func BenchmarkHashLanes(b *testing.B) {
+	if !PathIFMA.supported() {
+		return
+	}
+	var h hashLanes
+	for lane := range lanes {
+		h.blocks[lane] = unsafe.Pointer(&h.buffer[lane])
+	}
+	for b.Loop() {
+		sha512Lanes(&h.state, &h.blocks)
 	}
 }

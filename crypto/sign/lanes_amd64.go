@@ -10,12 +10,13 @@ const laneJobsMin = 3
 
 const groupsMax = batchMax / lanes
 
-// laneState is what addUpLanes works in. The result of a group, X, Y and Z,
+// laneState is what decideLanes works in. The result of a group, X, Y and Z,
 // takes the place of the first three elements of its work; the rest of that lies
 // over the results of later groups, which come after it.
 type laneState struct {
 	memory  *[groupsMax*resultElements + workElements - resultElements]elements
 	product [groupsMax]elements // of Z, up to and with each group
+	hash    hashLanes
 }
 
 const (
@@ -36,12 +37,12 @@ func (s *laneState) result(g int) *[resultElements]elements {
 	return (*[resultElements]elements)(s.memory[g*resultElements:])
 }
 
-// addUpLanes adds up eight at a time, and divides by their Z together.
-func (v *Verifier) addUpLanes() {
+// decideLanes hashes and adds up eight at a time, and divides by their Z together.
+func (v *Verifier) decideLanes() {
 	s := &v.lanes
 	groups := (v.n + lanes - 1) / lanes
-	v.idle()
 	for g := range groups {
+		v.hashLanes(&v.groups[g], v.jobs[g*lanes:min((g+1)*lanes, v.n)])
 		work := (*workIFMA)(s.memory[g*resultElements:])
 		evaluateIFMA(work, arenaStart(v.tables.arena), &v.groups[g])
 	}
@@ -62,18 +63,6 @@ func (v *Verifier) addUpLanes() {
 		for i := g * lanes; i < min((g+1)*lanes, v.n); i++ {
 			x, y := r[0].lane(i%lanes), r[1].lane(i%lanes)
 			v.jobs[i].compare(&x, &y)
-		}
-	}
-}
-
-// idle gives the lanes of the last group that have no job steps that are good:
-// of others, left by earlier jobs, the tables may be gone, and a Z of zero would
-// spoil the inversion of all.
-func (v *Verifier) idle() {
-	for i := v.n; i%lanes != 0; i++ {
-		g := &v.groups[i/lanes]
-		for j := range steps {
-			g[j][i%lanes] = 0
 		}
 	}
 }

@@ -17,13 +17,13 @@ func (p Path) supported() bool {
 	return false
 }
 
-// addUp sets jobs' verdicts by the sums of their steps.
-func (v *Verifier) addUp() {
+// decide does stages 2 to 5 for the jobs.
+func (v *Verifier) decide() {
 	if v.tables.path == PathIFMA && v.n >= laneJobsMin {
-		v.addUpLanes()
+		v.decideLanes()
 		return
 	}
-	v.addUpEach()
+	v.decideEach()
 }
 
 // evaluate sets v to the sum of lane's steps in g, without T.

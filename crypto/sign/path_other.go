@@ -9,8 +9,8 @@ type laneState struct{}
 
 func (*laneState) init() {}
 
-// addUp sets jobs' verdicts by the sums of their steps.
-func (v *Verifier) addUp() { v.addUpEach() }
+// decide does stages 2 to 5 for the jobs.
+func (v *Verifier) decide() { v.decideEach() }
 
 // evaluate sets v to the sum of lane's steps in g, without T.
 func (p Path) evaluate(v *point, arena []entry, g *group, lane int) {

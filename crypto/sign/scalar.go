@@ -1,9 +1,6 @@
 package sign
 
-import (
-	"encoding/binary"
-	"math/bits"
-)
+import "math/bits"
 
 // Scalars are integers below 2^256 as four words, lowest first. The order of B
 // is L = 2^252 + c.
@@ -66,17 +63,13 @@ func timesC(out, a []uint64) {
 	out[n+1] = high + carry0
 }
 
-// setHash sets s to an odd number below 2^255 that is the hash, 64 bytes
-// little-endian, modulo L. Nothing needs the canonical one.
+// setHash sets s to an odd number below 2^255 that is x, a hash of 64 bytes
+// read little-endian, modulo L. Nothing needs the canonical one.
 //
 // With x = h 2^252 + l, x = l - h c. Three times over, h having 260, 133 and 6
 // bits: x = l1 - l2 + l3 - h3 c, between -2^252 - 2^131 and 2^253. 2L makes it
 // positive, L more makes it odd.
-func (s *scalar) setHash(hash *[64]byte) {
-	var x [8]uint64
-	for i := range x {
-		x[i] = binary.LittleEndian.Uint64(hash[8*i:])
-	}
+func (s *scalar) setHash(x *[8]uint64) {
 	var h1 [5]uint64
 	for i := range 4 {
 		h1[i] = x[i+3]>>60 | x[i+4]<<4

@@ -3,6 +3,7 @@ package sign
 import (
 	"crypto/ed25519"
 	"crypto/sha512"
+	"encoding/binary"
 	"hash"
 	"sync/atomic"
 )
@@ -49,6 +50,8 @@ type job struct {
 	check     *Check
 	message   []byte // check.Signed, or the head of its burst
 	signature []byte
+	table     *table
+	s         scalar // of the signature, odd
 	good      bool
 }
 
@@ -92,7 +95,7 @@ func (v *Verifier) verify(checks []Check) {
 		v.sortOut(&checks[i])
 	}
 	if v.n > 0 {
-		v.addUp()
+		v.decide()
 	}
 	v.batch.Add(1)
 	for i := range v.n {
@@ -128,31 +131,46 @@ func (v *Verifier) sortOut(c *Check) {
 	if !t.recent.Load() {
 		t.recent.Store(true)
 	}
-	v.prepare(job{check: c, message: message, signature: signature}, t)
+	v.prepare(job{check: c, message: message, signature: signature, table: t})
 }
 
-// prepare does what comes before the curve; a signature whose s is not below L
-// ends here.
-func (v *Verifier) prepare(j job, t *table) {
-	var k, s scalar
-	if !s.setCanonical((*[32]byte)(j.signature[32:])) {
-		return
+// prepare makes a job; a signature whose s is not below L ends here.
+func (v *Verifier) prepare(j job) {
+	if j.s.setCanonical((*[32]byte)(j.signature[32:])) {
+		j.s.makeOdd()
+		v.jobs[v.n] = j
+		v.n++
 	}
+}
+
+// hashEach sets the jobs' steps, one after the other.
+func (v *Verifier) hashEach() {
+	for i := range v.n {
+		j := &v.jobs[i]
+		var k scalar
+		v.hashOne(j, &k)
+		v.groups[i/lanes].setSteps(i%lanes, j.table.offset, &k, &j.s)
+	}
+}
+
+// hashOne sets k to SHA-512 of R, A as it is encoded in the key, and the message.
+func (v *Verifier) hashOne(j *job, k *scalar) {
 	v.hash.Reset()
 	v.hash.Write(j.signature[:32])
-	v.hash.Write(t.key[:])
+	v.hash.Write(j.table.key[:])
 	v.hash.Write(j.message)
 	v.hash.Sum(v.digest[:0])
-	k.setHash(&v.digest)
-	s.makeOdd()
-	v.groups[v.n/lanes].setSteps(v.n%lanes, t.offset, &k, &s)
-	v.jobs[v.n] = j
-	v.n++
+	var x [8]uint64
+	for i := range x {
+		x[i] = binary.LittleEndian.Uint64(v.digest[8*i:])
+	}
+	k.setHash(&x)
 }
 
-// addUpEach adds up one after the other, and divides by their Z together. No Z is
+// decideEach hashes and adds up one after the other, and divides by their Z together. No Z is
 // zero: the formulas are complete, so no signature disturbs the others' inversion.
-func (v *Verifier) addUpEach() {
+func (v *Verifier) decideEach() {
+	v.hashEach()
 	for i := range v.n {
 		v.tables.path.evaluate(&v.points[i], v.tables.arena, &v.groups[i/lanes], i%lanes)
 	}
