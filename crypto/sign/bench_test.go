@@ -115,6 +115,40 @@ func BenchmarkVerifyHotSigner(b *testing.B)        { benchmarkHot(b, hotSigners,
 func BenchmarkVerifyHotSignerBatch8(b *testing.B)  { benchmarkHot(b, hotSigners, 8) }
 func BenchmarkVerifyHotSignerBatch64(b *testing.B) { benchmarkHot(b, hotSigners, 64) }
 
+// BenchmarkVerifyBurst64 is a frame of a burst of 64. No burst was seen before:
+// what is remembered of the last time is forgotten.
+func BenchmarkVerifyBurst64(b *testing.B) {
+	const size, bursts = 64, 256
+	for _, path := range tablePaths() {
+		b.Run(path.String(), func(b *testing.B) {
+			v, all := newBursts(b, path, size, bursts)
+			for i := 0; b.Loop(); i++ {
+				if i%size == 0 {
+					v.Verify(all.next(size))
+				}
+				if i%(size*bursts) == 0 {
+					clear(v.trees.slots[:])
+				}
+			}
+			mustAll(b, all.checks[:size])
+			if s := v.tables.Stats(); s.ByTree/(size-1) > s.ByTable {
+				b.Fatalf("heads were remembered: %+v", s)
+			}
+		})
+	}
+}
+
+// newBursts returns bursts by hotSigners in turn, which have tables.
+func newBursts(b *testing.B, path Path, size, bursts int) (*Verifier, *traffic) {
+	b.Helper()
+	all := &traffic{}
+	signers := testSigners(b, hotSigners)
+	for n := range bursts {
+		all.checks = append(all.checks, burstOfBytes(b, &signers[n%hotSigners], size, *benchBytes, n)...)
+	}
+	return all.hot(b, path), all
+}
+
 // BenchmarkVerifySigners is a batch of 64 by more and more signers.
 func BenchmarkVerifySigners(b *testing.B) {
 	for _, signers := range []int{1, 100, 1_000, 10_000} {
@@ -174,6 +208,14 @@ func BenchmarkVerifyRatios(b *testing.B) {
 				return batch
 			}})
 		}
+		bursting, bursts := newBursts(b, path, 64, 256)
+		variants = append(variants, variant{fmt.Sprintf("%v-burst64", path), func() int {
+			if bursts.at == len(bursts.checks) {
+				clear(bursting.trees.slots[:])
+			}
+			bursting.Verify(bursts.next(64))
+			return 64
+		}})
 	}
 	ratios := make([][]float64, len(variants))
 	runtime.LockOSThread()

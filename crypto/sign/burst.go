@@ -21,6 +21,9 @@ const (
 	burstSizeMin = 2
 	burstSizeMax = 1024
 
+	// pathStepsMax is the longest inclusion path, that of the largest tree.
+	pathStepsMax = 10
+
 	burstContext = "causeway burst signature 1\x00"
 	burstHeadLen = len(burstContext) + 2 + sha256.Size
 
@@ -41,17 +44,23 @@ func (k *Key) verifyBurst(signed, field []byte) bool {
 // burstRoot returns the size and root of the tree that field leads to from
 // signed; false if field is malformed.
 func burstRoot(signed, field []byte) (size uint, root [sha256.Size]byte, ok bool) {
+	var p path
+	if !p.readField(field) {
+		return 0, root, false
+	}
+	return p.size, rootFromPath(leafHash(signed), p.index, p.size, p.steps), true
+}
+
+// readField takes field apart; false if it is malformed.
+func (p *path) readField(field []byte) bool {
 	if len(field) < burstPathOffset {
-		return 0, root, false
+		return false
 	}
-	size = uint(binary.BigEndian.Uint16(field[burstSizeOffset:]))
-	index := uint(binary.BigEndian.Uint16(field[burstIndexOffset:]))
-	path := field[burstPathOffset:]
-	if size < burstSizeMin || size > burstSizeMax || index >= size ||
-		len(path) != sha256.Size*pathSteps(index, size) {
-		return 0, root, false
-	}
-	return size, rootFromPath(leafHash(signed), index, size, path), true
+	p.size = uint(binary.BigEndian.Uint16(field[burstSizeOffset:]))
+	p.index = uint(binary.BigEndian.Uint16(field[burstIndexOffset:]))
+	p.steps = field[burstPathOffset:]
+	return p.size >= burstSizeMin && p.size <= burstSizeMax && p.index < p.size &&
+		len(p.steps) == sha256.Size*pathSteps(p.index, p.size)
 }
 
 // pathSteps returns how many steps the inclusion path of RFC 9162 section

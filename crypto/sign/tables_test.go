@@ -2,6 +2,7 @@ package sign
 
 import (
 	"crypto/ed25519"
+	"encoding/binary"
 	"errors"
 	"math/rand/v2"
 	"slices"
@@ -278,9 +279,17 @@ func TestVerifierAllocatesNothing(t *testing.T) {
 // burstOf returns the checks of a burst of so many messages.
 func burstOf(t testing.TB, s *testSigner, size int) (checks []Check) {
 	t.Helper()
+	return burstOfBytes(t, s, size, 8, 0)
+}
+
+// burstOfBytes returns another burst for each number.
+func burstOfBytes(t testing.TB, s *testSigner, size, bytes, number int) (checks []Check) {
+	t.Helper()
 	var leaves [][32]byte
 	for i := range size {
-		message := []byte{byte(i), byte(i >> 8), 'b', 'u', 'r', 's', 't'}
+		message := make([]byte, bytes)
+		binary.LittleEndian.PutUint32(message, uint32(number))
+		binary.LittleEndian.PutUint32(message[4:], uint32(i))
 		checks = append(checks, Check{Key: s.key, Signed: message})
 		leaves = append(leaves, leafHash(message))
 	}

@@ -40,6 +40,10 @@ type Verifier struct {
 	prefix [batchMax]fe
 	lanes  laneState
 	heads  [batchMax][burstHeadLen]byte
+
+	trees   trees
+	waiting [batchMax]waiting
+	waits   int // waiting
 }
 
 // batchMax is how many signatures share an inversion at most.
@@ -51,13 +55,20 @@ type job struct {
 	message   []byte // check.Signed, or the head of its burst
 	signature []byte
 	table     *table
+	tree      uint32 // whose head this is, if not 0
 	s         scalar // of the signature, odd
 	good      bool
 }
 
+// waiting is a frame of a burst whose head is a job of this batch.
+type waiting struct {
+	check *Check
+	job   int
+}
+
 // verifierCounts is written by the worker and read by Stats.
 type verifierCounts struct {
-	batches, byTable, byStdlib, rechecked, differences atomic.Uint64
+	batches, byTable, byStdlib, byTree, rechecked, differences atomic.Uint64
 }
 
 // recheckEvery is how often a signature that was accepted by a table is checked
@@ -69,6 +80,7 @@ const recheckEvery = 1024
 func (t *Tables) NewVerifier() *Verifier {
 	v := &Verifier{tables: t, hash: sha512.New()}
 	v.lanes.init()
+	v.trees.init()
 	for {
 		v.next = t.verifiers.Load()
 		if t.verifiers.CompareAndSwap(v.next, v) {
@@ -90,7 +102,7 @@ func (v *Verifier) Verify(checks []Check) {
 func (v *Verifier) verify(checks []Check) {
 	v.count.batches.Add(1)
 	v.batch.Add(1)
-	v.n = 0
+	v.n, v.waits = 0, 0
 	for i := range checks {
 		v.sortOut(&checks[i])
 	}
@@ -99,39 +111,79 @@ func (v *Verifier) verify(checks []Check) {
 	}
 	v.batch.Add(1)
 	for i := range v.n {
-		v.settle(&v.jobs[i])
+		j := &v.jobs[i]
+		if v.settle(j); j.tree != 0 {
+			v.trees.decided(j.signature, j.tree, j.check.Good)
+		}
+	}
+	for _, w := range v.waiting[:v.waits] {
+		w.check.Good = v.jobs[w.job].check.Good
 	}
 	clear(v.jobs[:v.n])
+	clear(v.waiting[:v.waits])
 }
 
 // sortOut makes a job of c, or gives its verdict.
 func (v *Verifier) sortOut(c *Check) {
 	c.Good = false
-	message, signature := c.Signed, c.Signature
 	switch {
 	case c.Key.algorithm == ECDSAP256:
-		c.Good = c.Key.Verify(message, signature)
-		return
-	case len(signature) != ed25519.SignatureSize:
-		size, root, ok := burstRoot(message, signature)
-		if !ok {
-			return
-		}
-		message = appendHead(v.heads[v.n][:0], size, &root)
-		signature = signature[:ed25519.SignatureSize]
+		c.Good = c.Key.Verify(c.Signed, c.Signature)
+	case len(c.Signature) == ed25519.SignatureSize:
+		v.plain(job{check: c, message: c.Signed, signature: c.Signature})
+	default:
+		v.burst(c)
 	}
-	t := c.Key.lookUp(v.tables)
+}
+
+// burst has the tree head of c's burst verified, unless that was done, or waits
+// to be in this batch.
+func (v *Verifier) burst(c *Check) {
+	var p path
+	if !v.trees.read(&p, c.Signed, c.Signature) {
+		return
+	}
+	signature := c.Signature[:ed25519.SignatureSize]
+	s := v.trees.find(c.Key.ed, signature, p.size)
+	if s != nil && v.trees.leads(s, &p) {
+		v.count.byTree.Add(1)
+		if c.Good = s.good; !s.good {
+			v.waiting[v.waits] = waiting{c, s.job}
+			v.waits++
+		}
+		return
+	}
+	root := rootFromPath(p.leaf, p.index, p.size, p.steps)
+	j := job{check: c, message: appendHead(v.heads[v.n][:0], p.size, &root), signature: signature}
+	if s != nil { // the signature, but another root: not to be remembered
+		v.plain(j)
+		return
+	}
+	s = v.trees.add(c.Key.ed, signature, p.size, &root)
+	v.trees.leads(s, &p) // it does, which is remembered
+	s.job = v.n
+	j.tree = s.id
+	if v.plain(j); v.n == s.job { // no job was made: the verdict is known
+		v.trees.decided(signature, s.id, c.Good)
+	}
+}
+
+// plain makes a job of an Ed25519 signature, or gives its verdict.
+func (v *Verifier) plain(j job) {
+	k := j.check.Key
+	t := k.lookUp(v.tables)
 	if t == nil || v.tables.distrusted.Load() {
 		v.count.byStdlib.Add(1)
-		if c.Good = ed25519.Verify(c.Key.ed, message, signature); c.Good {
-			c.Key.wantTable(v.tables)
+		if j.check.Good = ed25519.Verify(k.ed, j.message, j.signature); j.check.Good {
+			k.wantTable(v.tables)
 		}
 		return
 	}
 	if !t.recent.Load() {
 		t.recent.Store(true)
 	}
-	v.prepare(job{check: c, message: message, signature: signature, table: t})
+	j.table = t
+	v.prepare(j)
 }
 
 // prepare makes a job; a signature whose s is not below L ends here.
@@ -225,6 +277,7 @@ type TablesStats struct {
 	Batches     uint64
 	ByTable     uint64 // Ed25519 signatures checked with a table
 	ByStdlib    uint64 // and without, the key having none
+	ByTree      uint64 // frames of bursts whose head was, or was being, checked
 	Rechecked   uint64 // of those by table, again with crypto/ed25519
 	Differences uint64 // between the two: must be zero; from the first on no table is used
 	Builds      uint64
@@ -244,6 +297,7 @@ func (t *Tables) Stats() TablesStats {
 		s.Batches += v.count.batches.Load()
 		s.ByTable += v.count.byTable.Load()
 		s.ByStdlib += v.count.byStdlib.Load()
+		s.ByTree += v.count.byTree.Load()
 		s.Rechecked += v.count.rechecked.Load()
 		s.Differences += v.count.differences.Load()
 	}
