@@ -92,9 +92,6 @@ func BenchmarkVerifyStdlib(b *testing.B) {
 	}
 }
 
-// tablePaths are the paths that this CPU has, besides the standard library.
-func tablePaths() []Path { return Paths()[1:] }
-
 func benchmarkHot(b *testing.B, signers, batch int) {
 	for _, path := range tablePaths() {
 		b.Run(path.String(), func(b *testing.B) {

@@ -159,13 +159,13 @@ TEXT ·evaluateMULX(SB), 0, $320-24
 	MOVQ DI, 304(SP)
 	LEAQ 320(SI), DI
 	MOVQ DI, 296(SP)
-	// fetch all entries ahead
+	// fetch all entries ahead; prefetches are dropped when there are so many
 	MOVL $48, DX
 fetch:
 	MOVQ (SI), BX
-	PREFETCHT0 (AX)(BX*1)
+	MOVQ (AX)(BX*1), R8
 	XORQ $64, BX
-	PREFETCHT0 (AX)(BX*1)
+	MOVQ (AX)(BX*1), R9
 	ADDQ $64, SI
 	DECL DX
 	JNZ fetch
