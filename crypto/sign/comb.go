@@ -62,7 +62,7 @@ type step = uint64
 // idle lanes: a step that is always good.
 type group [steps + stepsAhead][lanes]step
 
-const stepsAhead = 3
+const stepsAhead = 12
 
 const lanes = 8
 
@@ -73,17 +73,17 @@ func (g *group) setSteps(lane int, offset uint64, k, s *scalar) {
 	for block, w := range kSigns {
 		digits := transpose(w)
 		at := offset + uint64(block*blockEntries*entrySize)
-		for pass := range passes {
-			d := digits >> (8 * pass) & (1<<teeth - 1)
-			g[(passes-1-pass)*stepsPerPass+block][lane] = at + stepOf(d, teeth)
+		for i := (passes-1)*stepsPerPass + block; i >= 0; i -= stepsPerPass {
+			g[i][lane] = at + stepOf(digits&(1<<teeth-1), teeth)
+			digits >>= teeth
 		}
 	}
 	for block := range baseBlocks {
 		low, high := transpose(sSigns[2*block]), transpose(sSigns[2*block+1])
 		at := uint64(block * baseBlockEntries * entrySize)
-		for pass := range passes {
-			d := low>>(8*pass)&0xff | high>>(8*pass)&0xff<<8
-			g[(passes-1-pass)*stepsPerPass+blocks+block][lane] = at + stepOf(d, baseTeeth)
+		for i := (passes-1)*stepsPerPass + blocks + block; i >= 0; i -= stepsPerPass {
+			g[i][lane] = at + stepOf(low&0xff|high&0xff<<8, baseTeeth)
+			low, high = low>>8, high>>8
 		}
 	}
 }

@@ -26,6 +26,11 @@ func evaluateWords(v *point, arena []entry, g *group, lane int) {
 //go:noescape
 func multiplyMULX(out, a, b *[4]uint64)
 
+// squareMULX ignores b.
+//
+//go:noescape
+func squareMULX(out, a, b *[4]uint64)
+
 //go:noescape
 func addMULX(out, a, b *[4]uint64)
 

@@ -56,6 +56,56 @@ func (p *printer) multiply(a, b element) {
 		p.op("ADOXQ", "CX", r[i+4])
 		p.op("ADCXQ", "CX", r[i+4])
 	}
+	p.foldWords()
+}
+
+// square4 leaves a² in the result registers.
+func (p *printer) square4(a element) {
+	r := mulxRows
+	p.comment("products of different words")
+	p.op("MOVQ", a.word(0), "DX")
+	p.op("MULXQ", a.word(1), r[1], r[2])
+	p.op("MULXQ", a.word(2), "AX", r[3])
+	p.op("ADDQ", "AX", r[2])
+	p.op("MULXQ", a.word(3), "AX", r[4])
+	p.op("ADCQ", "AX", r[3])
+	p.op("ADCQ", "CX", r[4])
+	p.op("MOVQ", a.word(1), "DX")
+	p.op("MULXQ", a.word(2), "AX", "BX")
+	p.op("MULXQ", a.word(3), r[0], r[5])
+	p.op("ADDQ", "AX", r[3])
+	p.op("ADCQ", "BX", r[4])
+	p.op("ADCQ", "CX", r[5])
+	p.op("ADDQ", r[0], r[4])
+	p.op("ADCQ", "CX", r[5])
+	p.op("MOVQ", a.word(2), "DX")
+	p.op("MULXQ", a.word(3), "AX", r[6])
+	p.op("ADDQ", "AX", r[5])
+	p.op("ADCQ", "CX", r[6])
+	p.comment("twice, and the squares of words")
+	p.op("XORL", r[7], r[7])
+	p.op("ADDQ", r[1], r[1])
+	for i := 2; i < 8; i++ {
+		p.op("ADCQ", r[i], r[i])
+	}
+	for i := range 4 {
+		p.op("MOVQ", a.word(i), "DX")
+		if i == 0 {
+			p.op("MULXQ", "DX", r[0], "BX")
+			p.op("ADDQ", "BX", r[1])
+			continue
+		}
+		p.op("MULXQ", "DX", "AX", "BX")
+		p.op("ADCQ", "AX", r[2*i])
+		p.op("ADCQ", "BX", r[2*i+1])
+	}
+	p.op("XORL", "AX", "AX") // no carry of either kind
+	p.foldWords()
+}
+
+// foldWords adds 38 times the high half of the product to the low one.
+func (p *printer) foldWords() {
+	r := mulxRows
 	p.op("MOVL", "$38", "DX")
 	for i := range 4 {
 		p.op("MULXQ", r[4+i], "AX", "BX")
@@ -140,14 +190,18 @@ var (
 	mF = element{"SP", 192}
 	mG = element{"SP", 224}
 	mH = element{"SP", 256}
+	mB = element{"SP", 288}
+	mC = element{"SP", 320}
 )
 
 const (
-	mulxStepAt = 288 // the next step's address
-	mulxEndAt  = 296 // where the pass ends
-	mulxLastAt = 304 // where the last pass ends
-	mulxArena  = 312
-	mulxFrame  = 320
+	mulxStepAt = 352 // the next step's address
+	mulxEndAt  = 360 // where the pass ends
+	mulxLastAt = 368 // where the last pass ends
+	mulxArena  = 376
+	mulxFrame  = 384
+
+	mulxAhead = 12 // steps
 
 	stepStride = 64 // bytes from a lane's step to its next
 	stepsCount = 48
@@ -166,19 +220,8 @@ func (p *printer) sumAndDifference(e, sum, difference element) {
 	p.store(mulxHigh, difference)
 }
 
-// products does X = EF, Y = GH, Z = FG and, if asked for, T = EH.
-func (p *printer) products(withT bool) {
-	p.multiply(mE, mF)
-	p.store(mulxLow, mX)
-	p.multiply(mG, mH)
-	p.store(mulxLow, mY)
-	if withT {
-		p.multiply(mE, mH)
-		p.store(mulxLow, mT)
-	}
-	p.multiply(mF, mG)
-	p.store(mulxLow, mZ)
-}
+// Each product of addEntry and double uses what the last but one has left, as far
+// as can be, so that it need not wait for the one before it.
 
 // addEntry adds the entry at SI; DI is SI with the sign changed.
 func (p *printer) addEntry(withT bool) {
@@ -188,42 +231,71 @@ func (p *printer) addEntry(withT bool) {
 	p.multiply(mA, element{"DI", 0})
 	p.store(mulxLow, mA)
 	p.multiply(mH, element{"SI", 0})
-	p.comment("e = b-a, h = b+a")
-	p.sumAndDifference(mA, mH, mE)
+	p.store(mulxLow, mB)
 	p.multiply(mT, element{"SI", 64})
-	p.store(mulxLow, mA)
-	p.comment("f = Z-c, g = Z+c")
+	p.store(mulxLow, mC)
+	p.comment("e = b-a, h = b+a, T = EH")
+	p.load(mB, mulxLow)
+	p.sumAndDifference(mA, mH, mE)
+	if withT {
+		p.multiply(mE, mH)
+		p.store(mulxLow, mT)
+	}
+	p.comment("f = Z-c, g = Z+c, X = EF, Y = GH, Z = FG")
 	p.load(mZ, mulxLow)
-	p.sumAndDifference(mA, mG, mF)
-	p.products(withT)
+	p.sumAndDifference(mC, mG, mF)
+	p.products()
+}
+
+// products does X = EF, Y = GH and Z = FG.
+func (p *printer) products() {
+	p.multiply(mE, mF)
+	p.store(mulxLow, mX)
+	p.multiply(mG, mH)
+	p.store(mulxLow, mY)
+	p.multiply(mF, mG)
+	p.store(mulxLow, mZ)
 }
 
 // double doubles the point.
 func (p *printer) double() {
-	p.comment("A = X², B = Y², H = A+B, E = H - (X+Y)², G = A-B, F = 2Z² + G")
+	p.comment("A = X², B = Y², (X+Y)², Z²")
 	p.load(mX, mulxLow)
 	p.plus(mulxLow, mY)
 	p.store(mulxLow, mE)
-	p.multiply(mY, mY)
+	p.square4(mX)
 	p.store(mulxLow, mA)
-	p.multiply(mX, mX)
-	p.sumAndDifference(mA, mH, mG)
-	p.multiply(mE, mE)
-	p.store(mulxLow, mA)
-	p.load(mH, mulxLow)
-	p.minus(mulxLow, mA)
+	p.square4(mY)
+	p.store(mulxLow, mB)
+	p.square4(mE)
 	p.store(mulxLow, mE)
-	p.multiply(mZ, mZ)
-	p.store(mulxLow, mA)
-	p.plus(mulxLow, mA)
+	p.square4(mZ)
+	p.store(mulxLow, mC)
+	p.comment("H = A+B, G = A-B, E = H - (X+Y)², T = EH")
+	p.load(mA, mulxLow)
+	p.sumAndDifference(mB, mH, mG)
+	p.load(mH, mulxLow)
+	p.minus(mulxLow, mE)
+	p.store(mulxLow, mE)
+	p.multiply(mE, mH)
+	p.store(mulxLow, mT)
+	p.comment("F = 2Z² + G, X = EF, Y = GH, Z = FG")
+	p.load(mC, mulxLow)
+	p.plus(mulxLow, mC)
 	p.plus(mulxLow, mG)
 	p.store(mulxLow, mF)
-	p.products(true)
+	p.products()
 }
 
-// nextEntry sets SI and DI to the entry of the next step.
+// nextEntry sets SI and DI to the entry of the next step, and asks for that of a
+// later one.
 func (p *printer) nextEntry() {
 	p.op("MOVQ", mem("SP", mulxStepAt), "SI")
+	p.op("MOVQ", mem("SI", mulxAhead*stepStride), "BX")
+	p.op("ADDQ", mem("SP", mulxArena), "BX")
+	p.op("PREFETCHT0", "(BX)")
+	p.op("XORQ", "$64", "BX")
+	p.op("PREFETCHT0", "(BX)")
 	p.op("MOVQ", "SI", "DI")
 	p.op("ADDQ", fmt.Sprintf("$%d", stepStride), "DI")
 	p.op("MOVQ", "DI", mem("SP", mulxStepAt))
@@ -239,6 +311,7 @@ func mulx(p *printer) {
 		do   func(a, b element)
 	}{
 		{"multiply", p.multiply},
+		{"square", func(a, _ element) { p.square4(a) }},
 		{"add", func(a, b element) { p.load(a, mulxLow); p.plus(mulxLow, b) }},
 		{"subtract", func(a, b element) { p.load(a, mulxLow); p.minus(mulxLow, b) }},
 	} {
@@ -264,8 +337,8 @@ func (p *printer) evaluateMULX() {
 	p.op("MOVQ", "DI", mem("SP", mulxLastAt))
 	p.op("LEAQ", mem("SI", (passSteps-1)*stepStride), "DI")
 	p.op("MOVQ", "DI", mem("SP", mulxEndAt))
-	p.comment("fetch all entries ahead; prefetches are dropped when there are so many")
-	p.op("MOVL", fmt.Sprintf("$%d", stepsCount), "DX")
+	p.comment("fetch the first entries; so many prefetches at once would be dropped")
+	p.op("MOVL", fmt.Sprintf("$%d", mulxAhead), "DX")
 	p.line("fetch:")
 	p.op("MOVQ", "(SI)", "BX")
 	p.op("MOVQ", "(AX)(BX*1)", "R8")
