@@ -11,7 +11,7 @@ func (s *scalar) big() *big.Int { return refNumber(wordBytes(*s)) }
 
 func TestHashesAreReducedModuloTheOrder(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
-	for i := range 20_000 {
+	for i := range rounds(20_000) {
 		var h [64]byte
 		for j := range h {
 			h[j] = byte(r.Uint32())

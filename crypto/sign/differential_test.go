@@ -9,6 +9,7 @@ import (
 	"flag"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"testing"
 	"time"
 )
@@ -38,6 +39,9 @@ func checkers(t testing.TB) []checker {
 	}}}
 	for _, path := range Paths() {
 		for mode := range modes {
+			if raceDetector && mode != len(modes)-1 {
+				continue // ten times as slow; what it sees is the same in all modes
+			}
 			all = append(all, pathChecker(t, path, mode))
 		}
 	}
@@ -162,8 +166,14 @@ func compare(t testing.TB, c checker, cases []signedCase) (accepted map[string]i
 
 func TestEdgeCasesHaveTheVerdictOfTheStandardLibrary(t *testing.T) {
 	cases := edgeCases(*seedFlag)
+	if r := rand.New(rand.NewPCG(*seedFlag, 4)); raceDetector { // building a table for every key takes most of the time
+		cases = slices.DeleteFunc(cases, func(signedCase) bool { return r.IntN(10) != 0 })
+	}
 	for _, c := range checkers(t) {
 		accepted := compare(t, c, cases)
+		if raceDetector {
+			continue
+		}
 		// Both verdicts occur where they should, or the cases show nothing.
 		for _, class := range []string{"good", "R is the identity", "small multiple as A", "mixed order", "mixed order, fitting", "small A", "small A and R", "small R"} {
 			if accepted[class] == 0 {
@@ -181,6 +191,7 @@ func TestEdgeCasesHaveTheVerdictOfTheStandardLibrary(t *testing.T) {
 
 // Each path sees all cases, in one of the modes.
 func TestRandomCasesHaveTheVerdictOfTheStandardLibrary(t *testing.T) {
+	total := rounds(*casesFlag)
 	m := &caseMaker{rand: rand.New(rand.NewPCG(*seedFlag, 2))}
 	var ways [][]checker // by path, by mode
 	for _, path := range tablePaths() {
@@ -192,7 +203,7 @@ func TestRandomCasesHaveTheVerdictOfTheStandardLibrary(t *testing.T) {
 	}
 	var signers []caseSigner
 	accepted := 0
-	for done, round := 0, 0; done < *casesFlag && !t.Failed(); round++ {
+	for done, round := 0, 0; done < total && !t.Failed(); round++ {
 		if round%1000 == 0 {
 			signers = signers[:0]
 			for range 24 {
@@ -200,7 +211,7 @@ func TestRandomCasesHaveTheVerdictOfTheStandardLibrary(t *testing.T) {
 			}
 		}
 		m.cases = m.cases[:0]
-		for range min(200, *casesFlag-done) {
+		for range min(200, total-done) {
 			m.random(signers)
 		}
 		for _, way := range ways {
@@ -210,8 +221,8 @@ func TestRandomCasesHaveTheVerdictOfTheStandardLibrary(t *testing.T) {
 			t.Logf("%d cases", done)
 		}
 	}
-	if all := *casesFlag * len(ways); accepted < all/4 || accepted > all*3/4 {
-		t.Errorf("%d accepted of %d cases by %d ways", accepted, *casesFlag, len(ways))
+	if all := total * len(ways); accepted < all/4 || accepted > all*3/4 {
+		t.Errorf("%d accepted of %d cases by %d ways", accepted, total, len(ways))
 	}
 }
 
@@ -265,7 +276,7 @@ func TestVectorsOfTheRFCAreAccepted(t *testing.T) {
 
 func FuzzVerifyAgainstStdlib(f *testing.F) {
 	for i, c := range edgeCases(1) {
-		if i%20 == 0 { // the other tests see all
+		if i%20 == 0 && (i%400 == 0 || !raceDetector) { // the other tests see all
 			f.Add(c.key, c.message, c.signature)
 		}
 	}

@@ -49,7 +49,7 @@ func checkFe(t *testing.T, what string, got *fe, want *big.Int, bound uint64) {
 func TestFieldAgainstIntegers(t *testing.T) {
 	const reduced, operand = 1<<51 + 1<<15, 1 << 54
 	r := rand.New(rand.NewPCG(1, 2))
-	for range 20_000 {
+	for range rounds(20_000) {
 		a, b := randomLimbs(r, operand), randomLimbs(r, operand)
 		low := randomLimbs(r, 1<<53-76)
 		var v fe
@@ -102,7 +102,7 @@ func TestInverseAgainstIntegers(t *testing.T) {
 			check(&a)
 		}
 	}
-	for range *inversesFlag {
+	for range rounds(*inversesFlag) {
 		a := randomLimbs(r, mask51)
 		check(&a)
 	}

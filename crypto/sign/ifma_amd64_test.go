@@ -36,7 +36,7 @@ func TestFieldOfIFMAAgainstIntegers(t *testing.T) {
 	}
 	r := rand.New(rand.NewPCG(18, 19))
 	const carried, raw = 1<<51 + 1<<16, 1<<59 - 1
-	for i := range 10_000 {
+	for i := range rounds(10_000) {
 		most := []uint64{1 << 62, carried, mask51, 1 << 52}[i%4]
 		a, b := randomElements(r, most), randomElements(r, most)
 		var out elements
@@ -56,7 +56,7 @@ func TestLanesAreInvertedTogether(t *testing.T) {
 		return
 	}
 	r := rand.New(rand.NewPCG(20, 21))
-	for range 3_000 {
+	for range rounds(3_000) {
 		a := randomElements(r, mask51)
 		for lane := range lanes {
 			a[0][lane] |= 1 // not zero
@@ -83,7 +83,7 @@ func TestSumsOfIFMAAgainstPortable(t *testing.T) {
 	v.tables = tables
 	v.lanes.init()
 	r := rand.New(rand.NewPCG(22, 23))
-	for range 200 {
+	for range rounds(200) {
 		g := &v.groups[0]
 		for i := range steps {
 			for lane := range lanes {
@@ -159,7 +159,7 @@ func TestWordsOfScalarsAreDigits(t *testing.T) {
 		return
 	}
 	r := rand.New(rand.NewPCG(26, 27))
-	for range 3_000 {
+	for range rounds(3_000) {
 		var h hashLanes
 		var got, want group
 		for lane := range lanes {

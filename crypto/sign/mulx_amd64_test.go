@@ -36,7 +36,7 @@ func TestFieldOfMULXAgainstIntegers(t *testing.T) {
 		return
 	}
 	r := rand.New(rand.NewPCG(16, 17))
-	for range 100_000 {
+	for range rounds(100_000) {
 		a, b := randomWords(r), randomWords(r)
 		x, y := refNumber(wordBytes(a)), refNumber(wordBytes(b))
 		check := func(what string, f func(out, a, b *[4]uint64), want *big.Int) {

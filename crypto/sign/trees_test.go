@@ -60,7 +60,7 @@ func TestRememberedTreesChangeNoVerdict(t *testing.T) {
 	verdicts := map[bool]int{}
 	for _, v := range burstVerifiers(t, signers) {
 		before := v.tables.Stats()
-		for range 150 {
+		for range rounds(150) {
 			var checks []Check
 			at := r.IntN(len(pool))
 			for range 1 + r.IntN(batchMax) {
@@ -86,7 +86,7 @@ func TestRememberedTreesChangeNoVerdict(t *testing.T) {
 			t.Errorf("%v: of trees %d, of heads %d: nothing is remembered", v.tables.Path(), after.ByTree-before.ByTree, heads)
 		}
 	}
-	if verdicts[true] < 3000 || verdicts[false] < 300 {
+	if verdicts[true] < rounds(3000) || verdicts[false] < rounds(300) {
 		t.Errorf("verdicts %v", verdicts)
 	}
 }
