@@ -268,7 +268,7 @@ func (v *Verifier) settle(j *job) {
 
 // wantTable counts a good signature of a key without table.
 func (k *Key) wantTable(t *Tables) {
-	if t.path != PathStdlib && k.table.Load() != noTable && k.verified.Add(1)%buildAfter == 0 {
+	if t.path != PathStdlib && !t.distrusted.Load() && k.table.Load() != noTable && k.verified.Add(1)%buildAfter == 0 {
 		t.want(k)
 	}
 }
