@@ -220,8 +220,9 @@ func (v *Verifier) hashOne(j *job, k *scalar) {
 	k.setHash(&x)
 }
 
-// decideEach hashes and adds up one after the other, and divides by their Z together. No Z is
-// zero: the formulas are complete, so no signature disturbs the others' inversion.
+// decideEach hashes and adds up one after the other, and divides by their Z
+// together. No Z is zero: the formulas are complete, so no signature disturbs the
+// others' inversion.
 func (v *Verifier) decideEach() {
 	v.hashEach()
 	for i := range v.n {
