@@ -4,8 +4,9 @@ package sign
 
 import "unsafe"
 
-// laneJobsMin is from how many signatures on eight lanes are faster than one
-// after the other, idle lanes included.
+// laneJobsMin is from how many signatures on eight lanes are used, some of them
+// idle. On Zen 4 four take half the time that they take one after the other, and two
+// a tenth less; but other CPUs lower their clock for some time after vectors.
 const laneJobsMin = 3
 
 const groupsMax = batchMax / lanes

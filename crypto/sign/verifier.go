@@ -220,8 +220,9 @@ func (v *Verifier) hashOne(j *job, k *scalar) {
 	k.setHash(&x)
 }
 
-// decideEach hashes and adds up one after the other, and divides by their Z together. No Z is
-// zero: the formulas are complete, so no signature disturbs the others' inversion.
+// decideEach hashes and adds up one after the other, and divides by their Z
+// together. No Z is zero: the formulas are complete, so no signature disturbs the
+// others' inversion.
 func (v *Verifier) decideEach() {
 	v.hashEach()
 	for i := range v.n {
@@ -268,7 +269,7 @@ func (v *Verifier) settle(j *job) {
 
 // wantTable counts a good signature of a key without table.
 func (k *Key) wantTable(t *Tables) {
-	if t.path != PathStdlib && k.table.Load() != noTable && k.verified.Add(1)%buildAfter == 0 {
+	if t.path != PathStdlib && !t.distrusted.Load() && k.table.Load() != noTable && k.verified.Add(1)%buildAfter == 0 {
 		t.want(k)
 	}
 }
