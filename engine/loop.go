@@ -29,6 +29,7 @@ type loop struct {
 	waiting   map[*peer]struct{} // their ring's head waits for room
 	leftovers map[*peer]struct{} // gone, and their ring still has frames
 	resting   []*peer            // not read since memory was short, in turn; some may be gone
+	letGo     int                // turns until more of them may go on
 	noPause   map[link.Ref]time.Time
 	rooms     map[codec.Address]*room // frames for who has just left; none is empty
 	draining  bool                    // the router stops
@@ -149,6 +150,7 @@ func (l *loop) tick(now time.Time) {
 		}
 	}
 	l.settleRooms(now)
+	l.reclaim(now)
 	l.tellSome()
 	if !l.expires.IsZero() && now.After(l.expires) {
 		l.expire(now)

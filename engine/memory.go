@@ -1,9 +1,12 @@
 package engine
 
 import (
+	"time"
+
 	"causeway/codec"
 	"causeway/engine/admin"
 	"causeway/engine/buf"
+	"causeway/engine/link"
 )
 
 // What the cap on memory (Config.Memory, buf.Budget) comes to, in the order in
@@ -14,11 +17,14 @@ import (
 //     sender is not paused for it, since what a paused sender has sent would
 //     stay in memory. So are large answers not made, long notices become
 //     counts, and ciphertext is made in small pieces.
+//     Where recipients do not read, so that queues never become shorter, the
+//     largest lose their oldest frames, as queue-full.
 //  2. Little is left for frames that wait for their verdicts: connections that
 //     have more than a few KB waiting rest, which means that their sockets are
 //     not read. They go on one after another, as memory becomes free. Nodes that
 //     send little are read as ever.
-//  3. Nothing is left: frames are dropped as queue-full before their verdict.
+//  3. Nothing is left: frames are dropped as queue-full before their verdict, at
+//     last also those of nodes that send little.
 //
 // Nothing waits for ever: what a resting connection waits for are verdicts, which
 // wait for nothing (1), see buf.Budget. Handshakes, link control and frames of
@@ -34,14 +40,21 @@ const (
 
 	// QueueHighPart: a queue alone may take this part of the cap, counted in bytes
 	// of frames, which may take two and a half times as much, before memory is
-	// short: b + 2.5b/8 is at most an eighth of three quarters.
+	// short: b + 2.5b/8 is then less than an eighth of what recipients may have.
 	QueueHighPart = 16
 
-	noticesPart      = 16 // of the cap for notices that are owed
-	certificatesPart = 32 // of the cap for certificates of members that have left
+	noticesPart      = 32 // of the cap for notices that are owed
+	certificatesPart = 64 // of the cap for certificates of members that have left; a 16th is reserved for both and handshakes
+
+	// A recipient is slow whose oldest frame has waited for so long. The largest
+	// queues of slow ones are cut to a part, (reclaimPart-1)/reclaimPart, of the
+	// largest one's size.
+	slowAfter   = time.Second
+	reclaimPart = 4
 
 	restingFrom = 4 << 10  // bytes that wait for verdicts
 	readBytes   = 64 << 10 // that a connection may read at once
+	turnsToRead = 2        // from the end of a rest until what has been read shows
 	ownSure     = 4 << 10  // bytes of own frames that a peer may always have waiting for it
 )
 
@@ -57,7 +70,8 @@ func MemoryLeast(bodyMax uint32) int64 {
 // link control from who sends little.
 func (p *peer) overflows(b *buf.Buffer, control bool) bool {
 	l := p.loop
-	if !l.link.Account().Met() || control && p.ring.Bytes() < restingFrom {
+	a := l.link.Account()
+	if !a.Met() || p.ring.Bytes() < restingFrom && (control || !a.Exhausted()) {
 		return false
 	}
 	f := codec.Raw(b.B)
@@ -88,6 +102,10 @@ func (p *peer) rest() {
 // endRests lets connections go on, who has rested longest first, as many as may
 // read at once with the memory that there is.
 func (l *loop) endRests() {
+	if l.letGo > 0 {
+		l.letGo--
+		return
+	}
 	if len(l.resting) == 0 {
 		return
 	}
@@ -101,6 +119,9 @@ func (l *loop) endRests() {
 			p.conn.EndRestOnLoop()
 			spare -= 2 * readBytes // frames take more than what they are read from
 		}
+	}
+	if n > 0 {
+		l.letGo = turnsToRead
 	}
 	rest := copy(l.resting, l.resting[n:])
 	clear(l.resting[rest:])
@@ -121,6 +142,38 @@ func (l *loop) endWaits() {
 	}
 }
 
+// reclaim gives up frames that wait for slow recipients, those with the longest
+// queues, when so little is free that short queues would be refused.
+func (l *loop) reclaim(now time.Time) {
+	a := l.link.Account()
+	wanting := a.Wanting()
+	if wanting <= 0 {
+		return
+	}
+	slow := func(c *link.Conn) bool {
+		oldest := c.OldestQueued()
+		return !oldest.IsZero() && now.Sub(oldest) >= slowAfter
+	}
+	largest := 0
+	l.link.Range(func(c *link.Conn) {
+		if slow(c) {
+			largest = max(largest, c.WaitingOnLoop())
+		}
+	})
+	keep := largest / reclaimPart * (reclaimPart - 1)
+	l.link.Range(func(c *link.Conn) {
+		if more := c.WaitingOnLoop() - keep; wanting > 0 && more > 0 && slow(c) {
+			wanting -= c.TrimOnLoop(min(int64(more), wanting), l.reclaimed)
+		}
+	})
+}
+
+// reclaimed gives up b, which has waited in a queue.
+func (l *loop) reclaimed(b *buf.Buffer) {
+	l.count.pressed[pressedGivenUp].Add(1)
+	l.giveUp(dropQueueFull, b)
+}
+
 // takes tells whether so many bytes more may be made for the peer, of what waits
 // for it alone: answers, notices, lists.
 func (p *peer) takes(bytes int) bool {
@@ -132,11 +185,12 @@ func (p *peer) takes(bytes int) bool {
 const (
 	pressedRefused   = iota // a frame found no room in a queue for want of memory
 	pressedUnchecked        // a frame was dropped before its verdict
+	pressedGivenUp          // a frame was taken out of the queue of a slow recipient
 	pressedPaused           // a connection was not read for a while
 	pressedEffects
 )
 
-var pressedNames = [pressedEffects]string{"refused", "unchecked", "paused"}
+var pressedNames = [pressedEffects]string{"refused", "unchecked", "given-up", "paused"}
 
 // MemoryLimit returns the cap, in bytes.
 func (r *Router) MemoryLimit() int64 { return r.budget.Limit() }
@@ -158,7 +212,7 @@ func (r *Router) addMemoryMetrics(m *admin.Metrics) {
 		func() float64 { return float64(r.budget.Limit()) })
 	m.Add(admin.Family{
 		Name: "causeway_memory_pressure_total", Counter: true, Labels: []string{"effect"},
-		Help: "What was done because memory was short: frames refused by a queue, frames dropped unchecked (both count as queue-full too), connections not read for a while.",
+		Help: "What was done because memory was short: frames refused by a queue, dropped unchecked, or given up by a queue (all count as queue-full too), connections not read for a while.",
 		Read: func() (s []admin.Sample) {
 			for effect, name := range pressedNames {
 				var n uint64

@@ -219,12 +219,18 @@ func (b *book) pay(o *debt, sender codec.Address, now time.Time, to teller) {
 // ready tells whether who is connected as sender reads, or is gone.
 func (l *loop) ready(sender codec.Address) bool {
 	ref := link.Ref(l.router.table.Lookup(sender))
-	most := min(int64(l.router.config.QueueHigh+answersMax), max(l.link.Account().OwnMax(), ownSure))
-	return ref == 0 || int64(l.link.Backlog(ref)) < most
+	return ref == 0 || l.noticeRoom(ref) > 0
 }
 
-// listedOnWire is more than a listed frame takes in a notice's body, in bytes.
-const listedOnWire = 32
+// noticeRoom returns how large a notice may be for the connection given, in bytes.
+func (l *loop) noticeRoom(to link.Ref) int64 {
+	most := min(int64(l.router.config.QueueHigh+answersMax), max(l.link.Account().OwnMax(), ownSure))
+	return most - int64(l.link.Backlog(to))
+}
+
+// listedMemory is more than a listed frame takes in a notice: 28 bytes of its
+// body, and as much where a buffer is twice as large.
+const listedMemory = 64
 
 // tell makes the notice n and sends it to who is connected as sender. Where
 // memory is short a long list is sent as a count.
@@ -235,7 +241,7 @@ func (l *loop) tell(sender codec.Address, d *domain, n *noticed) {
 		l.count.unnoticed.Add(count)
 		return
 	}
-	if int64(len(n.frames))*listedOnWire > max(l.link.Account().OwnMax(), ownSure) {
+	if int64(len(n.frames))*listedMemory > l.noticeRoom(ref) {
 		n.countAll()
 	}
 	body, err := codec.AppendNotice(nil, &codec.Notice{

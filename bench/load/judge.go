@@ -17,10 +17,9 @@ const (
 	stallEarly = time.Second // by which the router's count of a stall may begin before ours
 	stallTLS   = 150 << 10   // bytes in TLS records that are not yet the kernel's
 
-	// What one recipient may make the router grow by, bytes: its queue of 4 MiB,
-	// in buffers of up to twice a frame's size, which the garbage collector lets
-	// become twice as much; and as much for the 64 KiB of each of many senders.
-	stallGrowth    = 2 * 2 * 4 << 20
+	// What each of many senders to one recipient may make the router grow by,
+	// bytes: 64 KiB, in buffers of up to twice a frame's size, which the garbage
+	// collector lets become twice as much.
 	stallPerSender = 2 * 2 * 64 << 10
 )
 
@@ -30,7 +29,8 @@ type outcome struct {
 	Serve             []string
 	Rate              float64 // of legitimate traffic, frames a second
 	Tries             int
-	Void              string
+	Void              string // why it says nothing about rates and times
+	Failed            string // why it did not come to its end
 	Reference, Attack *facts
 	Counters          string
 	Verdicts          []verdict
@@ -53,7 +53,7 @@ func (o *outcome) broken(timed bool) bool {
 // kept tells whether all bounds were. Where they are strict a void outcome is
 // none; where they are loose it shows all but rates and times.
 func (o *outcome) kept() bool {
-	if o.broken(false) {
+	if o.Failed != "" || o.broken(false) {
 		return false
 	}
 	if o.Void != "" {
@@ -110,7 +110,7 @@ func (st *stage) judgeMemoryCap() {
 // judgeGrowth judges what a recipient that stalls has made the router grow by.
 func (st *stage) judgeGrowth() {
 	a, s := st.out.Attack, st.form.stall
-	bound, text := float64(stallGrowth), "RSS grows by at most 16 MiB"
+	bound, text := st.form.growth, "RSS grows by at most "+mib(st.form.growth)
 	if s.Senders > 1 {
 		bound += float64(s.Senders * stallPerSender)
 		text += fmt.Sprintf(" + %d senders × 256 KiB", s.Senders)

@@ -60,8 +60,12 @@ func withstand(ctx context.Context, o *pressureOptions, stdout, log io.Writer) e
 	var broken []string
 	for _, s := range o.scenarios {
 		out, err := p.try(ctx, s)
-		if err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil: // the others can still be had
+			out = &outcome{Name: s.name, Title: s.title, Failed: err.Error()}
+			fmt.Fprintf(log, "%s: %v\n", s.name, err)
 		}
 		r.Outcomes = append(r.Outcomes, out)
 		if !o.json {

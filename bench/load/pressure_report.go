@@ -19,6 +19,10 @@ func (r *pressureResult) write(w io.Writer) {
 // write prints the outcome as markdown.
 func (o *outcome) write(w io.Writer) {
 	fmt.Fprintf(w, "\n**%s**: %s.", o.Name, o.Title)
+	if o.Failed != "" {
+		fmt.Fprintf(w, " **Failed**:\n\n```\n%s\n```\n", o.Failed)
+		return
+	}
 	if len(o.Serve) > 0 {
 		fmt.Fprintf(w, " `%s`.", strings.Join(o.Serve, " "))
 	}

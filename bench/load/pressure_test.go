@@ -92,6 +92,11 @@ func TestOutcomesAreKeptBrokenOrVoid(t *testing.T) {
 	check(true, true, false, true, true)
 	check(true, true, true, false, false)
 	check(false, true, false, true, false)
+	failed := &outcome{Name: "connects", Failed: "the router is gone"}
+	var text bytes.Buffer
+	if failed.write(&text); failed.kept() || !strings.Contains(text.String(), "the router is gone") {
+		t.Errorf("kept %v: %s", failed.kept(), &text)
+	}
 }
 
 func TestStallsAreAccountedFor(t *testing.T) {

@@ -24,6 +24,7 @@ type form struct {
 	drops     []string      // reasons for which frames may be dropped
 	blocked   time.Duration // longest write of a sender that is held up, at least
 	patience  time.Duration // --stall-timeout
+	growth    float64       // bytes of memory that a recipient that stalls may cost
 }
 
 // nodes returns how many nodes attack.
@@ -41,6 +42,12 @@ const (
 	second       = time.Second
 	senderBuffer = 64 << 10
 	readerBuffer = 64 << 10
+
+	// What one queue of 4 MiB may make the router grow by, bytes. Buffers are of
+	// up to twice a frame's size, and the garbage collector lets the heap become
+	// twice what is in use; where frames are dropped there are notices besides.
+	heldUp  = 2 * 2 * 4 << 20
+	dropped = 3 * 2 * 4 << 20
 )
 
 // stallOf is a stall with a body of 16 KiB, so that the router's time goes into
@@ -63,23 +70,23 @@ var unread = []string{"queue-full", "recipient-gone", "no-route"}
 var scenarios = []*scenario{
 	{
 		name: "patient", title: "a recipient reads nothing, and the router is patient", course: patient,
-		full:  form{serve: []string{"--pause-max", "30s", "--stall-timeout", "90s"}, stall: stallOf(1, 1000, 0), reference: 10 * second, length: 25 * second, blocked: 10 * second},
-		short: form{serve: []string{"--pause-max", "30s", "--stall-timeout", "90s"}, stall: stallOf(1, 4000, 0), reference: second, length: 4 * second, blocked: 1500 * time.Millisecond},
+		full:  form{serve: []string{"--pause-max", "30s", "--stall-timeout", "90s"}, stall: stallOf(1, 1000, 0), reference: 10 * second, length: 25 * second, blocked: 10 * second, growth: heldUp},
+		short: form{serve: []string{"--pause-max", "30s", "--stall-timeout", "90s"}, stall: stallOf(1, 4000, 0), reference: second, length: 4 * second, blocked: 1500 * time.Millisecond, growth: heldUp},
 	},
 	{
 		name: "stalled", title: "a recipient reads nothing", course: disconnected,
-		full:  form{stall: stallOf(1, 500, 0), reference: 10 * second, length: 60 * second, drops: unread, patience: 20 * second},
-		short: form{serve: []string{"--stall-timeout", "2s"}, stall: stallOf(1, 1000, 0), reference: second, length: 5 * second, drops: unread, patience: 2 * second},
+		full:  form{stall: stallOf(1, 500, 0), reference: 10 * second, length: 60 * second, drops: unread, patience: 20 * second, growth: dropped},
+		short: form{serve: []string{"--stall-timeout", "2s"}, stall: stallOf(1, 1000, 0), reference: second, length: 5 * second, drops: unread, patience: 2 * second, growth: dropped},
 	},
 	{
 		name: "byte-reader", title: "a recipient reads a byte a second", course: disconnected,
-		full:  form{stall: stallOf(1, 500, 1), reference: 10 * second, length: 60 * second, drops: unread, patience: 20 * second},
-		short: form{serve: []string{"--stall-timeout", "2s"}, stall: stallOf(1, 1000, 1), reference: second, length: 5 * second, drops: unread, patience: 2 * second},
+		full:  form{stall: stallOf(1, 500, 1), reference: 10 * second, length: 60 * second, drops: unread, patience: 20 * second, growth: dropped},
+		short: form{serve: []string{"--stall-timeout", "2s"}, stall: stallOf(1, 1000, 1), reference: second, length: 5 * second, drops: unread, patience: 2 * second, growth: dropped},
 	},
 	{
 		name: "crowded", title: "a recipient of many senders reads nothing", course: disconnected,
-		full:  form{stall: stallOf(300, 1000, 0), reference: 10 * second, length: 60 * second, drops: unread, patience: 20 * second},
-		short: form{serve: []string{"--stall-timeout", "2s"}, stall: stallOf(100, 1000, 0), reference: second, length: 5 * second, drops: unread, patience: 2 * second},
+		full:  form{stall: stallOf(300, 1000, 0), reference: 10 * second, length: 60 * second, drops: unread, patience: 20 * second, growth: dropped},
+		short: form{serve: []string{"--stall-timeout", "2s"}, stall: stallOf(100, 1000, 0), reference: second, length: 5 * second, drops: unread, patience: 2 * second, growth: dropped},
 	},
 	{
 		name: "byte-senders", title: "nodes send a byte a second each", course: flood,

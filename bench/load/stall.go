@@ -15,7 +15,8 @@ import (
 
 const (
 	stallNetwork  = 3 // these nodes have addresses in 127.3/16
-	stallWarm     = 4 // frames of each sender that the recipient reads before it stalls
+	stallWarm     = 2 // frames of each sender that the recipient reads before it stalls
+	stallUnread   = 8 // of these that it has not read, at most
 	stallDistinct = 8 // differently signed frames of a sender, in turn
 	stallWait     = 20 * time.Second
 	stallAsk      = 50 * time.Millisecond // between keep-alives that ask
@@ -113,11 +114,9 @@ func (c *crowd) stall(r *stallRequest) (_ work, err error) {
 	s.all.Go(func() { s.receive(to, confirmed) })
 	for _, one := range s.senders {
 		s.all.Go(one.listen)
-		for range stallWarm {
-			if err := one.send(); err != nil {
-				return nil, err
-			}
-		}
+	}
+	if err := s.warm(); err != nil {
+		return nil, err
 	}
 	select {
 	case err = <-confirmed:
@@ -135,6 +134,23 @@ func (c *crowd) stall(r *stallRequest) (_ work, err error) {
 		s.all.Go(one.run)
 	}
 	return s, nil
+}
+
+// warm sends the first frames, no faster than the recipient reads them.
+func (s *stall) warm() error {
+	end := time.Now().Add(stallWait)
+	for n := range len(s.senders) * stallWarm {
+		for uint64(n) >= s.delivered.Load()+stallUnread {
+			if time.Now().After(end) {
+				return fmt.Errorf("of %d first frames %d came: %s", n, s.delivered.Load(), s.trouble())
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if err := s.senders[n%len(s.senders)].send(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *stall) connectRecipient(c *crowd) (*nodeConn, error) {

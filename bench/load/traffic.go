@@ -22,6 +22,7 @@ const (
 	trafficDistinct = 256              // differently signed frames of a pair, in turn
 	trafficWindow   = 256              // frames of a pair under way when as many as can be are sent
 	trafficBody     = 256              // bytes
+	trafficBuffer   = 128 << 10        // of a sender's socket: what is sent and not read by the router is little
 	aliveEvery      = 5 * time.Second  // between keep-alives of each end
 	numberSize      = 4                // of a frame's number among the distinct ones, which begins its body
 )
@@ -101,6 +102,9 @@ func (c *client) connectTraffic(r *trafficRequest) (err error) {
 			return err
 		}
 		t.ends = append(t.ends, &end{conn: conn})
+		if err := unix.SetsockoptInt(conn.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, trafficBuffer); err != nil {
+			return err
+		}
 		if err := conn.hello(c.setup.Router); err != nil {
 			return err
 		}
@@ -169,7 +173,7 @@ func (t *traffic) round(r *roundRequest, a *roundAnswer) error {
 		return fmt.Errorf("timerfd_settime: %w", err)
 	}
 	t.begin = time.Now()
-	if err := t.runUntil(t.begin.Add(r.Length), true); err != nil {
+	if err := t.run(t.begin.Add(r.Length)); err != nil {
 		return err
 	}
 	after, err := readClocks(t.pid, t.loadCore)
@@ -184,10 +188,10 @@ func (t *traffic) round(r *roundRequest, a *roundAnswer) error {
 			a.Due += p.due(r.Length)
 		}
 	}
-	if err := t.runUntil(t.now.Add(drainMax), false); err != nil {
+	if err := t.drain(); err != nil {
 		return err
 	}
-	a.Late = t.now.Sub(after.at)
+	a.Late = max(0, t.now.Sub(after.at))
 	a.P50, a.P99, a.Most = t.times.quantile(0.50), t.times.quantile(0.99), t.times.most
 	return nil
 }
@@ -201,29 +205,34 @@ func (t *traffic) counts() (sent, arrived uint64) {
 	return sent, arrived
 }
 
-// runUntil moves frames until then. When it is not sending it ends when all has
-// arrived, and fails when that does not happen.
-func (t *traffic) runUntil(then time.Time, sending bool) error {
-	for {
-		t.now = time.Now()
-		sent, arrived := t.counts()
-		switch {
-		case !sending && sent == arrived:
-			return nil
-		case t.now.After(then) && sending:
-			return nil
-		case t.now.After(then):
-			return fmt.Errorf("%d of %d frames never arrived", sent-arrived, sent)
-		}
+// run moves frames until then.
+func (t *traffic) run(then time.Time) error {
+	for t.now = time.Now(); t.now.Before(then); {
 		for _, p := range t.pairs {
-			if sending {
-				if err := p.send(t.now.Sub(t.begin)); err != nil {
-					return err
-				}
+			if err := p.send(t.now.Sub(t.begin)); err != nil {
+				return err
 			}
 		}
-		if err := t.keepAlive(); err != nil {
+		if err := t.turnOnce(); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// drain waits until all that was sent has arrived; it fails when nothing more
+// comes.
+func (t *traffic) drain() error {
+	last, since := uint64(0), t.now
+	for {
+		sent, arrived := t.counts()
+		switch {
+		case sent == arrived:
+			return nil
+		case arrived > last:
+			last, since = arrived, t.now
+		case t.now.Sub(since) > drainMax:
+			return fmt.Errorf("%d of %d frames never arrived", sent-arrived, sent)
 		}
 		if err := t.turnOnce(); err != nil {
 			return err
@@ -264,6 +273,9 @@ func (p *pair) send(passed time.Duration) error {
 
 // turnOnce waits for something to happen and takes what has come.
 func (t *traffic) turnOnce() error {
+	if err := t.keepAlive(); err != nil {
+		return err
+	}
 	n, err := unix.EpollWait(t.epoll, t.events, int(waitMax/time.Millisecond))
 	if err != nil && err != unix.EINTR {
 		return fmt.Errorf("epoll_wait: %w", err)

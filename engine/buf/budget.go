@@ -5,23 +5,27 @@ import "sync/atomic"
 // Part is one of the holders of memory that a Budget counts.
 type Part uint8
 
-// The parts. A further holder is one more part before PartPartial: its owner
-// tells Use what it takes and gives back, and all the rest follows.
+// The parts. A further holder is one more part, among the first if recipients'
+// thresholds bound it, else before PartPartial: its owner tells Use what it takes
+// and gives back, and all the rest follows.
 const (
-	PartQueues       Part = iota // frames in queues of recipients
-	PartCiphertext               // sealed, not yet taken by the kernel
-	PartParked                   // the same, in memory of its size, for peers that do not read
-	PartLists                    // places in queues and rings
-	PartNotices                  // owed to senders
-	PartCertificates             // of members that have left
-	PartHandshakes               // under way
-	PartHeld                     // frames for who has just left
-	PartLedgers                  // of frames that recipients have not confirmed
-	PartTables                   // to check known signers' signatures
-	PartPartial                  // frames received in part
-	PartReceived                 // frames received that wait for a verdict or for room: what else is out
+	PartQueues     Part = iota // frames in queues of recipients
+	PartCiphertext             // sealed, not yet taken by the kernel
+	PartParked                 // the same, in memory of its size, for peers that do not read
+	PartLists                  // places in queues and rings
+
+	PartNotices      // owed to senders
+	PartCertificates // of members that have left
+	PartHandshakes   // under way, and who waits for one
+	PartHeld         // frames for who has just left
+	PartLedgers      // of frames that recipients have not confirmed
+	PartTables       // to check known signers' signatures
+
+	PartPartial  // frames received in part
+	PartReceived // frames received that wait for a verdict or for room: what else is out
 
 	Parts   = iota
+	sides   = PartNotices  // the first of those that have bounds of their own
 	counted = PartReceived // parts that are told to Use
 )
 
@@ -45,11 +49,12 @@ func SizeOf(b *Buffer) int64 { return int64(cap(b.B)) + overhead }
 // Of the limit M,
 //
 //	all that is kept, but for partial frames      at most 3/4 M
-//	that and partial frames                       at most 7/8 M
+//	of these, what is for no recipient            1/16 M is reserved for it
+//	all that is kept, and partial frames          at most 7/8 M
 //	partial frames                                at most 1/2 M
 //	that, and what waits for a verdict or room    at most M
 //
-// The first two lines bound what others have to end (recipients that read,
+// The lines before the last bound what others have to end (recipients that read,
 // senders that go on), the rest is what this process ends by itself: workers
 // check a frame, and then it is in a queue or dropped. So when all stands at its
 // bound, at least M/8 still moves, and who has to wait for memory waits only
@@ -61,7 +66,8 @@ func SizeOf(b *Buffer) int64 { return int64(cap(b.B)) + overhead }
 // thresholds; Choudhury and Hahne, IEEE/ACM Transactions on Networking 6, 1998):
 // n that all want more get q/(n+8) each of a budget of q and leave 8q/(n+8).
 // So the largest are refused first, short queues go on, and nobody looks for the
-// largest.
+// largest. Where queues stand still, their loops are told to give some up
+// (Account.Wanting).
 type Budget struct {
 	limit int64
 	step  int64 // bytes that one Account may have taken before it looks again
@@ -78,11 +84,19 @@ const (
 	// stalled destinations would leave a fiftieth of the budget.
 	queuePart = 8
 
-	// An Account's view is at most stepMax bytes of its own doing old, so N loops
-	// can exceed the limit by N·stepMax, and by a 512th of it.
-	stepMin  = 16 << 10
-	stepMax  = 256 << 10
-	stepPart = 512
+	// sureMax is what a destination may have, in bytes, while what is kept exceeds
+	// its bound by less than a surePart of the limit: for a while, until Wanting has
+	// its effect.
+	sureMax  = 16 << 10
+	surePart = 64
+
+	// An Account's view is at most so many bytes of its own doing old: a part of
+	// what is free, of the limit over all loops, and at most stepMax, so what N
+	// loops do at one time exceeds the limit by a 512th of it, or by N·stepMin.
+	stepMin      = 8 << 10
+	stepMax      = 256 << 10
+	stepPart     = 512 // of the limit
+	stepRoomPart = 32  // of what is free
 )
 
 // NewBudget returns a budget of limit bytes for so many Accounts; 0: no limit.
@@ -119,6 +133,7 @@ type Account struct {
 	budget   *Budget
 	unfolded [counted]int64 // not yet in the budget
 	grown    int64          // taken since it looked
+	step     int64          // when it looks again
 
 	room    int64 // for what is kept
 	left    int64 // for everything
@@ -142,20 +157,29 @@ func (a *Account) Look() {
 		}
 	}
 	u := b.Usage()
-	var kept int64
-	for _, n := range u[:PartPartial] {
-		kept += n
-	}
-	partial := u[PartPartial]
-	a.room = min(b.limit/4*3, b.limit/8*7-partial) - kept
-	a.left = b.limit - kept - max(partial, b.limit/partialSure) - u[PartReceived]
-	a.partial = min(b.limit/2, b.limit/8*7-kept)
-	a.grown = 0
+	queues, side, partial := sum(u[:sides]), sum(u[sides:PartPartial]), u[PartPartial]
+	a.room = min(b.limit/4*3, b.limit/8*7-partial) - queues - max(side, b.limit/sidePart)
+	a.left = b.limit - queues - side - max(partial, b.limit/partialSure) - u[PartReceived]
+	a.partial = min(b.limit/2, b.limit/8*7-queues-side)
+	a.grown, a.step = 0, min(max(min(a.room, a.left)/stepRoomPart, stepMin), b.step)
 }
 
-// partialSure is the part of the limit that is kept free of frames that wait for
-// a verdict, so that partial frames can grow.
-const partialSure = 16
+const (
+	// sidePart is the part of the limit that is reserved for what is no
+	// recipient's, so that queues that are full already leave room for it.
+	sidePart = 16
+
+	// partialSure is the part that is kept free of frames that wait for a verdict,
+	// so that partial frames can grow.
+	partialSure = 16
+)
+
+func sum(parts []int64) (all int64) {
+	for _, n := range parts {
+		all += n
+	}
+	return all
+}
 
 // Use is Budget.Use for the account's loop. For PartQueues n bytes of received
 // frames become kept ones, or are given back.
@@ -164,7 +188,7 @@ func (a *Account) Use(p Part, n int64) {
 		return
 	}
 	a.unfolded[p] += n
-	if p != PartPartial {
+	if p < sides {
 		a.room -= n
 	}
 	if p != PartQueues || n < 0 {
@@ -184,7 +208,7 @@ func (a *Account) Took(n int64) {
 
 func (a *Account) grow(n int64) {
 	if n > 0 {
-		if a.grown += n; a.grown >= a.budget.step {
+		if a.grown += n; a.grown >= a.step {
 			a.Look()
 		}
 	}
@@ -192,24 +216,48 @@ func (a *Account) grow(n int64) {
 
 // QueueMax returns how much one destination may have in its queue, in bytes; 0
 // or less: nothing.
-func (a *Account) QueueMax() int64 { return a.room / queuePart }
+func (a *Account) QueueMax() int64 {
+	return max(a.room/queuePart, min(sureMax, (a.room+a.budget.limit/surePart)/queuePart))
+}
+
+// Wanting returns how much of what is kept should be given up, in bytes. Queues
+// that never become shorter are never refused anything again, and each further
+// one takes its fraction of what they have left; in the end there would be
+// nothing even for short ones.
+func (a *Account) Wanting() int64 {
+	if a.room >= sureMax*queuePart {
+		return 0
+	}
+	return a.budget.limit/surePart - a.room
+}
 
 // OwnMax is QueueMax for what did not take memory before: frames of the router's
 // own, ciphertext.
-func (a *Account) OwnMax() int64 { return min(a.room, a.left) / queuePart }
+func (a *Account) OwnMax() int64 { return min(a.QueueMax(), a.left/queuePart) }
+
+// Parts of the limit: when less is left memory is scarce, short, or for those only
+// who have little.
+const (
+	scarcePart = 8
+	shortPart  = 16
+	sparedPart = 64
+)
 
 // PartialMax returns how much partial frames may take in all, in bytes.
 func (a *Account) PartialMax() int64 { return a.partial }
 
 // Scarce tells that so little is left that no memory should be kept just in
 // case.
-func (a *Account) Scarce() bool { return a != nil && min(a.room, a.left) < a.budget.limit/8 }
+func (a *Account) Scarce() bool { return a != nil && min(a.room, a.left) < a.budget.limit/scarcePart }
 
 // Short tells that so little is left that who sends much should not be read.
 func (a *Account) Short() bool { return a.Spare() < 0 }
 
 // Spare returns how much may be taken until memory is short, in bytes.
-func (a *Account) Spare() int64 { return a.left - a.budget.limit/32 }
+func (a *Account) Spare() int64 { return a.left - a.budget.limit/shortPart }
 
-// Met tells that nothing is left: the cap is met.
-func (a *Account) Met() bool { return a.left <= 0 }
+// Met tells that nothing is left for who has taken much already: the cap is met.
+func (a *Account) Met() bool { return a.left < a.budget.limit/sparedPart }
+
+// Exhausted tells that nothing is left for anybody.
+func (a *Account) Exhausted() bool { return a.left <= 0 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"causeway/engine/buf"
 )
 
 // arrival is an accepted connection until its handshake begins. It has a
@@ -26,6 +28,10 @@ type arrival struct {
 	remote netip.AddrPort
 	pass   Pass
 }
+
+// arrivalBytes is what an arrival takes that waits: measured, 10 KB with what the
+// garbage collector keeps free for it.
+const arrivalBytes = 12 << 10
 
 // welcome takes conn, and goes on with it in a goroutine of its own if it is
 // admitted.
@@ -65,7 +71,10 @@ func (a *arrival) turnAway(err error) {
 // connection.
 func (a *arrival) goOn(ctx context.Context) {
 	e := a.engine
-	if err := a.await(ctx); err != nil {
+	e.cfg.Budget.Use(buf.PartHandshakes, arrivalBytes)
+	err := a.await(ctx)
+	e.cfg.Budget.Use(buf.PartHandshakes, -arrivalBytes)
+	if err != nil {
 		a.pass.Gone(time.Now())
 		a.turnAway(err)
 		return

@@ -114,6 +114,10 @@ func (c *Conn) QueuedBytes() int { return c.loop.Backlog(c.Ref()) }
 // yet: what a handler has made for a peer that does not read.
 func (c *Conn) AheadOnLoop() int { return c.aheadN }
 
+// WaitingOnLoop returns about how many bytes of forwarded frames wait for c and
+// are not sealed.
+func (c *Conn) WaitingOnLoop() int { return max(0, c.QueuedBytes()-c.aheadN-c.out.waiting) }
+
 // OldestQueued returns when the frame was queued that has waited longest for
 // the kernel; the zero time when none waits.
 func (c *Conn) OldestQueued() time.Time {

@@ -22,8 +22,8 @@ const (
 	farewellMax      = 500 * time.Millisecond
 	farewellBytesMax = 64 << 10
 
-	// handshakeBytes is what a handshake under way takes: measured, 24 KB where it
-	// waits for the client's hello, up to 60 KB when it has seen its certificate.
+	// handshakeBytes is what a handshake under way takes: measured, up to 60 KB when
+	// it has seen the client's certificate, and less before.
 	handshakeBytes = 48 << 10
 
 	// reasonsMax bounds the labels that a handler's errors can make.

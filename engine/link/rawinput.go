@@ -5,9 +5,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"reflect"
+	"sync"
 	"unsafe"
-
-	"causeway/engine/buf"
 )
 
 // crypto/tls reads its transport through an adapter that it allocates anew for
@@ -98,36 +97,33 @@ func (c *Conn) takeRawInput(raw *bytes.Buffer) {
 
 // stage moves a record from t.in to raw. It tells whether crypto/tls has
 // something to do: a whole record, or a header that it refuses. The beginning
-// of a record is kept in t.part, which costs what has arrived of it.
+// of a record is kept in t.part.
 func (t *transport) stage(raw *bytes.Buffer) (ready bool) {
-	if t.part == nil && len(t.in) == 0 {
-		return false
-	}
-	if t.part == nil {
-		if size, ready := recordSize(t.in); ready {
+	if len(t.part) == 0 {
+		if size, there := recordSize(t.in); there {
 			raw.Write(t.in[:size])
 			t.in = t.in[size:]
 			return true
 		}
-		t.part = buf.Get(0)
+		if len(t.in) == 0 {
+			return false
+		}
 	}
-	if need := recordHeaderLen - len(t.part.B); need > 0 {
+	if need := recordHeaderLen - len(t.part); need > 0 {
 		t.addPart(need)
 	}
-	if len(t.part.B) >= recordHeaderLen {
-		size, _ := recordSize(t.part.B)
-		t.addPart(size - len(t.part.B))
-	}
-	if _, ready = recordSize(t.part.B); ready {
-		raw.Write(t.part.B)
+	size, _ := recordSize(t.part)
+	t.addPart(size - len(t.part))
+	if _, ready = recordSize(t.part); ready {
+		raw.Write(t.part)
 		t.dropPart()
 	}
 	return ready
 }
 
-// recordSize returns the size of the record that b, of at least
-// recordHeaderLen bytes, begins with, or of what is needed of it, and whether
-// that is there. A record that is too long needs no more than its header.
+// recordSize returns the size of the record that b begins with, as far as it is
+// known, and whether all of it is there. A record that is too long needs no more
+// than its header.
 func recordSize(b []byte) (size int, there bool) {
 	if len(b) < recordHeaderLen {
 		return recordHeaderLen, false
@@ -142,15 +138,59 @@ func recordSize(b []byte) (size int, there bool) {
 // addPart moves at most n bytes from t.in to t.part.
 func (t *transport) addPart(n int) {
 	n = min(n, len(t.in))
-	have := len(t.part.B)
-	t.part = buf.Grow(t.part, have+n)
-	copy(t.part.B[have:], t.in[:n])
+	if size := len(t.part) + n; size > cap(t.part) {
+		larger := append(newPart(size), t.part...)
+		putPart(t.part)
+		t.part = larger
+	}
+	t.part = append(t.part, t.in[:n]...)
 	t.in = t.in[n:]
 }
 
 func (t *transport) dropPart() {
-	if t.part != nil {
-		buf.Put(t.part)
-		t.part = nil
+	putPart(t.part)
+	t.part = nil
+}
+
+// Memory for beginnings of records, in sizes that cost a little more than what
+// has arrived, and with a connection no more than is said of it
+// (buf.Budget): it is not frame memory, since who sends half a record may leave
+// it at that.
+const (
+	partSmall  = 512
+	partMedium = 4608 // size classes of the runtime
+	partLarge  = 18432
+)
+
+var _ [partLarge - wholeMax]struct{}
+
+var partPools = [...]sync.Pool{
+	{New: func() any { return new([partSmall]byte) }},
+	{New: func() any { return new([partMedium]byte) }},
+	{New: func() any { return new([partLarge]byte) }},
+}
+
+// newPart returns an empty slice with room for n bytes.
+func newPart(n int) []byte {
+	switch {
+	case n <= partSmall:
+		return partPools[0].Get().(*[partSmall]byte)[:0]
+	case n <= partMedium:
+		return partPools[1].Get().(*[partMedium]byte)[:0]
+	case n <= partLarge:
+		return partPools[2].Get().(*[partLarge]byte)[:0]
+	}
+	return make([]byte, 0, n) // no record of TLS 1.3
+}
+
+// putPart takes back what newPart gave, or nil.
+func putPart(b []byte) {
+	switch b = b[:cap(b)]; len(b) {
+	case partSmall:
+		partPools[0].Put((*[partSmall]byte)(b))
+	case partMedium:
+		partPools[1].Put((*[partMedium]byte)(b))
+	case partLarge:
+		partPools[2].Put((*[partLarge]byte)(b))
 	}
 }

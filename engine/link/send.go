@@ -176,6 +176,33 @@ func (c *Conn) GiveBackOnLoop() {
 	}
 }
 
+// TrimOnLoop takes forwarded frames that wait for c and are not sealed, not even
+// in part, out of its queue, the oldest first, until that has freed so many bytes
+// of memory, and gives them to drop, which takes them. It returns what is free.
+func (c *Conn) TrimOnLoop(memory int64, drop func(*buf.Buffer)) (freed int64) {
+	var kept fifo[queued]
+	bytes := 0
+	for l := c.loop; !c.queue.empty(); {
+		inPart := c.sealed > 0 && c.sealing == &c.queue && kept.empty()
+		q := c.queue.pop(&l.spareQueued)
+		if q.own || inPart || freed >= memory {
+			kept.push(&l.spareQueued, q)
+			continue
+		}
+		c.leaves(q)
+		freed += buf.SizeOf(q.b)
+		bytes += len(q.b.B)
+		c.unsealed -= len(q.b.B)
+		drop(q.b)
+	}
+	c.queue = kept
+	c.noteOldest()
+	if bytes > 0 {
+		c.loop.release(c.slot, bytes)
+	}
+	return freed
+}
+
 // leaves takes q, which is no longer in c's queue, out of what counts queues but
 // the backlog: that lasts until the kernel has it.
 func (c *Conn) leaves(q queued) {

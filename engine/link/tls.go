@@ -24,7 +24,7 @@ type transport struct {
 	socket *net.TCPConn // during the handshake, then nil
 	conn   *Conn        // takes ciphertext after the handshake
 	in     []byte       // ciphertext not yet read by crypto/tls; borrowed while it reads
-	part   *buf.Buffer  // the beginning of a record, see rawinput.go
+	part   []byte       // the beginning of a record, see rawinput.go
 
 	header [recordHeaderLen]byte
 	got    int // bytes of header read
