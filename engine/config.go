@@ -10,7 +10,9 @@ import (
 
 	"causeway/codec"
 	"causeway/crypto/pki"
+	"causeway/crypto/sign"
 	"causeway/engine/gate"
+	"causeway/engine/verify"
 )
 
 // Defaults and bounds of Config.
@@ -38,10 +40,12 @@ type Config struct {
 	Store    *pki.Store    // roots and CRLs of the domains
 	Software string        // name/semantic version, for hello
 
-	Loops         int   // event loops; 0: one per CPU
-	CPUs          []int // CPUs[i] is the core that loop i is pinned to; nil: not pinned
-	VerifyNone    bool  // forward without checking signatures; recipients check all the same
-	VerifyWorkers int   // goroutines that check signatures; 0: the loops do; default: one per CPU when negative
+	Loops         int       // event loops; 0: one per CPU
+	CPUs          []int     // CPUs[i] is the core that loop i is pinned to; nil: not pinned
+	VerifyNone    bool      // forward without checking signatures; recipients check all the same
+	VerifyWorkers int       // goroutines that check signatures; 0: the loops do; default: one per CPU when negative
+	VerifyPath    sign.Path // how Ed25519 signatures are checked; 0: the fastest way there is
+	VerifyTables  int       // bytes of memory for signers' tables, at least sign.TablesMemoryMin; an eighth of Memory, 12 to 256 MiB
 
 	BodyMax          uint32        // largest body, bytes; 1 MiB
 	SkewMax          time.Duration // send times further from now are dropped; 5 min
@@ -88,6 +92,10 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.SkewMax, SkewMaxDefault)
 	setDefault(&c.TTLMax, codec.TTLDefault)
 	setDefault(&c.Memory, memoryDefault)
+	setDefault(&c.VerifyTables, int(min(max(c.Memory/8, 12<<20), verify.TableMemoryDefault)))
+	if c.VerifyNone {
+		c.VerifyPath = sign.PathStdlib // for link control alone tables are not worth their memory
+	}
 	setDefault(&c.QueueHigh, int(min(QueueHighDefault, max(c.Memory/QueueHighPart, 2))))
 	setDefault(&c.QueueLow, c.QueueHigh/4)
 	setDefault(&c.PauseMax, PauseMaxDefault)
@@ -131,6 +139,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("engine: dead-after %v is outside twice the keep-alive (%v) to %v", c.DeadAfter, 2*c.KeepAlive, codec.DeadAfterMax)
 	case c.QueueLow >= c.QueueHigh || c.QueueLow < 0:
 		return fmt.Errorf("engine: low mark %d is not below high mark %d", c.QueueLow, c.QueueHigh)
+	case c.VerifyTables < sign.TablesMemoryMin:
+		return fmt.Errorf("engine: %d bytes for verification tables; they need at least %d", c.VerifyTables, sign.TablesMemoryMin)
 	case c.Memory < MemoryLeast(c.BodyMax):
 		return fmt.Errorf("engine: %d bytes of memory are too few: frames with bodies of %d bytes need at least %d", c.Memory, c.BodyMax, MemoryLeast(c.BodyMax))
 	case int64(c.QueueHigh) > c.Memory/QueueHighPart:

@@ -102,7 +102,7 @@ func startRouter(t *testing.T, change func(*Config), domains ...*authority) (*Ro
 	t.Helper()
 	c := Config{
 		Identity: routerOf("edge-1", domains...), Store: storeOf(domains...), Software: "causeway/0.0.1",
-		Loops: 2, VerifyWorkers: 2, Logger: slog.New(slog.NewTextHandler(testLog{t}, nil)),
+		Loops: 2, VerifyWorkers: 2, VerifyPath: sign.PathStdlib, Logger: slog.New(slog.NewTextHandler(testLog{t}, nil)),
 	}
 	if change != nil {
 		change(&c)

@@ -167,6 +167,7 @@ func (l *loop) lookAll(now time.Time) {
 	l.book.payAll(now, l)
 	if l.link.Index() == 0 {
 		l.router.withdrawn.forget(now)
+		l.router.lookAtTables()
 	}
 	for ref, until := range l.noPause {
 		if now.After(until) {

@@ -36,6 +36,7 @@ type Router struct {
 	loops     []*loop
 	observed  verifyObserver
 
+	alarmed  tableAlarm
 	started  atomic.Bool // all of the above is set; loops may turn before
 	current  atomic.Pointer[state]
 	reloads  *reloads
@@ -78,7 +79,7 @@ func Start(c Config) (*Router, error) {
 	if c.VerifyNone {
 		workers = 1 // link control is verified all the same
 	}
-	r.pool = verify.NewPool(verify.Config{Workers: workers, Observe: r.observed.observe})
+	r.pool = verify.NewPool(verify.Config{Workers: workers, Path: c.VerifyPath, TableMemory: c.VerifyTables, Observe: r.observed.observe})
 	r.gate = gate.New(*c.Limits, time.Now())
 	r.gate.SetFirewall(c.Firewall)
 	for range c.Loops {

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"causeway/codec"
+	"causeway/crypto/sign"
 	"causeway/engine"
 	"causeway/engine/admin"
 	"causeway/engine/gate"
@@ -36,7 +37,8 @@ type serveFlags struct {
 	identity, trust, connections string
 	listen                       []string
 	admin                        string
-	pin, verify                  string
+	pin, verify, verifyPath      string
+	tables                       sizeFlag
 	firewall, dumpDir            string
 	pprof                        bool
 	limits                       gate.Limits
@@ -82,6 +84,8 @@ SIGUSR1 writes what it is doing into a file.`,
 	fl.IntVar(&f.engine.Loops, "loops", 0, "event loops; 0: one per core that this process may use")
 	fl.StringVar(&f.pin, "pin", pinAuto, "cores of the loops: auto, off, or a list such as 0,2,4")
 	fl.StringVar(&f.verify, "verify", verifyAll, "signatures to check: all, none")
+	fl.StringVar(&f.verifyPath, "verify-path", "auto", "how Ed25519 signatures are checked: "+"auto, "+strings.Join(verifyPaths(sign.Paths()), ", "))
+	fl.Var(&f.tables, "verify-table-memory", "memory for tables that make known signers' signatures quick to check, 64 KiB each; default an eighth of --memory, 12MiB to 256MiB")
 	fl.IntVar(&f.engine.VerifyWorkers, "verify-workers", -1, "goroutines that check signatures; 0: the loops do; -1: one per core")
 	fl.Var(&f.bodyMax, "max-body", "largest body of a frame")
 	fl.DurationVar(&f.engine.SkewMax, "max-skew", engine.SkewMaxDefault, "largest difference between a frame's send time and this clock")
@@ -187,6 +191,13 @@ func (f *serveFlags) complete(cmd *cobra.Command) (listen []string, err error) {
 	default:
 		return nil, usageError{fmt.Errorf("--verify %q: must be all or none", f.verify)}
 	}
+	if c.VerifyPath, err = sign.ParsePath(f.verifyPath); err != nil {
+		return nil, usageError{fmt.Errorf("--verify-path: %w", err)}
+	}
+	if cmd.Flags().Changed("verify-table-memory") && f.tables < sign.TablesMemoryMin {
+		return nil, usageError{fmt.Errorf("--verify-table-memory %v: too little; tables need 9MiB or more, or choose --verify-path stdlib", f.tables)}
+	}
+	c.VerifyTables = int(f.tables)
 	if f.bodyMax > codec.BodyMaxLimit {
 		return nil, usageError{fmt.Errorf("--max-body %v: at most %v", f.bodyMax, sizeFlag(codec.BodyMaxLimit))}
 	}
@@ -315,7 +326,7 @@ func (f *serveFlags) logStart(log *slog.Logger) {
 		log.Info("firewall", "file", f.firewall, "lines", len(c.Firewall.Rules()))
 	}
 	log.Info("starting", "version", version, "domains", strings.Join(domains, ","), "loops", c.Loops, "cores", c.CPUs,
-		"memory", f.memory.String(), "verify", f.verify, "verify_workers", c.VerifyWorkers, "paths", pathsText(), "go", runtime.Version())
+		"memory", f.memory.String(), "verify", f.verify, "verify_workers", c.VerifyWorkers, "paths", pathsText(c.VerifyPath), "go", runtime.Version())
 }
 
 // waitForSignal returns at a signal or the end of ctx. After that a SIGINT ends

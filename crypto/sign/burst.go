@@ -21,6 +21,9 @@ const (
 	burstSizeMin = 2
 	burstSizeMax = 1024
 
+	// pathStepsMax is the longest inclusion path, that of the largest tree.
+	pathStepsMax = 10
+
 	burstContext = "causeway burst signature 1\x00"
 	burstHeadLen = len(burstContext) + 2 + sha256.Size
 
@@ -30,19 +33,34 @@ const (
 
 // verifyBurst checks one frame's burst signature by itself.
 func (k *Key) verifyBurst(signed, field []byte) bool {
+	size, root, ok := burstRoot(signed, field)
+	if !ok {
+		return false
+	}
+	var head [burstHeadLen]byte
+	return ed25519.Verify(k.ed, appendHead(head[:0], size, &root), field[:ed25519.SignatureSize])
+}
+
+// burstRoot returns the size and root of the tree that field leads to from
+// signed; false if field is malformed.
+func burstRoot(signed, field []byte) (size uint, root [sha256.Size]byte, ok bool) {
+	var p path
+	if !p.readField(field) {
+		return 0, root, false
+	}
+	return p.size, rootFromPath(leafHash(signed), p.index, p.size, p.steps), true
+}
+
+// readField takes field apart; false if it is malformed.
+func (p *path) readField(field []byte) bool {
 	if len(field) < burstPathOffset {
 		return false
 	}
-	size := uint(binary.BigEndian.Uint16(field[burstSizeOffset:]))
-	index := uint(binary.BigEndian.Uint16(field[burstIndexOffset:]))
-	path := field[burstPathOffset:]
-	if size < burstSizeMin || size > burstSizeMax || index >= size ||
-		len(path) != sha256.Size*pathSteps(index, size) {
-		return false
-	}
-	root := rootFromPath(leafHash(signed), index, size, path)
-	var head [burstHeadLen]byte
-	return ed25519.Verify(k.ed, appendHead(head[:0], size, &root), field[:ed25519.SignatureSize])
+	p.size = uint(binary.BigEndian.Uint16(field[burstSizeOffset:]))
+	p.index = uint(binary.BigEndian.Uint16(field[burstIndexOffset:]))
+	p.steps = field[burstPathOffset:]
+	return p.size >= burstSizeMin && p.size <= burstSizeMax && p.index < p.size &&
+		len(p.steps) == sha256.Size*pathSteps(p.index, p.size)
 }
 
 // pathSteps returns how many steps the inclusion path of RFC 9162 section

@@ -7,6 +7,7 @@ import (
 	"crypto/elliptic"
 	"crypto/sha256"
 	"errors"
+	"sync/atomic"
 )
 
 // Algorithm is the signature algorithm that follows from a certificate's key.
@@ -31,12 +32,15 @@ func (a Algorithm) String() string {
 // ErrKeyType says that a key is neither Ed25519 nor ECDSA P-256.
 var ErrKeyType = errors.New("sign: key is neither Ed25519 nor ECDSA P-256")
 
-// Key is a public key ready for verification. It is immutable and safe for
-// concurrent use.
+// Key is a public key ready for verification, safe for concurrent use.
 type Key struct {
 	algorithm Algorithm
 	ed        ed25519.PublicKey
 	ec        *ecdsa.PublicKey
+
+	// of an Ed25519 key
+	table    atomic.Pointer[table] // behind which it has multiples, if any
+	verified atomic.Uint32         // good signatures while it had none
 }
 
 // NewKey prepares pub, an ed25519.PublicKey or *ecdsa.PublicKey on P-256. It

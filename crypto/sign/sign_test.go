@@ -268,15 +268,3 @@ func TestVerifyAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
-
-func BenchmarkVerify(b *testing.B) {
-	pub, priv, _ := ed25519.GenerateKey(rand.Reader)
-	k, _ := NewKey(pub)
-	msg := make([]byte, 256)
-	sig := ed25519.Sign(priv, msg)
-	for b.Loop() {
-		if !k.Verify(msg, sig) {
-			b.Fatal("refused")
-		}
-	}
-}

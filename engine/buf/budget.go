@@ -19,6 +19,7 @@ const (
 	PartHandshakes   // under way, and who waits for one
 	PartHeld         // frames for who has just left
 	PartLedgers      // of frames that recipients have not confirmed
+	PartTables       // to check known signers' signatures
 
 	PartPartial  // frames received in part
 	PartReceived // frames received that wait for a verdict or for room: what else is out
@@ -31,7 +32,7 @@ const (
 // String returns the part's name, as metrics label it.
 func (p Part) String() string {
 	return [Parts]string{
-		"queues", "ciphertext", "parked", "lists", "notices", "certificates", "handshakes", "held", "ledgers", "partial", "received",
+		"queues", "ciphertext", "parked", "lists", "notices", "certificates", "handshakes", "held", "ledgers", "tables", "partial", "received",
 	}[p]
 }
 

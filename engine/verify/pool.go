@@ -4,6 +4,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"causeway/crypto/sign"
 )
 
 // What a worker takes from one ring before it is the next ring's turn. A share
@@ -15,18 +17,37 @@ const (
 	takeBytesMax = 64 << 10 // but one frame always
 )
 
+// gatherMax is how many frames a worker checks together, at most: from 64 on a
+// shared inversion costs next to nothing, and no verdict should wait for more.
+const gatherMax = 64
+
+// lanes is how many signatures the widest path checks at once.
+const lanes = 8
+
 // Config of a Pool.
 type Config struct {
 	// Workers is how many goroutines check signatures; 0: the loops do it
-	// themselves, in Push.
+	// themselves, in Submit.
 	Workers int
+	// Path says how Ed25519 signatures are checked; 0: by the fastest way there
+	// is.
+	Path sign.Path
+	// TableMemory is what signers' tables may take, in bytes, at least
+	// sign.TablesMemoryMin; 0: TableMemoryDefault. Unused with sign.PathStdlib.
+	TableMemory int
 	// Observe, if not nil, is called by a worker after each batch: so many
 	// frames took so long together.
 	Observe func(frames int, took time.Duration)
 }
 
+// TableMemoryDefault has room for 3,900 signers.
+const TableMemoryDefault = 256 << 20
+
 // Batch collects what one loop has pushed in a turn. The zero Batch is ready.
-type Batch struct{ pushed []pushed }
+type Batch struct {
+	pushed  []pushed
+	checker *checker // when the loops check themselves
+}
 
 // pushed is one slot to be checked.
 type pushed struct {
@@ -35,12 +56,21 @@ type pushed struct {
 }
 
 // Pool checks signatures in worker goroutines. Rings with jobs wait in turn: a
-// worker takes a share of the first ring, which then goes to the end.
+// worker takes a share of the first ring, which then goes to the end, and so on
+// while there is work for it; what it has taken it checks together.
 type Pool struct {
 	workers int
+	path    sign.Path
 	observe func(int, time.Duration)
 	wait    sync.WaitGroup
 	queued  atomic.Int64
+
+	// of the signers' tables
+	tables atomic.Pointer[sign.Tables] // nil: none yet
+	failed atomic.Pointer[error]
+	quit   chan struct{} // closed: make no more
+	maker  sync.WaitGroup
+	arena  []byte // the maker's; Close gives it back
 
 	mu     sync.Mutex
 	wake   sync.Cond
@@ -49,21 +79,41 @@ type Pool struct {
 	closed bool
 }
 
-// NewPool starts c.Workers workers. Close ends them.
+// NewPool starts c.Workers workers, and one goroutine that makes tables. Close
+// ends them.
 func NewPool(c Config) *Pool {
-	p := &Pool{workers: c.Workers, observe: c.Observe}
+	if c.Path == 0 {
+		c.Path = sign.BestPath()
+	}
+	if c.TableMemory == 0 {
+		c.TableMemory = TableMemoryDefault
+	}
+	p := &Pool{workers: c.Workers, path: c.Path, observe: c.Observe, quit: make(chan struct{})}
 	p.wake.L = &p.mu
 	for range c.Workers {
 		p.wait.Go(p.work)
 	}
+	if c.Path != sign.PathStdlib {
+		p.maker.Go(func() { p.makeTables(c.TableMemory) })
+	}
 	return p
 }
 
-// Submit hands b's jobs to the workers and empties b.
+// Submit hands b's jobs to the workers, or does them, and empties b.
 func (p *Pool) Submit(b *Batch) {
 	if len(b.pushed) == 0 {
 		return
 	}
+	if p.workers == 0 {
+		p.checkHere(b)
+	} else {
+		p.hand(b)
+	}
+	clear(b.pushed)
+	b.pushed = b.pushed[:0]
+}
+
+func (p *Pool) hand(b *Batch) {
 	p.queued.Add(int64(len(b.pushed)))
 	p.mu.Lock()
 	for _, j := range b.pushed {
@@ -79,8 +129,24 @@ func (p *Pool) Submit(b *Batch) {
 	for range wake {
 		p.wake.Signal()
 	}
-	clear(b.pushed)
-	b.pushed = b.pushed[:0]
+}
+
+// checkHere checks b's jobs on the loop.
+func (p *Pool) checkHere(b *Batch) {
+	if b.checker == nil {
+		b.checker = &checker{pool: p}
+	}
+	var g gathered
+	for len(b.pushed) > 0 {
+		n := min(len(b.pushed), gatherMax)
+		g.n, g.shares = 0, g.shares[:0]
+		for _, j := range b.pushed[:n] {
+			g.add(j.ring, &j.ring.slots[j.slot])
+		}
+		clear(b.pushed[:n])
+		b.pushed = b.pushed[n:]
+		p.run(b.checker, &g)
+	}
 }
 
 // Queued returns how many frames wait for a worker.
@@ -94,60 +160,105 @@ func (p *Pool) Close() {
 	p.mu.Unlock()
 	p.wake.Broadcast()
 	p.wait.Wait()
-}
-
-func (p *Pool) work() {
-	var share [takeMax]*slot
-	for {
-		r, n := p.take(&share)
-		if n == 0 {
-			return
-		}
-		p.run(r, share[:n])
-		clear(share[:n])
+	close(p.quit)
+	p.maker.Wait()
+	p.tables.Store(nil)
+	if p.arena != nil {
+		freeArena(p.arena)
+		p.arena = nil
 	}
 }
 
-// take takes a share of the ring whose turn it is; 0 when the pool is closed
-// and empty.
-func (p *Pool) take(share *[takeMax]*slot) (r *Ring, n int) {
+// gathered is what is checked together: shares of rings, one after another.
+type gathered struct {
+	slots  [gatherMax]*slot
+	n      int
+	shares []share
+}
+
+type share struct {
+	ring *Ring
+	end  int // in slots
+}
+
+func (g *gathered) add(r *Ring, s *slot) {
+	g.slots[g.n] = s
+	g.n++
+	if k := len(g.shares); k > 0 && g.shares[k-1].ring == r {
+		g.shares[k-1].end = g.n
+		return
+	}
+	g.shares = append(g.shares, share{r, g.n})
+}
+
+func (p *Pool) work() {
+	c := &checker{pool: p}
+	g := &gathered{shares: make([]share, 0, gatherMax)}
+	for {
+		if p.gather(g); g.n == 0 {
+			return
+		}
+		p.run(c, g)
+		clear(g.slots[:g.n])
+		clear(g.shares)
+	}
+}
+
+// gather takes shares of the rings whose turn it is, as many as are this
+// worker's part of what waits; none when the pool is closed and empty.
+func (p *Pool) gather(g *gathered) {
+	g.n, g.shares = 0, g.shares[:0]
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for p.rings.empty() {
 		if p.closed {
-			return nil, 0
+			return
 		}
 		p.idle++
 		p.wake.Wait()
 		p.idle--
 	}
-	r = p.rings.take()
-	for bytes := 0; n < takeMax && !r.jobs.empty(); n++ {
-		s := &r.jobs.from[r.jobs.first()]
-		if bytes += len(s.frame.B); n > 0 && bytes > takeBytesMax {
-			break
+	part := (int(p.queued.Load()) + p.workers - 1) / p.workers
+	part = min(max((part+lanes-1)/lanes*lanes, takeMax), gatherMax)
+	for g.n < part && !p.rings.empty() {
+		r := p.rings.take()
+		most := min(takeMax, part-g.n)
+		for n, bytes := 0, 0; n < most && !r.jobs.empty(); n++ {
+			s := &r.jobs.from[r.jobs.first()]
+			if bytes += len(s.frame.B); n > 0 && bytes > takeBytesMax {
+				break
+			}
+			r.jobs.drop()
+			g.add(r, s)
 		}
-		r.jobs.drop()
-		share[n] = s
+		if !r.jobs.empty() {
+			p.rings.put(r)
+		}
 	}
-	if !r.jobs.empty() {
-		p.rings.put(r)
-	}
-	p.queued.Add(int64(-n))
-	return r, n
+	p.queued.Add(int64(-g.n))
 }
 
-// run checks a share and notifies the ring's owner. The ring may be popped, and
-// its slots lent to another, as soon as a verdict is stored: a slot is not
-// touched after that, only r.notify is.
-func (p *Pool) run(r *Ring, share []*slot) {
+// run checks what was gathered and notifies the rings' owners. A ring may be
+// popped, and its slots lent to another, as soon as a verdict is stored: a slot
+// is not touched after that, only the ring's notify is.
+func (p *Pool) run(c *checker, g *gathered) {
 	start := time.Now()
-	for _, s := range share {
-		s.verdict.Store(uint32(check(s)))
+	checks := c.check(g.slots[:g.n])
+	from := 0
+	for _, s := range g.shares {
+		for i := from; i < s.end; i++ {
+			verdict := Bad
+			if checks[i].Good {
+				verdict = Good
+			}
+			g.slots[i].verdict.Store(uint32(verdict))
+		}
+		from = s.end
+		s.ring.notify()
 	}
-	r.notify()
+	clear(checks)
 	if p.observe != nil {
-		p.observe(len(share), time.Since(start))
+		p.observe(g.n, time.Since(start))
 	}
 }
 

@@ -79,8 +79,7 @@ func (r *Ring) Bytes() int { return r.bytes }
 
 // Push takes frame, one whole frame, and has it checked under key; a nil key
 // means that nothing is to be checked: Good. The job waits in batch until
-// Pool.Submit. With a pool of no workers the check is done here. tag is the
-// caller's, see HeadTag. It panics when the ring is full.
+// Pool.Submit. tag is the caller's, see HeadTag. It panics when the ring is full.
 func (r *Ring) Push(frame *buf.Buffer, key *sign.Key, tag uint64, batch *Batch) {
 	if r.Full() {
 		panic("verify: Ring.Push: ring is full")
@@ -97,8 +96,6 @@ func (r *Ring) Push(frame *buf.Buffer, key *sign.Key, tag uint64, batch *Batch) 
 	switch {
 	case key == nil:
 		s.verdict.Store(uint32(Good))
-	case r.pool.workers == 0:
-		s.verdict.Store(uint32(check(s)))
 	default:
 		s.verdict.Store(uint32(Pending))
 		batch.pushed = append(batch.pushed, pushed{r, at})
@@ -142,10 +139,5 @@ func (r *Ring) Pop() *buf.Buffer {
 	return frame
 }
 
-func check(s *slot) Verdict {
-	f := codec.Raw(s.frame.B)
-	if s.key.Verify(f.Signed(), f.Signature()) {
-		return Good
-	}
-	return Bad
-}
+// raw returns the slot's frame.
+func (s *slot) raw() codec.Raw { return s.frame.B }

@@ -3,7 +3,6 @@ package verify
 import (
 	"crypto/ed25519"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -59,8 +58,12 @@ func (s signer) frame(t testing.TB, n int, good bool) *buf.Buffer {
 }
 
 func TestVerdictsComeInOrderWhateverTheWorkersDo(t *testing.T) {
-	for _, workers := range []int{0, 1, 4} {
-		p := NewPool(Config{Workers: workers})
+	for i, workers := range []int{0, 1, 4, 0, 2} {
+		c := Config{Workers: workers, TableMemory: sign.TablesMemoryMin + sign.TablesMemory(3) - sign.TablesMemory(0)}
+		if i < 2 {
+			c.Path = sign.PathStdlib
+		}
+		p := NewPool(c)
 		var conns sync.WaitGroup
 		for c := range 3 {
 			conns.Go(func() {
@@ -84,7 +87,7 @@ func TestVerdictsComeInOrderWhateverTheWorkersDo(t *testing.T) {
 						pushed++
 					}
 					p.Submit(&batch)
-					if workers > 0 && ring.Len() > 0 {
+					if ring.Len() > 0 {
 						<-notified
 					}
 					for {
@@ -149,7 +152,7 @@ func TestCloseFinishesWhatIsQueued(t *testing.T) {
 	p := NewPool(Config{Workers: 2, Observe: func(n int, d time.Duration) {
 		batches.Add(1)
 		frames.Add(int64(n))
-		if d <= 0 || n < 1 || n > takeMax {
+		if d <= 0 || n < 1 || n > gatherMax {
 			t.Errorf("observed %d frames in %v", n, d)
 		}
 	}})
@@ -167,13 +170,14 @@ func TestCloseFinishesWhatIsQueued(t *testing.T) {
 		}
 		buf.Put(ring.Pop())
 	}
-	if frames.Load() != RingSize || batches.Load() < RingSize/takeMax {
+	if frames.Load() != RingSize || batches.Load() < RingSize/gatherMax {
 		t.Errorf("observed %d frames in %d batches", frames.Load(), batches.Load())
 	}
 }
 
 func TestAFullRingRefusesMore(t *testing.T) {
-	p := NewPool(Config{})
+	p := NewPool(Config{Path: sign.PathStdlib})
+	defer p.Close()
 	ring := p.NewRing(nil, nil)
 	s := newSigner(t, 1)
 	for n := range RingSize {
@@ -190,27 +194,144 @@ func TestAFullRingRefusesMore(t *testing.T) {
 	ring.Push(nil, nil, 0, nil)
 }
 
-// However much one connection has waiting, another's frame waits for one share
-// of it, not for all.
+// However much one connection has waiting, another's frame is checked together
+// with the first share of it.
 func TestAFloodDelaysOthersByOneShare(t *testing.T) {
-	var order []string
 	s := newSigner(t, 1)
-	p := NewPool(Config{Workers: 1})
-	flood := p.NewRing(func() { order = append(order, "flood") }, nil) // one worker: no race
-	lone := p.NewRing(func() { order = append(order, "lone") }, nil)
+	p := &Pool{workers: 1, quit: make(chan struct{}), path: sign.PathStdlib} // its worker is this test
+	p.wake.L = &p.mu
+	flood, lone := p.NewRing(func() {}, nil), p.NewRing(func() {}, nil)
 	var batch Batch
 	for n := range RingSize {
 		flood.Push(s.frame(t, n, true), s.key, 0, &batch)
 	}
 	lone.Push(s.frame(t, 0, true), s.key, 0, &batch)
 	p.Submit(&batch)
-	p.Close()
-	if at := slices.Index(order, "lone"); at < 0 || at > 1 || len(order) != RingSize/takeMax+1 {
-		t.Errorf("shares were taken in the order %v", order)
+	var g gathered
+	p.gather(&g)
+	if len(g.shares) < 2 || g.shares[0] != (share{&flood, takeMax}) || g.shares[1] != (share{&lone, takeMax + 1}) || g.n != gatherMax {
+		t.Errorf("gathered %+v, %d in all", g.shares, g.n)
+	}
+	for done := 0; ; p.gather(&g) {
+		p.run(&checker{pool: p}, &g)
+		if done += g.n; done == RingSize+1 {
+			break
+		}
 	}
 	for _, r := range []*Ring{&flood, &lone} {
 		for r.Len() > 0 {
+			if _, v := r.Head(); v != Good {
+				t.Fatalf("verdict %v", v)
+			}
 			buf.Put(r.Pop())
 		}
 	}
+}
+
+// Large frames are shared out by bytes.
+func TestSharesAreBoundedInBytes(t *testing.T) {
+	p := &Pool{workers: 1, quit: make(chan struct{}), path: sign.PathStdlib}
+	p.wake.L = &p.mu
+	s := newSigner(t, 1)
+	ring := p.NewRing(func() {}, nil)
+	var batch Batch
+	for range 4 {
+		b := buf.Get(takeBytesMax - 100)
+		copy(b.B, make([]byte, len(b.B)))
+		ring.Push(b, s.key, 0, &batch)
+	}
+	p.Submit(&batch)
+	other := p.NewRing(func() {}, nil)
+	other.Push(s.frame(t, 1, true), s.key, 0, &batch)
+	p.Submit(&batch)
+	var g gathered
+	p.gather(&g)
+	if len(g.shares) < 2 || g.shares[0] != (share{&ring, 1}) || g.shares[1].ring != &other {
+		t.Errorf("gathered %+v", g.shares)
+	}
+	buf.Put(other.slots[0].frame)
+	for i := range 4 {
+		buf.Put(ring.slots[i].frame)
+	}
+}
+
+// Signers who send much get a table, and the verdicts stay.
+func TestSignersGetTables(t *testing.T) {
+	if sign.BestPath() == sign.PathStdlib {
+		return // nothing to get
+	}
+	for _, workers := range []int{0, 2} {
+		p := NewPool(Config{Workers: workers})
+		s := newSigner(t, 1)
+		notified := make(chan struct{}, 1)
+		ring := p.NewRing(func() {
+			select {
+			case notified <- struct{}{}:
+			default:
+			}
+		}, nil)
+		var batch Batch
+		end := time.Now().Add(20 * time.Second)
+		for n := 0; p.Tables().ByTable < 1000; n++ {
+			if time.Now().After(end) {
+				t.Fatalf("no table: %+v", p.Tables())
+			}
+			for ring.Len() < 50 {
+				ring.Push(s.frame(t, n, n%3 > 0), s.key, 0, &batch)
+			}
+			p.Submit(&batch)
+			<-notified
+			for {
+				_, v := ring.Head()
+				if v == Pending {
+					break
+				}
+				b := ring.Pop()
+				if want := codec.Raw(b.B).SendTime()%3 > 0; (v == Good) != want {
+					t.Fatalf("verdict %v, want good: %v", v, want)
+				}
+				buf.Put(b)
+			}
+		}
+		if st := p.Tables(); st.Tables != 1 || st.Builds != 1 || st.Bytes != sign.TablesMemory(1) || st.Differences != 0 {
+			t.Errorf("%+v", st)
+		}
+		if p.Path() != sign.BestPath() || p.Err() != nil {
+			t.Errorf("path %v, %v", p.Path(), p.Err())
+		}
+		for ring.Len() > 0 {
+			if _, v := ring.Head(); v == Pending {
+				<-notified
+				continue
+			}
+			buf.Put(ring.Pop())
+		}
+		p.Close()
+	}
+	if u := buf.Out(); u.Buffers != 0 {
+		t.Errorf("%+v not put back", u)
+	}
+}
+
+// Without the memory for a table signatures are checked all the same.
+func TestTooLittleMemoryForTables(t *testing.T) {
+	if sign.BestPath() == sign.PathStdlib {
+		return
+	}
+	p := NewPool(Config{TableMemory: 4096})
+	for end := time.Now().Add(20 * time.Second); p.Err() == nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("no error")
+		}
+	}
+	s := newSigner(t, 1)
+	ring := p.NewRing(func() {}, nil)
+	var batch Batch
+	ring.Push(s.frame(t, 1, true), s.key, 0, &batch)
+	p.Submit(&batch)
+	if _, v := ring.Head(); v != Good {
+		t.Errorf("verdict %v", v)
+	}
+	buf.Put(ring.Pop())
+	p.Close()
 }

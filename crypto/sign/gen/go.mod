@@ -1,0 +1,3 @@
+module causeway/crypto/sign/gen
+
+go 1.26
