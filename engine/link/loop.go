@@ -54,6 +54,7 @@ type Loop struct {
 	// home loop: memory shared by its connections
 	spareConns   []*Conn // lists swapped with those above
 	spareDead    []parcel
+	freed        []waiter // being told that they may go on
 	spareQueued  segments[queued]
 	spareMarks   segments[mark]
 	spareChunks  *chunk

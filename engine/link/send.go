@@ -226,7 +226,8 @@ func (l *Loop) release(s *slot, n int) {
 
 // endWaits tells all who wait for s that they may go on.
 func (l *Loop) endWaits(s *slot) {
-	for _, w := range s.take() {
+	l.freed = s.take(l.freed[:0])
+	for _, w := range l.freed {
 		if home := w.ref.Loop(); home == l.index {
 			l.resumes = append(l.resumes, w)
 		} else {

@@ -101,12 +101,19 @@ func (s *slot) remove(w waiter) bool {
 	return false
 }
 
-// take empties the waiters.
-func (s *slot) take() []waiter {
+// waitersKeptMax bounds the list that a slot keeps for the next waiters: the
+// usual destination has few, and those of one come and go often.
+const waitersKeptMax = 4
+
+// take empties the waiters, into a list that it appends to.
+func (s *slot) take(into []waiter) []waiter {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	w := s.waiters
-	s.waiters = nil
+	into = append(into, s.waiters...)
+	s.waiters = s.waiters[:0]
+	if cap(s.waiters) > waitersKeptMax {
+		s.waiters = nil
+	}
 	s.waiting.Store(false)
-	return w
+	return into
 }
