@@ -11,9 +11,9 @@ import (
 
 // Bounds of what one loop remembers to tell one sender.
 const (
-	noticesBurst     = 20 // notices that may go at once
-	noticesPerSecond = 20 // and then so many a second; what waits becomes a count
-	noticeKindsMax   = 64 // kinds of trouble (reason and recipient) that wait per sender
+	noticesBurst     = 20  // notices that may go at once
+	noticesPerSecond = 20  // and then so many a second; what waits becomes a count
+	noticeKindsMax   = 512 // kinds of trouble (reason and recipient) that wait per sender: a hub that has lost so many recipients
 	noticeSendersMax = 65_536
 
 	// What is remembered takes memory (book.max). Lists of frames leave half of it
@@ -143,8 +143,8 @@ func (b *book) noticed(d *domain, what trouble, sender codec.Address, now time.T
 		b.most = max(b.most, len(b.debts))
 		b.takes(nil, debtBytes)
 	}
-	for _, n := range owed.waits {
-		if n.trouble == what {
+	for i := len(owed.waits) - 1; i >= 0; i-- { // mostly the newest
+		if n := owed.waits[i]; n.trouble == what {
 			return owed, n
 		}
 	}

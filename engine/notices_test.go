@@ -85,14 +85,17 @@ func TestNoticesCoverEveryFrameExactly(t *testing.T) {
 func TestNoticesAreBoundedPerSenderAndInAll(t *testing.T) {
 	b := newBook(1 << 30)
 	now := time.Unix(1_700_000_000, 0)
-	refused := 0
-	for recipient := range byte(200) {
-		if !b.owe(nil, codec.NoticeNoRoute, testFrame(t, 1, recipient, 1), now) {
-			refused++
+	kinds, refused := 0, 0
+	for _, reason := range []codec.NoticeReason{codec.NoticeNoRoute, codec.NoticeQueueFull, codec.NoticeLate} {
+		for recipient := range byte(200) {
+			kinds++
+			if !b.owe(nil, reason, testFrame(t, 1, recipient, 1), now) {
+				refused++
+			}
 		}
 	}
-	if refused != 200-noticeKindsMax {
-		t.Errorf("%d refused, want %d", refused, 200-noticeKindsMax)
+	if refused != kinds-noticeKindsMax {
+		t.Errorf("%d refused, want %d", refused, kinds-noticeKindsMax)
 	}
 }
 
