@@ -123,10 +123,10 @@ func (st *stage) judgeGrowth() {
 func (st *stage) judgeFelt(before, during metrics) {
 	f := st.form
 	n := 0.0
-	for _, name := range f.felt {
+	for _, name := range f.felt.metrics {
 		n += during[name] - before[name]
 	}
-	st.verdict(n >= f.feltLeast, fmt.Sprintf("the attack is felt: %s by %.0f and more", plainNames(f.felt), f.feltLeast), "%.0f", n)
+	st.verdict(n >= f.feltLeast, fmt.Sprintf("the attack is felt: %.0f and more %s", f.feltLeast, f.felt.what), "%.0f", n)
 }
 
 // judgeDrops judges that nothing was dropped but what had to be.
@@ -190,7 +190,7 @@ func changes(before, after metrics) string {
 		}
 		for _, of := range []string{"frames_dropped", "frames_noticed", "frames_unnoticed", "frames_unconfirmed", "pauses", "stalled", "handshakes", "partial_ended", "malformed", "replaced", "accept_errors", "memory"} {
 			if strings.HasPrefix(short, of) {
-				list = append(list, fmt.Sprintf("%s %.0f", plainNames([]string{name}), n-before[name]))
+				list = append(list, fmt.Sprintf("%s %.0f", plainName(name), n-before[name]))
 				break
 			}
 		}
@@ -199,9 +199,9 @@ func changes(before, after metrics) string {
 	return strings.Join(list, ", ")
 }
 
-// plainNames writes names of metrics as readers like them.
-func plainNames(names []string) string {
-	return strings.NewReplacer("causeway_", "", `"`, "", "_total", "", "{reason=", " ", "}", "").Replace(strings.Join(names, " + "))
+// plainName writes a metric's name as readers like it.
+func plainName(name string) string {
+	return strings.NewReplacer("causeway_", "", `"`, "", "_total", "", "{reason=", " ", "{effect=", " ", "}", "").Replace(name)
 }
 
 // after is text behind a separator, if there is one.

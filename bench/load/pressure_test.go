@@ -60,7 +60,7 @@ func TestOnePeersTroubleIsNobodyElses(t *testing.T) {
 // A bound that is broken is told and ends in an error.
 func TestABrokenBoundIsTold(t *testing.T) {
 	code, out, log := runs(t, "pressure", "--short", "--tries", "1", "--router-arg", "--max-connections=100", "idle")
-	if code == 0 || !strings.Contains(log, "idle") || !strings.Contains(out, "| the attack is felt: connections by 400 and more | 84 | **broken** |") {
+	if code == 0 || !strings.Contains(log, "idle") || !strings.Contains(out, "| the attack is felt: 400 and more connections | 84 | **broken** |") {
 		t.Errorf("exit code %d, %s\n%s", code, log, out)
 	}
 }
@@ -118,7 +118,7 @@ func TestScenariosHaveNamesAndForms(t *testing.T) {
 	var names []string
 	for _, s := range scenarios {
 		for _, f := range []form{s.full, s.short} {
-			if s.title == "" || s.course == nil || f.reference <= 0 || f.length <= 0 || f.nodes() == 0 || f.attack != nil && (len(f.felt) == 0 || raids[f.attack.Kind] == nil) {
+			if s.title == "" || s.course == nil || f.reference <= 0 || f.length <= 0 || f.nodes() == 0 || f.attack != nil && (len(f.felt.metrics) == 0 || raids[f.attack.Kind] == nil) {
 				t.Errorf("%s: %+v", s.name, f)
 			}
 		}

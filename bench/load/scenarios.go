@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strings"
 	"time"
 )
 
@@ -19,12 +20,18 @@ type form struct {
 	stall     *stallRequest // of patient and disconnected
 	reference time.Duration // length of the round without
 	length    time.Duration // and with
-	felt      []string      // metrics that show the attack
-	feltLeast float64       // growth of their sum
+	felt      felt          // what shows the attack
+	feltLeast float64       // how much of it, at least
 	drops     []string      // reasons for which frames may be dropped
 	blocked   time.Duration // longest write of a sender that is held up, at least
 	patience  time.Duration // --stall-timeout
 	growth    float64       // bytes of memory that a recipient that stalls may cost
+}
+
+// felt is metrics whose sum grows when an attack takes place.
+type felt struct {
+	what    string
+	metrics []string
 }
 
 // nodes returns how many nodes attack.
@@ -56,16 +63,29 @@ func stallOf(senders int, perSecond float64, readPerSecond int) *stallRequest {
 	return &stallRequest{Senders: senders, Body: 16 << 10, PerSecond: perSecond, BytesPerSecond: readPerSecond, SendBuffer: senderBuffer, ReceiveBuffer: readerBuffer}
 }
 
-func refused(reasons ...string) (names []string) {
+func refused(reasons ...string) felt {
+	f := felt{what: "connections refused as " + strings.Join(reasons, ", ")}
 	for _, r := range reasons {
-		names = append(names, `causeway_handshakes_refused_total{reason="`+r+`"}`)
+		f.metrics = append(f.metrics, `causeway_handshakes_refused_total{reason="`+r+`"}`)
 	}
-	return names
+	return f
 }
 
 // unread are the reasons for which frames to a recipient that does not read are
 // dropped.
 var unread = []string{"queue-full", "recipient-gone", "no-route"}
+
+var (
+	connected = felt{"connections", []string{"causeway_connections"}}
+	halves    = felt{"bytes of half-received frames", []string{"causeway_partial_bytes"}}
+	bad       = felt{"bad signatures", []string{`causeway_frames_dropped_total{reason="bad-signature"}`}}
+	malformed = felt{"malformed frames", []string{"causeway_malformed_total"}}
+	heldOpen  = felt{"handshakes held open, or made to yield", append(refused("displaced", "timeout", "max-handshakes", "max-waiting").metrics,
+		"causeway_handshakes_under_way", `causeway_handshakes_waiting{for="record"}`, `causeway_handshakes_waiting{for="room"}`)}
+)
+
+// capped has the router keep the cap that judgeMemoryCap judges.
+var capped = []string{"--memory", "512MiB"}
 
 var scenarios = []*scenario{
 	{
@@ -90,58 +110,58 @@ var scenarios = []*scenario{
 	},
 	{
 		name: "byte-senders", title: "nodes send a byte a second each", course: flood,
-		full: form{attack: &raidRequest{Kind: attackByteSenders, Attackers: 1000, Sources: 1000, PerSecond: 200}, reference: 10 * second, length: 40 * second,
-			felt: []string{"causeway_connections"}, feltLeast: 1000},
-		short: form{attack: &raidRequest{Kind: attackByteSenders, Attackers: 200, Sources: 200, PerSecond: 200}, reference: second, length: 3 * second,
-			felt: []string{"causeway_connections"}, feltLeast: 150},
+		full: form{serve: capped, attack: &raidRequest{Kind: attackByteSenders, Attackers: 1000, Sources: 1000, PerSecond: 200}, reference: 10 * second, length: 40 * second,
+			felt: connected, feltLeast: 1000},
+		short: form{serve: capped, attack: &raidRequest{Kind: attackByteSenders, Attackers: 200, Sources: 200, PerSecond: 200}, reference: second, length: 3 * second,
+			felt: connected, feltLeast: 150},
 	},
 	{
 		name: "idle", title: "nodes say nothing after their hello", course: flood,
-		full: form{serve: []string{"--dead-after", "10m"}, attack: &raidRequest{Kind: attackIdle, Attackers: 10_000, Sources: 1000, PerSecond: 300},
-			reference: 10 * second, length: 60 * second, felt: []string{"causeway_connections"}, feltLeast: 10_000},
-		short: form{serve: []string{"--dead-after", "10m"}, attack: &raidRequest{Kind: attackIdle, Attackers: 500, Sources: 100, PerSecond: 300},
-			reference: second, length: 4 * second, felt: []string{"causeway_connections"}, feltLeast: 400},
+		full: form{serve: append([]string{"--dead-after", "10m"}, capped...), attack: &raidRequest{Kind: attackIdle, Attackers: 10_000, Sources: 1000, PerSecond: 300},
+			reference: 10 * second, length: 60 * second, felt: connected, feltLeast: 10_000},
+		short: form{serve: append([]string{"--dead-after", "10m"}, capped...), attack: &raidRequest{Kind: attackIdle, Attackers: 500, Sources: 100, PerSecond: 300},
+			reference: second, length: 4 * second, felt: connected, feltLeast: 400},
 	},
 	{
 		name: "half-open", title: "strangers hold handshakes open, each of an address of its own; half of them have sent a ClientHello", course: flood,
-		full: form{attack: &raidRequest{Kind: attackHalfOpen, Attackers: 5000, Sources: 5000, PerSecond: 2000}, reference: 10 * second, length: 30 * second,
-			felt: refused("displaced", "timeout", "max-handshakes"), feltLeast: 1000},
-		short: form{attack: &raidRequest{Kind: attackHalfOpen, Attackers: 500, Sources: 500, PerSecond: 500}, reference: second, length: 3 * second,
-			felt: refused("displaced", "timeout", "max-handshakes"), feltLeast: 50},
+		full: form{serve: capped, attack: &raidRequest{Kind: attackHalfOpen, Attackers: 5000, Sources: 5000, PerSecond: 2000}, reference: 10 * second, length: 30 * second,
+			felt: heldOpen, feltLeast: 4000},
+		short: form{serve: capped, attack: &raidRequest{Kind: attackHalfOpen, Attackers: 500, Sources: 500, PerSecond: 500}, reference: second, length: 3 * second,
+			felt: heldOpen, feltLeast: 400},
 	},
 	{
 		name: "half-frames", title: "nodes send the first half of a frame of 1 MiB", course: flood,
-		full: form{attack: &raidRequest{Kind: attackHalfFrames, Attackers: 1000, Sources: 1000, PerSecond: 200, Actions: 3200}, reference: 10 * second, length: 40 * second,
-			felt: []string{"causeway_partial_bytes"}, feltLeast: 64 << 20},
-		short: form{attack: &raidRequest{Kind: attackHalfFrames, Attackers: 100, Sources: 100, PerSecond: 200, Actions: 3200}, reference: second, length: 4 * second,
-			felt: []string{"causeway_partial_bytes"}, feltLeast: 16 << 20},
+		full: form{serve: capped, attack: &raidRequest{Kind: attackHalfFrames, Attackers: 1000, Sources: 1000, PerSecond: 200, Actions: 3200}, reference: 10 * second, length: 40 * second,
+			felt: halves, feltLeast: 64 << 20},
+		short: form{serve: capped, attack: &raidRequest{Kind: attackHalfFrames, Attackers: 100, Sources: 100, PerSecond: 200, Actions: 3200}, reference: second, length: 4 * second,
+			felt: halves, feltLeast: 16 << 20},
 	},
 	{
 		name: "bad-signatures", title: "nodes send frames with bad signatures", course: flood,
-		full: form{attack: &raidRequest{Kind: attackBadSignatures, Attackers: 50, Sources: 50, PerSecond: 50, Actions: 2000}, reference: 10 * second, length: 20 * second,
-			felt: []string{`causeway_frames_dropped_total{reason="bad-signature"}`}, feltLeast: 10_000, drops: []string{"bad-signature", "closing"}},
-		short: form{attack: &raidRequest{Kind: attackBadSignatures, Attackers: 50, Sources: 50, PerSecond: 50, Actions: 2000}, reference: second, length: 3 * second,
-			felt: []string{`causeway_frames_dropped_total{reason="bad-signature"}`}, feltLeast: 500, drops: []string{"bad-signature", "closing"}},
+		full: form{serve: capped, attack: &raidRequest{Kind: attackBadSignatures, Attackers: 50, Sources: 50, PerSecond: 50, Actions: 2000}, reference: 10 * second, length: 20 * second,
+			felt: bad, feltLeast: 10_000, drops: []string{"bad-signature", "closing"}},
+		short: form{serve: capped, attack: &raidRequest{Kind: attackBadSignatures, Attackers: 50, Sources: 50, PerSecond: 50, Actions: 2000}, reference: second, length: 3 * second,
+			felt: bad, feltLeast: 500, drops: []string{"bad-signature", "closing"}},
 	},
 	{
 		name: "garbage", title: "strangers send what is no TLS", course: flood,
-		full: form{attack: &raidRequest{Kind: attackGarbage, Attackers: 1000, Sources: 1000, PerSecond: 1000}, reference: 10 * second, length: 20 * second,
+		full: form{serve: capped, attack: &raidRequest{Kind: attackGarbage, Attackers: 1000, Sources: 1000, PerSecond: 1000}, reference: 10 * second, length: 20 * second,
 			felt: refused("not-tls"), feltLeast: 2000},
-		short: form{attack: &raidRequest{Kind: attackGarbage, Attackers: 500, Sources: 500, PerSecond: 500}, reference: second, length: 3 * second,
+		short: form{serve: capped, attack: &raidRequest{Kind: attackGarbage, Attackers: 500, Sources: 500, PerSecond: 500}, reference: second, length: 3 * second,
 			felt: refused("not-tls"), feltLeast: 100},
 	},
 	{
 		name: "bad-frames", title: "nodes send what is no frame", course: flood,
-		full: form{attack: &raidRequest{Kind: attackBadFrames, Attackers: 200, Sources: 200, PerSecond: 200}, reference: 10 * second, length: 20 * second,
-			felt: []string{"causeway_malformed_total"}, feltLeast: 1000},
-		short: form{attack: &raidRequest{Kind: attackBadFrames, Attackers: 100, Sources: 100, PerSecond: 200}, reference: second, length: 3 * second,
-			felt: []string{"causeway_malformed_total"}, feltLeast: 50},
+		full: form{serve: capped, attack: &raidRequest{Kind: attackBadFrames, Attackers: 200, Sources: 200, PerSecond: 200}, reference: 10 * second, length: 20 * second,
+			felt: malformed, feltLeast: 1000},
+		short: form{serve: capped, attack: &raidRequest{Kind: attackBadFrames, Attackers: 100, Sources: 100, PerSecond: 200}, reference: second, length: 3 * second,
+			felt: malformed, feltLeast: 50},
 	},
 	{
 		name: "connects", title: "strangers connect and close", course: flood,
-		full: form{attack: &raidRequest{Kind: attackConnects, Attackers: 200, Sources: 1000, PerSecond: 3000}, reference: 10 * second, length: 20 * second,
+		full: form{serve: capped, attack: &raidRequest{Kind: attackConnects, Attackers: 200, Sources: 1000, PerSecond: 3000}, reference: 10 * second, length: 20 * second,
 			felt: refused("gone"), feltLeast: 5000},
-		short: form{attack: &raidRequest{Kind: attackConnects, Attackers: 200, Sources: 200, PerSecond: 1000}, reference: second, length: 3 * second,
+		short: form{serve: capped, attack: &raidRequest{Kind: attackConnects, Attackers: 200, Sources: 200, PerSecond: 1000}, reference: second, length: 3 * second,
 			felt: refused("gone"), feltLeast: 100},
 	},
 }
