@@ -69,7 +69,7 @@ func TestMemoryStaysWithinItsCap(t *testing.T) {
 		{"frames faster than they are checked", verifyAll, `causeway_memory_pressure_total{effect="paused"}`, 100, (*attack).unchecked},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f := startFleet(t, "--memory", sizeText(capMemory), "--verify", c.verify, "--verify-workers", "1", "--max-connections-per-source", "0",
+			f := startFleet(t, "--memory", sizeText(capMemory), "--verify", c.verify, "--verify-path", "stdlib", "--verify-workers", "1", "--max-connections-per-source", "0",
 				"--max-handshakes-per-source", "0", "--max-handshake-rate", "0", "--stall-timeout", "10m", "--keep-alive", "1m", "--dead-after", "5m")
 			pair := polite{a: f.enlist(t), b: f.enlist(t)}
 			ctx, stop := context.WithCancel(t.Context())
