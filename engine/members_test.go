@@ -90,6 +90,43 @@ func TestDepartedCertificatesAreBounded(t *testing.T) {
 	}
 }
 
+// Domains share what certificates of departed members may take, and what they
+// give back is counted.
+func TestDepartedCertificatesAreBoundedInMemory(t *testing.T) {
+	budget := buf.NewBudget(64<<20, 1)
+	counted := func() int64 { return budget.Usage()[buf.PartCertificates] }
+	most := budget.Limit() / certificatesPart
+	now := time.Unix(1000, 0)
+	leave := func(ms *members, from, n int) {
+		for i := from; i < from+n; i++ {
+			m := testMember("a", 0, time.Unix(1, 0))
+			m.id.Address = codec.Address{14: byte(i >> 8), 15: byte(i)}
+			ms.comes(m)
+			ms.parts(m, now, time.Hour)
+		}
+	}
+	first, second := newMembers(budget), newMembers(budget)
+	leave(first, 0, 1000)
+	if n := counted(); n != first.size || n > most/2+certificateBytes*2 || n < most/2-certificateBytes*2 {
+		t.Errorf("alone a domain has %d bytes of %d", n, most)
+	}
+	leave(second, 0, 1000)
+	if n := second.size; n < most/4-certificateBytes*2 || counted() > most {
+		t.Errorf("another one has %d bytes, both %d, of %d", n, counted(), most)
+	}
+	kept := len(first.certs)
+	leave(first, 1000-kept, kept) // who comes back and leaves again
+	if n := counted(); n != first.size+second.size {
+		t.Errorf("%d bytes counted, %d and %d are there", n, first.size, second.size)
+	}
+	first.end()
+	second.end()
+	leave(first, 0, 10)
+	if n := counted(); n != 0 || len(first.certs)+len(second.certs) != 0 {
+		t.Errorf("%d bytes counted when all is forgotten", n)
+	}
+}
+
 func TestListingPagesThroughAllNamesInOrder(t *testing.T) {
 	ms := newMembers(buf.NewBudget(0, 1))
 	for i := range 25 {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"causeway/codec"
+	"causeway/engine/buf"
 )
 
 func testFrame(t *testing.T, sender, recipient byte, at uint64) codec.Raw {
@@ -112,5 +113,83 @@ func TestBucketGivesItsRateAndNoMore(t *testing.T) {
 	}
 	if taken < 390 || taken > 401 {
 		t.Errorf("%d tokens in 3 s of a bucket of 100 a second that was full", taken)
+	}
+}
+
+// What is owed takes no more memory than it may; one sender's lists leave room
+// for others', and every frame is told of or refused, whatever there is room for.
+func TestWhatIsOwedIsBoundedInMemory(t *testing.T) {
+	const max = 256 << 10
+	b := newBook(max)
+	budget := buf.NewBudget(0, 1)
+	b.account = budget.Account()
+	now := time.Unix(1_700_000_000, 0)
+	to := &told{t: t, of: map[byte]uint64{}, deaf: true}
+	owed, refused := map[byte]uint64{}, 0
+	listed := func(sender byte) (n int) {
+		for _, w := range b.debts[codec.Raw(testFrame(t, sender, 0, 1)).Sender()].waits {
+			n += len(w.frames)
+		}
+		return n
+	}
+	owe := func(sender byte, kinds, frames int) {
+		for n := range frames {
+			if b.owe(nil, codec.NoticeNoRoute, testFrame(t, sender, byte(n%kinds), uint64(n+1)), now) {
+				owed[sender]++
+			} else {
+				refused++
+			}
+			if b.size > max {
+				t.Fatalf("%d bytes of memory, at most %d", b.size, max)
+			}
+		}
+	}
+	owe(1, noticeKindsMax, 20_000)
+	if n := listed(1); n*int(listedBytes) > max/noticeListsPart/noticeSenderPart+int(listedBytes) || n < 100 {
+		t.Errorf("one sender has %d frames listed", n)
+	}
+	owe(2, 1, 100)
+	if n := listed(2); n != 100 {
+		t.Errorf("the next one has %d of 100 frames listed", n)
+	}
+	for sender := byte(3); sender < 250; sender++ {
+		owe(sender, 10, 200)
+	}
+	if refused == 0 || len(owed) < 50 {
+		t.Errorf("%d frames refused, %d senders owed something", refused, len(owed))
+	}
+	b.account.Look()
+	if n := budget.Usage()[buf.PartNotices]; n != b.size || n < max*9/10 {
+		t.Errorf("%d bytes counted, the book has %d", n, b.size)
+	}
+	to.deaf = false
+	for range 20 {
+		now = now.Add(time.Second)
+		b.payAll(now, to)
+	}
+	for sender, n := range owed {
+		if to.of[sender] != n {
+			t.Errorf("sender %d was told of %d frames, owed %d", sender, to.of[sender], n)
+		}
+	}
+	b.account.Look()
+	if n := budget.Usage()[buf.PartNotices]; n != 0 || b.size != 0 {
+		t.Errorf("%d bytes counted, the book has %d when nothing is owed", n, b.size)
+	}
+}
+
+func TestAListBecomesACount(t *testing.T) {
+	n := noticed{}
+	for at := range uint64(3) {
+		n.add(testFrame(t, 1, 2, 7+at), 1<<20)
+	}
+	n.add(testFrame(t, 1, 2, 5), 0) // there is room in the list for one more
+	n.add(testFrame(t, 1, 2, 99), 0)
+	if len(n.frames) != 4 || n.more != 1 || n.first != 99 || n.last != 99 {
+		t.Fatalf("%+v", n)
+	}
+	n.countAll()
+	if len(n.frames) != 0 || n.more != 5 || n.first != 5 || n.last != 99 || n.size() != noticedBytes {
+		t.Errorf("%+v", n)
 	}
 }

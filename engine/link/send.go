@@ -119,12 +119,18 @@ func (l *Loop) RoomFor(from, to Ref, b *buf.Buffer) Room {
 		return RoomNone
 	case backlog >= high:
 		return RoomFull
-	case backlog <= int64(l.engine.cfg.QueueLow):
-		return RoomYes
-	case l.congested(s).has(from) >= min(high, most)-backlog:
-		return RoomFull
 	}
-	return RoomYes
+	low := int64(l.engine.cfg.QueueLow)
+	if backlog <= low/sharesFrom {
+		return RoomYes
+	}
+	switch has := l.congested(s).has(from); {
+	case backlog <= low || has < min(high, most)-backlog:
+		return RoomYes
+	case most < high:
+		return RoomNone
+	}
+	return RoomFull
 }
 
 // uncharge undoes send for a frame to another loop that has ended, where nobody

@@ -21,10 +21,10 @@ import (
 // sketch; Cormode and Muthukrishnan, 2005). The salt is new each time, so who
 // meets in a lane changes.
 //
-// A destination has shares from the first frame that is looked at above the low
-// mark until its backlog, looked at once a second, is at a quarter of that: a queue
-// that goes up and down does not make them anew each time. What was queued before
-// is nobody's.
+// A destination has shares from the first frame that finds a quarter of the low
+// mark in its queue, until that, looked at once a second, is a 16th: a queue that
+// goes up and down does not make them anew each time. What was queued before is
+// nobody's.
 type shares struct {
 	epoch uint16 // of the slot's; never 0
 	salt  uint64
@@ -47,8 +47,9 @@ const (
 	laneField   = 8 // bits of a lane in a share
 	epochAt     = 2 * laneField
 
-	// sharesEnd is the part of the low mark at which a slot's shares end.
-	sharesEnd = 4
+	// The parts of the low mark from which a slot has shares, and at which they end.
+	sharesFrom = 4
+	sharesEnd  = 16
 )
 
 var _ [0]struct{} = [lanesPerRow >> laneField]struct{}{} // a lane fits its field
