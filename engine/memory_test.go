@@ -189,7 +189,9 @@ func TestWhoSendsMuchRestsWhileMemoryIsShort(t *testing.T) {
 // dropped with a notice, and the recipient earns its pauses as before.
 func TestNobodyWaitsForRoomWhileMemoryIsShort(t *testing.T) {
 	d := newAuthority("prod.example")
-	r, addr := startRouter(t, func(c *Config) { c.Memory, c.QueueHigh, c.PauseMax, c.StallTimeout = memoryMin, 1<<20, time.Hour, time.Hour }, d)
+	r, addr := startRouter(t, func(c *Config) {
+		c.Memory, c.QueueHigh, c.PauseMax, c.StallTimeout = memoryMin, 1<<20, time.Hour, time.Hour
+	}, d)
 	a, from, b := connect(t, addr, d.node("a")), connect(t, addr, d.node("from")), deaf(t, addr, d, "deaf")
 	stuff(t, r, a, b)
 	wire := from.wire(from.frame(b.id.Peer.Address, codec.CategoryApplication, make([]byte, 500<<10)))
