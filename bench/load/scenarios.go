@@ -105,9 +105,9 @@ var scenarios = []*scenario{
 	{
 		name: "half-open", title: "strangers hold handshakes open, each of an address of its own; half of them have sent a ClientHello", course: flood,
 		full: form{attack: &raidRequest{Kind: attackHalfOpen, Attackers: 5000, Sources: 5000, PerSecond: 2000}, reference: 10 * second, length: 30 * second,
-			felt: refused("displaced", "timeout", "max-handshakes"), feltLeast: 1000},
-		short: form{attack: &raidRequest{Kind: attackHalfOpen, Attackers: 500, Sources: 500, PerSecond: 500}, reference: second, length: 3 * second,
-			felt: refused("displaced", "timeout", "max-handshakes"), feltLeast: 50},
+			felt: refused("displaced", "timeout", "max-waiting"), feltLeast: 1000},
+		short: form{attack: &raidRequest{Kind: attackHalfOpen, Attackers: 2000, Sources: 2000, PerSecond: 500}, reference: second, length: 3 * second,
+			felt: refused("displaced", "timeout", "max-waiting"), feltLeast: 50},
 	},
 	{
 		name: "half-frames", title: "nodes send the first half of a frame of 1 MiB", course: flood,

@@ -190,15 +190,7 @@ func (p *Pass) Denied() bool { return p.denied.Load() }
 func (g *Gate) Admit(from netip.Addr, now time.Time, end End) (*Pass, error) {
 	from = from.Unmap().WithZone("")
 	g.mu.Lock()
-	p, err := g.admitLocked(from, now, end)
-	var displaced End
-	if most := g.limits.Waiting; err == nil && most > 0 && g.silent+g.ready > most {
-		if displaced = g.makeRoomLocked(p); displaced == nil {
-			p.excused = true
-			g.failLocked(p, now)
-			p, err = nil, ErrWaiting
-		}
-	}
+	p, displaced, err := g.admitLocked(from, now, end)
 	g.mu.Unlock()
 	if displaced != nil {
 		displaced(ErrDisplaced, 0)
@@ -206,45 +198,64 @@ func (g *Gate) Admit(from netip.Addr, now time.Time, end End) (*Pass, error) {
 	return p, err
 }
 
-func (g *Gate) admitLocked(from netip.Addr, now time.Time, end End) (*Pass, error) {
+func (g *Gate) admitLocked(from netip.Addr, now time.Time, end End) (p *Pass, displaced End, err error) {
 	rule := -1
 	if g.list != nil {
 		if rule = g.list.Match(from); rule < 0 || !g.list.rules[rule].Allow {
-			return nil, ErrFirewall
+			return nil, nil, ErrFirewall
 		}
 		if most := g.list.rules[rule].Max; most > 0 && g.perRule[rule] >= most {
-			return nil, ErrFirewallMax
+			return nil, nil, ErrFirewallMax
 		}
 	}
-	key, l := sourceOf(from), &g.limits
+	key := sourceOf(from)
 	s := g.sources[key]
-	handshakes, connections := 0, 0
-	if s != nil {
-		handshakes = s.waits() + s.handshakes
-		connections = handshakes + s.yielding + s.connections
-	}
-	switch {
-	case l.Connections > 0 && g.connected.n >= l.Connections:
-		return nil, ErrConnections
-	case l.ConnectionsPerSource > 0 && connections >= l.ConnectionsPerSource:
-		return nil, ErrConnectionsPerSource
-	case l.HandshakesPerSource > 0 && handshakes >= l.HandshakesPerSource:
-		return nil, ErrHandshakesPerSource
-	case l.HandshakeRate > 0 && !g.rate.take(key, g.since(now), time.Second/time.Duration(l.HandshakeRate), burstSeconds*l.HandshakeRate):
-		return nil, ErrHandshakeRate
-	}
 	if s == nil {
-		s = &source{key: key}
-		g.sources[key] = s
+		s = &source{key: key} // not one of g's until it is admitted
 	}
-	s.failures = g.failures.count(key, g.since(now))
+	if err := g.checkLocked(s, now); err != nil {
+		return nil, nil, err
+	}
+	g.recallLocked(s, now)
+	if most := g.limits.Waiting; most > 0 && g.silent+g.ready >= most {
+		if displaced = g.makeRoomLocked(s); displaced == nil {
+			g.failures.add(key, g.since(now), false)
+			g.recallLocked(s, now)
+			return nil, nil, ErrWaiting
+		}
+	}
+	g.sources[key] = s
 	g.arrived++
-	p := &Pass{gate: g, addr: from, seq: g.arrived, rule: int32(rule), end: end, source: s}
+	p = &Pass{gate: g, addr: from, seq: g.arrived, rule: int32(rule), end: end, source: s}
 	if rule >= 0 {
 		g.perRule[rule]++
 	}
 	g.enterLocked(p, passSilent)
-	return p, nil
+	return p, displaced, nil
+}
+
+// recallLocked notes how often s has lately failed.
+func (g *Gate) recallLocked(s *source, now time.Time) {
+	s.failures = g.failures.count(s.key, g.since(now))
+	g.rankLocked(s)
+}
+
+// checkLocked refuses one more connection of s if a limit of its own, or that of
+// all connections, is reached.
+func (g *Gate) checkLocked(s *source, now time.Time) error {
+	l := &g.limits
+	handshakes := s.waits() + s.handshakes
+	switch {
+	case l.Connections > 0 && g.connected.n >= l.Connections:
+		return ErrConnections
+	case l.ConnectionsPerSource > 0 && handshakes+s.yielding+s.connections >= l.ConnectionsPerSource:
+		return ErrConnectionsPerSource
+	case l.HandshakesPerSource > 0 && handshakes >= l.HandshakesPerSource:
+		return ErrHandshakesPerSource
+	case l.HandshakeRate > 0 && !g.rate.take(s.key, g.since(now), time.Second/time.Duration(l.HandshakeRate), burstSeconds*l.HandshakeRate):
+		return ErrHandshakeRate
+	}
+	return nil
 }
 
 func (g *Gate) since(now time.Time) int64 { return int64(now.Sub(g.start)) }
@@ -288,11 +299,9 @@ func (p *Pass) Gone(now time.Time) {
 
 // failLocked takes p out, whose handshake has not succeeded.
 func (g *Gate) failLocked(p *Pass, now time.Time) {
-	s := p.source
-	g.failures.add(s.key, g.since(now), !p.excused)
-	s.failures = g.failures.count(s.key, g.since(now))
+	g.failures.add(p.source.key, g.since(now), !p.excused)
 	g.leaveLocked(p)
-	g.rankLocked(s)
+	g.recallLocked(p.source, now)
 }
 
 // leaveLocked takes p out of everything.

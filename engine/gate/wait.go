@@ -25,13 +25,15 @@ const (
 )
 
 // yieldsBefore is the order in which sources make room for a newcomer: who has
-// failed most often, who has most waiting, who came first.
+// failed most often, who has most waiting, who has a silent one, who came first.
 func yieldsBefore(a, b *source) bool {
 	switch {
 	case a.failures != b.failures:
 		return a.failures > b.failures
 	case a.waits() != b.waits():
 		return a.waits() > b.waits()
+	case (a.silent.n > 0) != (b.silent.n > 0):
+		return a.silent.n > 0
 	}
 	return a.oldest().seq < b.oldest().seq
 }
@@ -59,14 +61,14 @@ func (s *source) oldest() *Pass {
 	return s.ready.first
 }
 
-// makeRoomLocked makes room for p among those who wait: another one has to go,
-// and what is returned ends it. Nil: p's own source is the one that yields.
-func (g *Gate) makeRoomLocked(p *Pass) End {
-	s := g.crowd.first()
-	if s == p.source || p.source.waits() > 1 && s.failures == p.source.failures && s.waits() <= p.source.waits() {
+// makeRoomLocked makes room for one more of s among those who wait: another one
+// has to go, and what is returned ends it. Nil: s is the one that yields.
+func (g *Gate) makeRoomLocked(s *source) End {
+	worst, mine := g.crowd.first(), s.waits()+1
+	if worst == s || worst.failures < s.failures || worst.failures == s.failures && mine > 1 && worst.waits() <= mine {
 		return nil
 	}
-	victim := s.oldest()
+	victim := worst.oldest()
 	g.exitLocked(victim)
 	g.enterLocked(victim, passEnding)
 	return victim.end

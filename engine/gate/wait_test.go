@@ -245,6 +245,23 @@ func TestTheOldestOfThoseWhoWaitMakesRoom(t *testing.T) {
 	d.check()
 }
 
+// Who has sent its first record goes after who has not; a newcomer cannot have.
+func TestWhoIsReadyStaysLonger(t *testing.T) {
+	d := newDoor(t, Limits{Handshakes: 1, Waiting: waiting})
+	d.ask("x", "192.0.2.9")
+	all := d.fill(waiting)
+	for i, p := range all {
+		if i != 7 {
+			d.ready(fmt.Sprint("s", i), p)
+		}
+	}
+	d.check("x begins", fmt.Sprint("x ends ", patienceAtFirst))
+	d.ask("n", "192.0.2.1")
+	d.check("s7 ends 0s")
+	d.come("o", "192.0.2.2")
+	d.check("s0 ends 0s")
+}
+
 func TestTheSourceWithMostWaitingMakesRoom(t *testing.T) {
 	d := newDoor(t, Limits{Handshakes: 1, Waiting: waiting})
 	d.fill(waiting - 4)
