@@ -30,17 +30,6 @@ func (r *Router) SetFirewall(l *gate.List) (denied int) {
 	return denied
 }
 
-// SetLimits puts l in force at once; --max-handshakes stays. What is there may
-// stay.
-func (r *Router) SetLimits(l gate.Limits) error {
-	if err := l.Check(); err != nil {
-		return err
-	}
-	r.config.bound(&l)
-	r.gate.SetLimits(l, time.Now())
-	return nil
-}
-
 // deny ends c if the firewall denies it. Each connection is asked twice: when
 // it opens, and when there is a new firewall; so none slips through between.
 func (l *loop) deny(c *link.Conn) {
@@ -80,6 +69,6 @@ func (p *peer) idle(now time.Time) bool {
 	if p.received != p.sentBefore || p.conn.Paused() {
 		p.sentBefore, p.sentAt = p.received, now
 	}
-	most := p.router.config.IdleTimeout
+	most := p.router.state().config.IdleTimeout
 	return most > 0 && now.Sub(p.sentAt) >= most
 }

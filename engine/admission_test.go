@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -48,11 +49,11 @@ func refusedFrom(t *testing.T, source, addr string, c *tls.Config) bool {
 
 func firewall(t *testing.T, text string) *gate.List {
 	t.Helper()
-	l, err := gate.ParseList(strings.NewReader(text))
+	f, err := gate.ParseFile(strings.NewReader(text))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return l
+	return f.List
 }
 
 func (r *Router) refusedFor(reason *gate.Refusal) uint64 { return r.refused.counts()[reason.Reason()] }
@@ -147,10 +148,17 @@ func TestLimitsPerSourceAreKept(t *testing.T) {
 	if !refusedFrom(t, "127.0.0.1", addr, asks) || r.refusedFor(gate.ErrConnectionsPerSource) != 1 {
 		t.Error("more connections than a source may have")
 	}
-	if err := r.SetLimits(gate.Limits{ConnectionsPerSource: -1}); err == nil {
+	limit := func(l gate.Limits) error {
+		_, err := r.Reload(func(c Config) (Config, error) {
+			c.Limits = &l
+			return c, nil
+		})
+		return err
+	}
+	if err := limit(gate.Limits{ConnectionsPerSource: -1}); err == nil {
 		t.Error("a negative limit is taken")
 	}
-	if err := r.SetLimits(gate.Limits{Connections: 3}); err != nil {
+	if err := limit(gate.Limits{Connections: 3}); err != nil {
 		t.Fatal(err)
 	}
 	if !refusedFrom(t, "127.0.0.7", addr, asks) || r.refusedFor(gate.ErrConnections) != 1 {
@@ -234,6 +242,35 @@ func TestTheBudgetOfBadSignaturesFillsAgain(t *testing.T) {
 			t.Fatal("it fills too fast")
 		}
 	}
+}
+
+func TestLimitsAreReloaded(t *testing.T) {
+	d := newAuthority("prod.example")
+	r, addr := startRouter(t, nil, d)
+	quiet := connect(t, addr, d.node("quiet"))
+	changes, err := r.Reload(func(c Config) (Config, error) {
+		c.IdleTimeout, c.HandshakesMax, c.BadSignatures = 200*time.Millisecond, 7, 5
+		c.Limits = &gate.Limits{Connections: 10, ConnectionsPerSource: 9, Waiting: 8, HandshakesPerSource: 6, HandshakeRate: 4}
+		return c, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, c := range changes {
+		got = append(got, c.String())
+	}
+	want := []string{
+		"max-bad-signatures: 100 → 5", "idle-timeout: 0s → 200ms", "max-connections: 100000 → 10", "max-connections-per-source: 1024 → 9",
+		"max-waiting: 1024 → 8", "max-handshakes: 256 → 7", "max-handshakes-per-source: 64 → 6", "max-handshake-rate: 100 → 4",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("changes %q, want %q", got, want)
+	}
+	if g := quiet.ended(); g == nil || g.Reason != codec.GoodbyeIdle {
+		t.Errorf("goodbye %+v", g)
+	}
+	checkGate(t, r)
 }
 
 func TestAnIdleNodeIsLeft(t *testing.T) {

@@ -188,6 +188,13 @@ var limits = []struct {
 	{"drain-to", false, func(c *Config) string { return strings.Join(c.DrainTo, " ") }},
 	{"hello-timeout", false, func(c *Config) string { return c.HelloTimeout.String() }},
 	{"max-bad-signatures", false, func(c *Config) string { return fmt.Sprint(c.BadSignatures) }},
+	{"idle-timeout", false, func(c *Config) string { return c.IdleTimeout.String() }},
+	{"max-connections", false, func(c *Config) string { return fmt.Sprint(c.Limits.Connections) }},
+	{"max-connections-per-source", false, func(c *Config) string { return fmt.Sprint(c.Limits.ConnectionsPerSource) }},
+	{"max-waiting", false, func(c *Config) string { return fmt.Sprint(c.Limits.Waiting) }},
+	{"max-handshakes", false, func(c *Config) string { return fmt.Sprint(c.HandshakesMax) }},
+	{"max-handshakes-per-source", false, func(c *Config) string { return fmt.Sprint(c.Limits.HandshakesPerSource) }},
+	{"max-handshake-rate", false, func(c *Config) string { return fmt.Sprint(c.Limits.HandshakeRate) }},
 	{"require-aes-gcm", false, func(c *Config) string { return fmt.Sprint(c.RequireAESGCM) }},
 	{"versionCutoff", false, func(c *Config) string { return c.VersionCutoff }},
 	{"nodeCost", false, func(c *Config) string { return fmt.Sprint(c.NodeCost) }},
@@ -203,7 +210,6 @@ var limits = []struct {
 	{"keep-alive", true, func(c *Config) string { return c.KeepAlive.String() }},
 	{"dead-after", true, func(c *Config) string { return c.DeadAfter.String() }},
 	{"handshake-timeout", true, func(c *Config) string { return c.HandshakeTimeout.String() }},
-	{"max-handshakes", true, func(c *Config) string { return fmt.Sprint(c.HandshakesMax) }},
 	{"receive-buffer", true, func(c *Config) string { return fmt.Sprint(c.ReceiveBuffer) }},
 }
 

@@ -155,6 +155,18 @@ func (r *Router) addLinkMetrics(m *admin.Metrics) {
 			return s
 		},
 	})
+	m.Add(admin.Family{
+		Name: "causeway_limit", Help: "Limits in force, by the name of their flag; idle-timeout in seconds. 0: none.", Labels: []string{"limit"},
+		Read: func() []admin.Sample {
+			c := &r.state().config
+			return samples(map[string]uint64{
+				"max-connections": uint64(c.Limits.Connections), "max-connections-per-source": uint64(c.Limits.ConnectionsPerSource),
+				"max-waiting": uint64(c.Limits.Waiting), "max-handshakes": uint64(c.HandshakesMax),
+				"max-handshakes-per-source": uint64(c.Limits.HandshakesPerSource), "max-handshake-rate": uint64(c.Limits.HandshakeRate),
+				"max-bad-signatures": uint64(c.BadSignatures), "idle-timeout": uint64(c.IdleTimeout / time.Second),
+			})
+		},
+	})
 	gauge(m, "causeway_handshakes_under_way", "TLS handshakes under way.",
 		func() float64 { return float64(r.link.Stats().Handshaking) })
 	m.Add(admin.Family{

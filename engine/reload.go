@@ -111,6 +111,7 @@ func (r *Router) apply(old, next *state) {
 		}
 	}
 	r.current.Store(next)
+	r.gate.SetLimits(*next.config.Limits, now)
 	for name, d := range old.domains {
 		if after := next.domains[name]; after == nil || after.certID != d.certID {
 			d.members.release(d.grant, now, next.config.SkewMax)

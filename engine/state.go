@@ -101,5 +101,5 @@ func (c *Config) keepFixed(now *Config) {
 	c.Loops, c.CPUs, c.VerifyNone, c.VerifyWorkers = now.Loops, now.CPUs, now.VerifyNone, now.VerifyWorkers
 	c.BodyMax, c.QueueHigh, c.QueueLow, c.PartialMax, c.Memory = now.BodyMax, now.QueueHigh, now.QueueLow, now.PartialMax, now.Memory
 	c.KeepAlive, c.DeadAfter = now.KeepAlive, now.DeadAfter
-	c.HandshakeTimeout, c.HandshakesMax, c.ReceiveBuffer = now.HandshakeTimeout, now.HandshakesMax, now.ReceiveBuffer
+	c.HandshakeTimeout, c.ReceiveBuffer = now.HandshakeTimeout, now.ReceiveBuffer
 }

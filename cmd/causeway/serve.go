@@ -21,7 +21,6 @@ import (
 	"causeway/crypto/sign"
 	"causeway/engine"
 	"causeway/engine/admin"
-	"causeway/engine/gate"
 )
 
 // Defaults that are the command line's own.
@@ -41,7 +40,7 @@ type serveFlags struct {
 	tables                       sizeFlag
 	firewall, dumpDir            string
 	pprof                        bool
-	limits                       gate.Limits
+	limits                       admissionLimits
 	log                          logFlags
 	drain, hold                  time.Duration
 	drainTo                      []string
@@ -55,7 +54,7 @@ type serveFlags struct {
 func serveCommand() *cobra.Command {
 	f := serveFlags{
 		bodyMax: codec.BodyMaxDefault, high: engine.QueueHighDefault, low: engine.QueueHighDefault / 4,
-		receive: engine.ReceiveBufferDefault, partial: engine.PartialMaxDefault, limits: gate.DefaultLimits(),
+		receive: engine.ReceiveBufferDefault, partial: engine.PartialMaxDefault, limits: defaultLimits(),
 	}
 	cmd := &cobra.Command{
 		Use:   "serve --identity DIR --trust DIR (--listen URL... | --connections FILE)",
@@ -100,16 +99,16 @@ SIGUSR1 writes what it is doing into a file.`,
 	fl.DurationVar(&f.engine.DeadAfter, "dead-after", codec.DeadAfterDefault, "a connection on which nothing comes for so long is ended")
 	fl.DurationVar(&f.engine.HelloTimeout, "hello-timeout", engine.HelloTimeoutDefault, "longest wait for a node's hello after TLS")
 	fl.DurationVar(&f.engine.HandshakeTimeout, "handshake-timeout", engine.HandshakeTimeoutDefault, "longest TLS handshake")
-	fl.IntVar(&f.engine.HandshakesMax, "max-handshakes", engine.HandshakesMaxDefault, "TLS handshakes at one time; beyond it sources with many, and slow ones, yield")
+	fl.IntVar(&f.limits.Handshakes, "max-handshakes", f.limits.Handshakes, "TLS handshakes at one time; beyond it sources with many, and slow ones, yield")
 	fl.IntVar(&f.limits.Waiting, "max-waiting", f.limits.Waiting, "connections that wait for their handshake; beyond it sources with many, and those that failed, yield; 0: no limit")
 	fl.Var(&f.receive, "receive-buffer", "kernel receive buffer of a connection")
-	fl.IntVar(&f.engine.BadSignatures, "max-bad-signatures", engine.BadSignaturesDefault, "bad signatures on one connection before it is ended; the budget is whole again after 10 minutes")
-	fl.StringVar(&f.firewall, "firewall", "", "`FILE` of lines \"allow|deny CIDR [max N]\": who may connect; the first that matches decides")
+	fl.IntVar(&f.limits.badSignatures, "max-bad-signatures", f.limits.badSignatures, "bad signatures on one connection before it is ended; the budget is whole again after 10 minutes")
+	fl.StringVar(&f.firewall, "firewall", "", "`FILE` of lines \"allow|deny CIDR [max N]\": who may connect; the first that matches decides; and of lines \"limit NAME VALUE\", which go before the flags of these names")
 	fl.IntVar(&f.limits.Connections, "max-connections", f.limits.Connections, "open connections; 0: no limit")
 	fl.IntVar(&f.limits.ConnectionsPerSource, "max-connections-per-source", f.limits.ConnectionsPerSource, "connections of one IPv4 address or IPv6 /64; 0: no limit")
 	fl.IntVar(&f.limits.HandshakesPerSource, "max-handshakes-per-source", f.limits.HandshakesPerSource, "TLS handshakes of one source at one time; 0: no limit")
 	fl.IntVar(&f.limits.HandshakeRate, "max-handshake-rate", f.limits.HandshakeRate, "TLS handshakes a second that one source may begin, and five times as many at once; 0: no limit")
-	fl.DurationVar(&f.engine.IdleTimeout, "idle-timeout", 0, "a node that sends nothing but link control for so long is left; 0: never")
+	fl.DurationVar(&f.limits.idle, "idle-timeout", 0, "a node that sends nothing but link control for so long is left; 0: never")
 	fl.BoolVar(&f.pprof, "pprof", false, "serve /debug/pprof on the admin port")
 	fl.StringVar(&f.dumpDir, "dump-dir", os.TempDir(), "`DIR` for the file that SIGUSR1 writes; log: the log instead")
 	fl.BoolVar(&f.engine.RequireAESGCM, "require-aes-gcm", false, "refuse other TLS cipher suites")
@@ -230,6 +229,9 @@ func (f *serveFlags) complete(cmd *cobra.Command) (listen []string, err error) {
 		return nil, err
 	}
 	c.Software = software
+	if err := f.limits.check(); err != nil {
+		return nil, usageError{err}
+	}
 	if err = f.admission(); err != nil {
 		return nil, err
 	}
@@ -322,8 +324,8 @@ func (f *serveFlags) logStart(log *slog.Logger) {
 	for _, a := range c.Store.Alarms(time.Now()) {
 		log.Warn("trust store", "domain", a.Domain, "alarm", a.String())
 	}
-	if c.Firewall != nil {
-		log.Info("firewall", "file", f.firewall, "lines", len(c.Firewall.Rules()))
+	if f.firewall != "" {
+		log.Info("firewall", "file", f.firewall, "lines", ruleCount(c.Firewall), "everybody", c.Firewall == nil)
 	}
 	log.Info("starting", "version", version, "domains", strings.Join(domains, ","), "loops", c.Loops, "cores", c.CPUs,
 		"memory", f.memory.String(), "verify", f.verify, "verify_workers", c.VerifyWorkers, "paths", pathsText(c.VerifyPath), "go", runtime.Version())

@@ -25,7 +25,7 @@ type reloader struct {
 	listen []string // as started
 	alarms []string // told last
 
-	firewall *gate.List // as in force
+	firewall *gate.List // as in force; nil: everybody may connect
 	found    *gate.List // as load has found it; in force when the reload succeeds
 	failed   string     // the failure told last; empty when the last reload did not fail
 }
@@ -74,14 +74,10 @@ func (r *reloader) load(c engine.Config) (engine.Config, error) {
 	if err := f.loadFiles(c.Store); err != nil {
 		return c, err
 	}
-	r.found = nil
-	if f.firewall != "" {
-		list, err := readFirewall(f.firewall)
-		if err != nil {
-			return c, err
-		}
-		r.found = list
+	if err := f.admission(); err != nil {
+		return c, err
 	}
+	r.found = f.engine.Firewall
 	listen, err := f.whereToListen()
 	if err != nil {
 		return c, err
@@ -98,12 +94,12 @@ func (r *reloader) load(c engine.Config) (engine.Config, error) {
 
 // applyFirewall puts the list that load has found in force, if it is another.
 func (r *reloader) applyFirewall() {
-	if r.found == nil || r.firewall != nil && slices.Equal(r.found.Rules(), r.firewall.Rules()) {
+	if sameRules(r.found, r.firewall) {
 		return
 	}
 	r.firewall = r.found
 	denied := r.router.SetFirewall(r.found)
-	r.log.Info("changed", "key", "firewall", "lines", len(r.found.Rules()), "connections_denied", denied)
+	r.log.Info("changed", "key", "firewall", "lines", ruleCount(r.found), "connections_denied", denied, "everybody", r.found == nil)
 }
 
 var errChanging = errors.New("files were being changed while they were read; they are read again when that is over")

@@ -19,11 +19,11 @@ func ip(text string) netip.Addr { return netip.MustParseAddr(text) }
 
 func list(t *testing.T, text string) *List {
 	t.Helper()
-	l, err := ParseList(strings.NewReader(text))
+	f, err := ParseFile(strings.NewReader(text))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return l
+	return f.List
 }
 
 // admit fails the test unless the answer is want.
@@ -105,6 +105,10 @@ func TestWrongListsAreRefusedWithTheirLine(t *testing.T) {
 		"# nothing\n\n":                      "has no line",
 		"allow 10.0.0.0/8\npermit ::/0":      `line 2: "permit": must be "allow CIDR"`,
 		"Allow 10.0.0.0/8":                   "line 1: ",
+		"limit":                              `line 1: must be "allow CIDR", "allow CIDR max N", "deny CIDR" or "limit NAME VALUE"`,
+		"limit max-connections":              "line 1: must be",
+		"limit max-connections 5 6":          "line 1: must be",
+		"limit a 1\nallow ::/0\nlimit a 1":   "line 3: a is set in line 1 already; take one of them out",
 		"allow":                              "line 1: must be",
 		"allow 10.0.0.0/8 max":               "line 1: must be",
 		"allow 10.0.0.0/8 5":                 "line 1: must be",
@@ -124,10 +128,10 @@ func TestWrongListsAreRefusedWithTheirLine(t *testing.T) {
 		"allow ::ffff:0.0.0.0/90":            "mixes IPv4 and IPv6",
 		"allow 10.0.0.0/8\ndeny 10.1.0.0/16": "line 2: 10.1.0.0/16 never decides: allow 10.0.0.0/8 in line 1 comes first",
 		"deny ::1/128\nallow ::1/128":        "line 2: ::1/128 never decides: deny ::1/128 in line 1",
-		strings.Repeat("a", listLineMax+1):   "line 1: longer than 1024 bytes",
-		"deny ::/0\n" + strings.Repeat("#\n", listSizeMax/2): "larger than",
+		strings.Repeat("a", fileLineMax+1):   "line 1: longer than 1024 bytes",
+		"deny ::/0\n" + strings.Repeat("#\n", fileSizeMax/2): "larger than",
 	} {
-		_, err := ParseList(strings.NewReader(text))
+		_, err := ParseFile(strings.NewReader(text))
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.60q: %v, want %s", text, err, want)
 		}
@@ -169,31 +173,67 @@ func TestMatchAgreesWithTheSlowWay(t *testing.T) {
 	}
 }
 
-func FuzzParseList(f *testing.F) {
+func TestAFileWithLimitsAloneLetsEverybodyIn(t *testing.T) {
+	f, err := ParseFile(strings.NewReader("\n# as many as there are seats\nlimit max-connections 5 # not more\nlimit x 1h\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []LimitLine{{3, "max-connections", "5"}, {4, "x", "1h"}}; !slices.Equal(f.Limits, want) {
+		t.Errorf("limits %v, want %v", f.Limits, want)
+	}
+	g := New(Limits{}, start)
+	g.SetFirewall(list(t, "deny ::/0"))
+	admit(t, g, "192.0.2.1", ErrFirewall)
+	g.SetFirewall(f.List)
+	admit(t, g, "192.0.2.1", nil)
+	admit(t, g, "2001:db8::1", nil)
+	check(t, g)
+}
+
+func FuzzParseFile(f *testing.F) {
 	f.Add("allow 10.0.0.0/8 max 3 # x\n\ndeny ::/0\n")
 	f.Add("allow ::ffff:10.0.0.0/104\r\n")
+	f.Add("limit max-connections 7\n limit\tidle-timeout 1h#\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		l, err := ParseList(strings.NewReader(text))
+		f, err := ParseFile(strings.NewReader(text))
 		if err != nil {
 			return
 		}
 		var again strings.Builder
-		for _, r := range l.Rules() {
+		for _, l := range f.Limits {
+			fmt.Fprintln(&again, l)
+		}
+		for _, r := range f.rules() {
 			fmt.Fprintln(&again, r)
-			if i := l.Match(r.Prefix.Addr()); i < 0 {
+			if i := f.List.Match(r.Prefix.Addr()); i < 0 {
 				t.Errorf("%v does not match its own line", r)
 			}
 		}
-		l2, err := ParseList(strings.NewReader(again.String()))
+		f2, err := ParseFile(strings.NewReader(again.String()))
 		if err != nil {
 			t.Fatalf("%q: %v", again.String(), err)
 		}
-		for i, r := range l2.Rules() {
-			if r.Line = l.Rules()[i].Line; r != l.Rules()[i] {
-				t.Errorf("%v became %v", l.Rules()[i], r)
+		if len(f2.rules()) != len(f.rules()) || len(f2.Limits) != len(f.Limits) {
+			t.Fatalf("%q became %q", text, again.String())
+		}
+		for i, r := range f2.rules() {
+			if r.Line = f.rules()[i].Line; r != f.rules()[i] {
+				t.Errorf("%v became %v", f.rules()[i], r)
+			}
+		}
+		for i, l := range f2.Limits {
+			if l.Line = f.Limits[i].Line; l != f.Limits[i] {
+				t.Errorf("%v became %v", f.Limits[i], l)
 			}
 		}
 	})
+}
+
+func (f File) rules() []Rule {
+	if f.List == nil {
+		return nil
+	}
+	return f.List.Rules()
 }
 
 func TestTheFirewallDecides(t *testing.T) {
@@ -461,10 +501,11 @@ func BenchmarkMatchOf1000Lines(b *testing.B) {
 	for i := range 1000 {
 		fmt.Fprintf(&text, "allow 10.%d.%d.0/%d\n", i>>6, i<<2&255, 22+i%3)
 	}
-	l, err := ParseList(strings.NewReader(text.String()))
+	f, err := ParseFile(strings.NewReader(text.String()))
 	if err != nil {
 		b.Fatal(err)
 	}
+	l := f.List
 	a := ip("10.15.160.9")
 	for b.Loop() {
 		l.Match(a)

@@ -1,23 +1,16 @@
 package gate
 
 import (
-	"bufio"
-	"errors"
 	"fmt"
-	"io"
 	"math"
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 )
 
-// Bounds of a list, so that a wrong file is an error and not a long wait.
-const (
-	listSizeMax  = 4 << 20 // bytes
-	listRulesMax = 65_536
-	listLineMax  = 1024 // bytes
-)
+// listRulesMax bounds a list, so that a wrong file is an error and not a long
+// wait.
+const listRulesMax = 65_536
 
 // mappedBits is the length of ::ffff:0:0/96, under which IPv4 is written in IPv6.
 const mappedBits = 96
@@ -81,46 +74,15 @@ func (l *List) Match(a netip.Addr) int {
 	return first
 }
 
-// ParseList reads a firewall: lines "allow CIDR", "allow CIDR max N" and "deny
-// CIDR", comments from # on, and blank lines. It is strict, since a line that
-// does nothing is a hole or a node kept out: errors name the line and what
-// would be right.
-func ParseList(r io.Reader) (*List, error) {
-	l := &List{index: make(map[netip.Prefix]int)}
-	limited := &io.LimitedReader{R: r, N: listSizeMax + 1}
-	s := bufio.NewScanner(limited)
-	s.Buffer(nil, listLineMax)
-	line := 0
-	for s.Scan() {
-		line++
-		text, _, _ := strings.Cut(s.Text(), "#")
-		fields := strings.Fields(text)
-		if len(fields) == 0 {
-			continue
-		}
-		rule, err := parseRule(fields)
-		if err == nil {
-			rule.Line = line
-			err = l.add(rule)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("line %d: %w", line, err)
-		}
+// parse adds a line about who may connect.
+func (l *List) parse(fields []string, line int) error {
+	rule, err := parseRule(fields)
+	if err != nil {
+		return err
 	}
-	switch err := s.Err(); {
-	case errors.Is(err, bufio.ErrTooLong):
-		return nil, fmt.Errorf("line %d: longer than %d bytes", line+1, listLineMax)
-	case err != nil:
-		return nil, err
-	case limited.N == 0:
-		return nil, fmt.Errorf("larger than %d bytes", listSizeMax)
-	case len(l.rules) == 0:
-		return nil, errors.New(`has no line, which would refuse everybody; if that is meant, write "deny 0.0.0.0/0" and "deny ::/0"`)
-	}
-	return l, nil
+	rule.Line = line
+	return l.add(rule)
 }
-
-var errSyntax = errors.New(`must be "allow CIDR", "allow CIDR max N" or "deny CIDR"`)
 
 func parseRule(fields []string) (r Rule, err error) {
 	switch fields[0] {
