@@ -24,7 +24,7 @@ func flood(ctx context.Context, st *stage) (err error) {
 	if st.out.Attack, err = st.round(ctx, st.form.length); err != nil {
 		return err
 	}
-	during, err := st.router.metrics()
+	during, err := st.awaitFelt(ctx, before)
 	if err != nil {
 		return err
 	}
@@ -43,6 +43,19 @@ func flood(ctx context.Context, st *stage) (err error) {
 	st.judgeFelt(before, during)
 	st.judgeDrops(before, after)
 	return nil
+}
+
+// awaitFelt waits until the attack is felt as much as it has to be, for machines
+// that are slow, and returns what the router has counted then.
+func (st *stage) awaitFelt(ctx context.Context, before metrics) (m metrics, err error) {
+	for end := time.Now().Add(quietMax); ; {
+		if m, err = st.router.metrics(); err != nil || st.form.felt.since(before, m) >= st.form.feltLeast || time.Now().After(end) {
+			return m, err
+		}
+		if err := sleep(ctx, watchEvery); err != nil {
+			return nil, err
+		}
+	}
 }
 
 // reference is the same round with the attackers aimed at the sink.

@@ -122,10 +122,7 @@ func (st *stage) judgeGrowth() {
 // judgeFelt judges that the attack took place.
 func (st *stage) judgeFelt(before, during metrics) {
 	f := st.form
-	n := 0.0
-	for _, name := range f.felt.metrics {
-		n += during[name] - before[name]
-	}
+	n := f.felt.since(before, during)
 	st.verdict(n >= f.feltLeast, fmt.Sprintf("the attack is felt: %.0f and more %s", f.feltLeast, f.felt.what), "%.0f", n)
 }
 

@@ -34,6 +34,14 @@ type felt struct {
 	metrics []string
 }
 
+// since returns by how much they have grown.
+func (f *felt) since(before, now metrics) (n float64) {
+	for _, name := range f.metrics {
+		n += now[name] - before[name]
+	}
+	return n
+}
+
 // nodes returns how many nodes attack.
 func (f *form) nodes() int {
 	switch {
