@@ -13,7 +13,8 @@ import (
 //	1 … covered │ covered+1 … head │ head+1 … sealed
 //	            │ forgotten        │ listed
 //
-// Bound: ledgerMax frames. A peer that is asked has to answer for what it has
+// Bound: ledgerMax frames, and for all ledgers together a part of the cap on
+// memory (ledgersPart). A peer that is asked has to answer for what it has
 // received long before that, see due; one that reads and does not answer has its
 // oldest frames forgotten: they are counted at the end, and no sender is told.
 type ledger struct {
@@ -37,6 +38,8 @@ const (
 	ledgerMin = 32
 	ledgerMax = 1 << 16 // 1.5 MiB
 
+	ledgersPart = 16 // of the cap on memory for the ledgers of all peers
+
 	// A question costs this router two signatures' worth, one made and one
 	// checked, about 75 us: at most 2% of what it costs to forward so many
 	// frames or bytes without checking any.
@@ -50,17 +53,20 @@ const (
 
 var _ [0]struct{} = [ledgerMax & (ledgerMax - 1)]struct{}{} // a power of two
 
-// add notes a frame of so many bytes. It returns by how many bytes the ledger's
-// memory has grown.
-func (l *ledger) add(f onTheWay, bytes int) (grown int) {
+// add notes a frame of so many bytes. The ledger may grow by as much as room, in
+// bytes of memory; it returns by how many it has grown.
+func (l *ledger) add(f onTheWay, bytes int, room int64) (grown int) {
 	if n := len(l.ring); l.sealed-l.head == uint64(n) {
-		if n < ledgerMax {
-			grown = l.resize(max(ledgerMin, 2*n))
+		more := max(ledgerMin, 2*n) - n
+		if n < ledgerMax && int64(more*onTheWaySize) <= room {
+			grown = l.resize(n + more)
 		} else {
-			l.head++ // forgotten
+			l.head++ // forgotten: the oldest, or this one
 		}
 	}
-	l.ring[l.sealed&uint64(len(l.ring)-1)] = f
+	if len(l.ring) > 0 {
+		l.ring[l.sealed&uint64(len(l.ring)-1)] = f
+	}
 	l.sealed++
 	l.bytes += bytes
 	return grown

@@ -28,7 +28,7 @@ func TestLedgerAgreesWithAList(t *testing.T) {
 					f := onTheWay{sent: random.Uint64N(3)}
 					binary.BigEndian.PutUint64(f.sender[:], random.Uint64())
 					list = append(list, f)
-					grown += l.add(f, 1)
+					grown += l.add(f, 1, 1<<30)
 				}
 			case 2:
 				covered += random.Uint64N(uint64(len(list)) - covered + 1)
@@ -68,6 +68,33 @@ func checkEnd(t *testing.T, l *ledger, list []onTheWay, covered uint64, lost int
 	}
 }
 
+// Without memory frames are forgotten, the oldest first, and covered all the same.
+func TestLedgerWithoutRoomForgets(t *testing.T) {
+	var l ledger
+	for n := range 10 {
+		if l.add(onTheWay{sent: uint64(n + 1)}, 1, 0) != 0 {
+			t.Fatal("grows")
+		}
+	}
+	if l.sealed != 10 || l.head != 10 {
+		t.Errorf("%d sealed, %d forgotten", l.sealed, l.head)
+	}
+	l.cover(4)
+	room := int64(ledgerMin * onTheWaySize)
+	for n := range ledgerMin + 5 {
+		room -= int64(l.add(onTheWay{sent: uint64(n + 1)}, 1, room))
+		l.add(onTheWay{}, 1, 0)
+	}
+	if l.sealed != 10+2*(ledgerMin+5) || l.sealed-l.head != ledgerMin || l.covered != 4 {
+		t.Errorf("%d sealed, %d listed, %d covered", l.sealed, l.sealed-l.head, l.covered)
+	}
+	told := 0
+	l.end(0, func(f onTheWay, _ bool) { told++ })
+	if told != ledgerMin/2 {
+		t.Errorf("%d told of", told)
+	}
+}
+
 func TestLedgerAsks(t *testing.T) {
 	var l ledger
 	f := onTheWay{sent: 1}
@@ -75,14 +102,14 @@ func TestLedgerAsks(t *testing.T) {
 		if l.due() {
 			t.Fatalf("asks after %d frames", n)
 		}
-		l.add(f, 100)
+		l.add(f, 100, 1<<30)
 	}
 	if !l.due() {
 		t.Error("does not ask for the number of frames")
 	}
 	l.ask()
 	for range 2 * ledgerMax { // and forgets
-		l.add(f, 100)
+		l.add(f, 100, 1<<30)
 	}
 	if l.due() {
 		t.Error("asks twice")
@@ -92,20 +119,20 @@ func TestLedgerAsks(t *testing.T) {
 		t.Error("asks at once after an answer")
 	}
 	for range askFrames {
-		l.add(f, 100)
+		l.add(f, 100, 1<<30)
 	}
 	if !l.due() {
 		t.Error("does not ask again")
 	}
 	l.ask()
 	l.cover(l.sealed)
-	l.add(f, askBytes)
+	l.add(f, askBytes, 1<<30)
 	if !l.due() {
 		t.Error("does not ask for the number of bytes")
 	}
 	l.ask()
 	l.cover(l.sealed)
-	l.add(f, 1)
+	l.add(f, 1, 1<<30)
 	now := time.Now()
 	if l.dueAt(now) || l.dueAt(now.Add(askAfter-1)) || !l.dueAt(now.Add(askAfter)) {
 		t.Error("asks too early or too late for one frame")

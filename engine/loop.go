@@ -24,30 +24,32 @@ type loop struct {
 	link   *link.Loop
 
 	// home loop
-	batch     verify.Batch
-	book      book
-	waiting   map[*peer]struct{} // their ring's head waits for room
-	leftovers map[*peer]struct{} // gone, and their ring still has frames
-	resting   []*peer            // not read since memory was short, in turn; some may be gone
-	letGo     int                // turns until more of them may go on
-	noPause   map[link.Ref]time.Time
-	rooms     map[codec.Address]*room // frames for who has just left; none is empty
-	draining  bool                    // the router stops
-	telling   []*peer                 // whom something is to be told
-	looked    time.Time
-	expires   time.Time // when the first certificate of a connection ends; zero: none
+	batch      verify.Batch
+	book       book
+	waiting    map[*peer]struct{} // their ring's head waits for room
+	leftovers  map[*peer]struct{} // gone, and their ring still has frames
+	resting    []*peer            // not read since memory was short, in turn; some may be gone
+	ledgersMax int64              // bytes of memory
+	letGo      int                // turns until more of them may go on
+	noPause    map[link.Ref]time.Time
+	rooms      map[codec.Address]*room // frames for who has just left; none is empty
+	draining   bool                    // the router stops
+	telling    []*peer                 // whom something is to be told
+	looked     time.Time
+	expires    time.Time // when the first certificate of a connection ends; zero: none
 
 	count counters // atomic
 }
 
 func newLoop(r *Router) *loop {
 	return &loop{
-		router:    r,
-		book:      newBook(r.budget.Limit() / noticesPart / int64(r.config.Loops)),
-		waiting:   make(map[*peer]struct{}),
-		leftovers: make(map[*peer]struct{}),
-		noPause:   make(map[link.Ref]time.Time),
-		rooms:     make(map[codec.Address]*room),
+		router:     r,
+		ledgersMax: r.budget.Limit() / ledgersPart / int64(r.config.Loops),
+		book:       newBook(r.budget.Limit() / noticesPart / int64(r.config.Loops)),
+		waiting:    make(map[*peer]struct{}),
+		leftovers:  make(map[*peer]struct{}),
+		noPause:    make(map[link.Ref]time.Time),
+		rooms:      make(map[codec.Address]*room),
 	}
 }
 

@@ -361,7 +361,8 @@ func (p *peer) sealed(f codec.Raw, own bool) {
 			on.sender = f.Sender()
 		}
 	}
-	if grown := p.ledger.add(on, len(f)); grown != 0 {
+	l := p.loop
+	if grown := p.ledger.add(on, len(f), l.ledgersMax-l.count.ledger.Load()); grown != 0 {
 		p.loop.ledgerGrew(grown)
 	}
 	if p.ledger.due() {
