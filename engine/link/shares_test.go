@@ -154,6 +154,10 @@ func TestOneGreedySenderLeavesTheOthersTheirPart(t *testing.T) {
 	on(t, conn.Loop(), func() {
 		of, charged := queuedOf(conn, func(b *buf.Buffer) int { return frameNumber(b.B) })
 		for sender := range senders {
+			of1, of2 := conn.slot.shares.Load().of(newRef(3, sender, 1)), conn.slot.shares.Load().of(newRef(3, greedy, 1))
+			if of1 == of2 { // once in 4,096: both its lanes are the greedy one's
+				continue
+			}
 			if sender != greedy && (refused[sender] > 0 || of[sender] != each*size) {
 				t.Errorf("sender %d: %d frames refused, %d bytes queued of %d", sender, refused[sender], of[sender], each*size)
 			}
