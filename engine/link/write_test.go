@@ -161,7 +161,7 @@ func TestManySendersToAStalledReceiverStayBounded(t *testing.T) {
 			}
 		}()
 	}
-	eventually(t, "the receiver's queue to be full", func() bool { return conn.Loop().Full(conn.Ref()) })
+	eventually(t, "the receiver's queue to be full", func() bool { return conn.QueuedBytes() >= r.engine.cfg.QueueHigh })
 	// All senders end up paused; what is queued stays within the high mark and
 	// one read per sender.
 	eventually(t, "the senders to be paused", func() bool {
