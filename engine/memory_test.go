@@ -219,45 +219,6 @@ func TestNobodyWaitsForRoomWhileMemoryIsShort(t *testing.T) {
 	b.conn.NetConn().Close()
 }
 
-// Queues that stand still lose their oldest frames when nothing would be left
-// for short ones.
-func TestASlowQueueGivesUpItsOldestFrames(t *testing.T) {
-	d := newAuthority("prod.example")
-	r, addr := startRouter(t, nil, d)
-	a, b := connect(t, addr, d.node("a")), deaf(t, addr, d, "deaf")
-	stuff(t, r, a, b)
-	var sent [][]byte
-	for range 200 {
-		sent = append(sent, a.wire(a.frame(b.id.Peer.Address, codec.CategoryApplication, make([]byte, 4000))))
-		a.write(sent[len(sent)-1])
-	}
-	a.sync()
-	waited := peerNamed(t, r, "deaf").QueueBytes
-	// So that just less is free than would be left alone.
-	taken := r.budget.Limit()/4*3 - r.budget.Usage()[buf.PartQueues] - 64<<10
-	r.budget.Use(buf.PartLists, taken)
-	waitFor(t, "frames are given up", func() bool { return r.pressedFor(pressedGivenUp) > 0 })
-	r.budget.Use(buf.PartLists, -taken)
-	given := uint64(r.pressedFor(pressedGivenUp))
-	told := uint64(0)
-	waitFor(t, "their sender is told", func() bool {
-		for _, f := range a.sync() {
-			n := must(codec.DecodeNotice(f.Body()))
-			if n.Reason != codec.NoticeQueueFull {
-				t.Errorf("reason %v", n.Reason)
-			}
-			told += uint64(len(n.Frames)) + n.More
-		}
-		given = uint64(r.pressedFor(pressedGivenUp))
-		return told == given
-	})
-	left := peerNamed(t, r, "deaf").QueueBytes
-	if r.droppedFor(dropQueueFull) != given || left >= waited || left < waited/4 {
-		t.Errorf("%d frames given up, %v dropped; %d bytes wait of %d", given, r.Counts().Dropped, left, waited)
-	}
-	b.conn.NetConn().Close()
-}
-
 // Answers are made where there is memory for them, and small ones always.
 func TestLargeAnswersWaitForMemory(t *testing.T) {
 	d := newAuthority("prod.example")
