@@ -78,7 +78,11 @@ func TestMemoryStaysWithinItsCap(t *testing.T) {
 			defer stop()
 			c.begin(a)
 			waitUntil(t, "the attack is felt", func() bool { return f.router.metrics()[c.felt] >= c.by })
-			for range capExchanges {
+			exchanges := capExchanges
+			if raceEnabled || buf.Debug { // the bound does not hold there, and each takes seconds
+				exchanges = 2
+			}
+			for range exchanges {
 				pair.exchange(t)
 			}
 			m := f.router.metrics()
@@ -105,11 +109,8 @@ type attack struct {
 	going sync.WaitGroup
 }
 
-// many returns so many nodes, fewer under the race detector.
+// many returns so many nodes.
 func (a *attack) many(n int) (all []*recruit) {
-	if raceEnabled || buf.Debug {
-		n = max(n/10, 4)
-	}
 	for range n {
 		all = append(all, a.fleet.enlist(a.t))
 	}
