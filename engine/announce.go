@@ -185,7 +185,7 @@ func (p *peer) renewal(m *codec.Renewal) {
 		p.leave(codec.GoodbyeProtocol, "a renewal: "+err.Error())
 		return
 	}
-	p.accept(&announced{id, key}, now)
+	p.accept(newAnnounced(id, key), now)
 }
 
 func renewalReason(err error) codec.GoodbyeReason {

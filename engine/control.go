@@ -114,7 +114,7 @@ func (p *peer) hello(h *codec.Hello, f codec.Raw) {
 	case h.Version != codec.ProtocolVersion:
 		p.leave(codec.GoodbyeVersion, fmt.Sprintf("you speak protocol version %d, this router %d", h.Version, codec.ProtocolVersion))
 		return
-	case !p.timely(f, now):
+	case !p.cert(f.CertID()).timely(f, now, p.router.state().config.SkewMax):
 		p.leave(codec.GoodbyeClock, fmt.Sprintf("your clock says %s, this router's %s; at most %v apart is allowed",
 			clock(sent), clock(now), c.SkewMax))
 		return

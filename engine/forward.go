@@ -1,9 +1,11 @@
 package engine
 
 import (
+	"math"
 	"time"
 
 	"causeway/codec"
+	"causeway/engine/buf"
 	"causeway/engine/link"
 	"causeway/engine/table"
 )
@@ -15,10 +17,12 @@ func tableValue(ref link.Ref) table.Value { return table.Value(ref) }
 // senders has waited in vain.
 const noPauseTime = time.Minute
 
-// route decides on the ring's head, a frame f with a good signature: rules 8 to
-// 15 of PROTOCOL.md section 8. False: it waits for room.
-func (p *peer) route(f codec.Raw) bool {
+// route decides on b, a frame with a good signature before which nothing waits:
+// rules 8 to 15 of PROTOCOL.md section 8. It takes b; or, false, b waits for room
+// and stays the caller's.
+func (p *peer) route(b *buf.Buffer) bool {
 	l := p.loop
+	f := codec.Raw(b.B)
 	to, reason := p.decide(f)
 	var awaited *withdrawal
 	if reason == dropNoRoute || reason == dropNone && to != 0 {
@@ -26,25 +30,24 @@ func (p *peer) route(f codec.Raw) bool {
 	}
 	switch {
 	case awaited != nil:
-		p.wait(awaited, f)
+		p.wait(awaited, b)
 	case reason != dropNone:
-		p.refuse(reason, f)
+		p.refuse(reason, b)
 	case to == 0:
 		p.echo(f)
-		l.consume(p.ring.Pop())
+		l.consume(b)
 	case tooLarge(f, l.link.FrameMax(to)):
-		p.refuse(dropTooLarge, f)
+		p.refuse(dropTooLarge, b)
 	default:
-		return p.forward(to, f)
+		return p.forward(to, b)
 	}
 	return true
 }
 
-// forward hands the ring's head, f, to its destination, or drops it if there is
-// no room. False: it waits for room.
-func (p *peer) forward(to link.Ref, f codec.Raw) bool {
+// forward hands b to its destination, or drops it if there is no room. It takes
+// b; or, false, b waits for room and stays the caller's.
+func (p *peer) forward(to link.Ref, b *buf.Buffer) bool {
 	l, from := p.loop, p.conn.Ref()
-	b, _ := p.ring.Head()
 	room := l.link.RoomFor(from, to, b)
 	if room == link.RoomFull {
 		if p.waitFor(to) {
@@ -55,12 +58,12 @@ func (p *peer) forward(to link.Ref, f codec.Raw) bool {
 	switch room {
 	case link.RoomNone:
 		l.count.pressed[pressedRefused].Add(1)
-		p.refuse(dropQueueFull, f)
+		p.refuse(dropQueueFull, b)
 	case link.RoomFull:
-		p.refuse(dropQueueFull, f)
+		p.refuse(dropQueueFull, b)
 	case link.RoomYes:
-		p.spend(f)
-		l.link.SendFrom(from, to, p.ring.Pop())
+		p.spend(b.B)
+		l.link.SendFrom(from, to, b)
 	}
 	return true
 }
@@ -70,16 +73,14 @@ func (p *peer) spend(f codec.Raw) {
 	f.SetTTL(min(f.TTL(), p.router.state().config.TTLMax) - 1)
 }
 
-// wait lets the ring's head, f, wait for its recipient, or drops it when there is
-// no room.
-func (p *peer) wait(of *withdrawal, f codec.Raw) {
-	b, _ := p.ring.Head()
+// wait lets b wait for its recipient, or drops it when there is no room; it takes b.
+func (p *peer) wait(of *withdrawal, b *buf.Buffer) {
+	f := codec.Raw(b.B)
 	if !p.loop.hold(f.Recipient(), of, b) {
-		p.refuse(dropQueueFull, f)
+		p.refuse(dropQueueFull, b)
 		return
 	}
 	p.spend(f)
-	p.ring.Pop()
 }
 
 // tooLarge tells whether f is larger than its recipient takes: it would close
@@ -89,10 +90,11 @@ func tooLarge(f codec.Raw, most int) bool { return most > 0 && len(f.Body()) > m
 // decide returns where f goes; 0 and dropNone: to this router.
 func (p *peer) decide(f codec.Raw) (link.Ref, dropReason) {
 	recipient := f.Recipient()
+	c := p.cert(f.CertID())
 	switch {
-	case p.cert(f.CertID()) == nil: // it has been revoked meanwhile
+	case c == nil: // it has been revoked meanwhile
 		return 0, dropUnknownCertificate
-	case !p.timely(f, p.loop.link.Now()):
+	case !c.timely(f, p.loop.link.Now(), p.router.state().config.SkewMax):
 		return 0, dropLate
 	case f.Category() == codec.CategoryNotice && !p.notices.take(p.loop.link.Now(), noticesFromNode, noticesFromNode):
 		return 0, dropNoticeRate
@@ -118,16 +120,15 @@ func (p *peer) decide(f codec.Raw) (link.Ref, dropReason) {
 	return to, dropNone
 }
 
-// timely tells whether f's send time is near enough to this router's clock, and
-// its certificate was valid then.
-func (p *peer) timely(f codec.Raw, now time.Time) bool {
-	c := p.cert(f.CertID())
-	if c == nil || f.SendTime() >= 1<<63 {
+// timely tells whether f's send time is within skew of this router's clock, and
+// the certificate was valid then; nil, revoked meanwhile, was not.
+func (c *announced) timely(f codec.Raw, now time.Time, skew time.Duration) bool {
+	if c == nil {
 		return false
 	}
-	sent := time.Unix(0, int64(f.SendTime())) // compared as times: certificates may end beyond 2262
-	return now.Sub(sent).Abs() <= p.router.state().config.SkewMax &&
-		!sent.Before(c.id.NotBefore) && !sent.After(c.id.NotAfter)
+	sent := int64(min(f.SendTime(), math.MaxInt64)) // beyond that it is not near any clock
+	age := time.Duration(now.UnixNano() - sent)
+	return -skew <= age && age <= skew && c.from <= sent && sent <= c.until
 }
 
 // ownNotice tells whether a node's notice is about frames to itself.
@@ -149,10 +150,10 @@ var noticeReasons = [dropReasons]codec.NoticeReason{
 	dropRecipientGone: codec.NoticeRecipientGone,
 }
 
-// refuse drops the ring's head, f, and owes its sender a notice.
-func (p *peer) refuse(reason dropReason, f codec.Raw) {
-	p.loop.owe(p.domain, reason, f)
-	p.loop.drop(reason, p.ring.Pop())
+// refuse drops b, of which its sender is owed a notice; it takes b.
+func (p *peer) refuse(reason dropReason, b *buf.Buffer) {
+	p.loop.owe(p.domain, reason, b.B)
+	p.loop.drop(reason, b)
 }
 
 // waitFor pauses reading until there is room at the destination `to`. False:

@@ -56,13 +56,13 @@ func newLoop(r *Router) *loop {
 // drop ends the life of b, a frame, for the reason given.
 func (l *loop) drop(reason dropReason, b *buf.Buffer) {
 	l.count.dropped[reason].Add(1)
-	buf.Put(b)
+	l.link.Account().Put(b)
 }
 
 // consume ends the life of b, a frame that was for this router.
 func (l *loop) consume(b *buf.Buffer) {
 	l.count.consumed.Add(1)
-	buf.Put(b)
+	l.link.Account().Put(b)
 }
 
 // sendOwn makes, signs and sends a frame of this router. It goes before the
@@ -74,8 +74,7 @@ func (l *loop) sendOwn(to link.Ref, d *domain, address codec.Address, category c
 		r.log.Error("can't sign with the router's own key", "error", err)
 		return
 	}
-	b := buf.Get(f.Size())
-	l.link.Account().Took(buf.SizeOf(b))
+	b := l.link.Account().Get(f.Size())
 	wire, err := f.Append(b.B[:0])
 	if err != nil {
 		panic("engine: own frame breaks a bound of the protocol: " + err.Error())

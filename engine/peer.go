@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -130,15 +131,24 @@ func newPeer(r *Router, c *link.Conn, d *domain, id *pki.Peer) (*peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &peer{router: r, conn: c, domain: d, id: id, certs: []*announced{{id, key}}}
+	p := &peer{router: r, conn: c, domain: d, id: id, certs: []*announced{newAnnounced(id, key)}}
 	p.ring = r.pool.NewRing(p.notify, c.Loop().Account())
 	return p, nil
 }
 
 // announced is a certificate that the peer has shown on this connection.
 type announced struct {
-	id  *pki.Peer
-	key *sign.Key
+	id          *pki.Peer
+	key         *sign.Key
+	from, until int64 // when it is valid, as send times; one that ends beyond 2262 has no end
+}
+
+func newAnnounced(id *pki.Peer, key *sign.Key) *announced {
+	c := &announced{id: id, key: key, from: id.NotBefore.UnixNano(), until: math.MaxInt64}
+	if id.NotAfter.Before(time.Unix(0, math.MaxInt64)) {
+		c.until = id.NotAfter.UnixNano()
+	}
+	return c
 }
 
 // cert returns the announced certificate of that ID, or nil.
@@ -195,6 +205,9 @@ func (p *peer) frame(b *buf.Buffer) {
 		// It is acted on before the end of the stream, which may come with it:
 		// that would be the end of the queue.
 		key = nil
+	}
+	if key == nil && !control && p.ring.Len() == 0 && p.route(b) {
+		return
 	}
 	before := p.received // frames other than link control that came before this one
 	if !control {
@@ -254,8 +267,11 @@ func (p *peer) drain() {
 			p.control(f)
 			p.loop.consume(p.ring.Pop())
 		default:
-			if !p.route(f) {
-				return // waits for room; the frame stays at the head
+			before, _ := p.ring.HeadTag()
+			p.ring.Pop()
+			if !p.route(b) {
+				p.ring.Unpop(b, before) // waits for room
+				return
 			}
 		}
 	}

@@ -193,19 +193,16 @@ func TestCertificatesWithoutAnEndAreGood(t *testing.T) {
 	leaf := must(x509.ParseCertificate(forge(d, func(l *x509.Certificate) {
 		l.NotAfter = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 	}).Certificate[0]))
-	p := &peer{router: &Router{}}
-	p.router.current.Store(&state{config: Config{SkewMax: time.Minute}})
 	id := *d.node("a").Peer
 	id.NotBefore, id.NotAfter = leaf.NotBefore, leaf.NotAfter
-	p.certs = []*announced{{id: &id}}
-	now := time.Now()
-	for _, c := range []struct {
+	c, now := newAnnounced(&id, nil), time.Now()
+	for _, x := range []struct {
 		sent time.Time
 		want bool
 	}{{now, true}, {now.Add(59 * time.Second), true}, {now.Add(61 * time.Second), false}, {now.Add(-61 * time.Second), false}} {
-		f := must((&codec.Frame{CertID: id.CertID, SendTime: uint64(c.sent.UnixNano()), Signature: []byte{1}}).Append(nil))
-		if got := p.timely(f, now); got != c.want {
-			t.Errorf("sent %v from now: timely %v", c.sent.Sub(now), got)
+		f := must((&codec.Frame{CertID: id.CertID, SendTime: uint64(x.sent.UnixNano()), Signature: []byte{1}}).Append(nil))
+		if got := c.timely(f, now, time.Minute); got != x.want {
+			t.Errorf("sent %v from now: timely %v", x.sent.Sub(now), got)
 		}
 	}
 }

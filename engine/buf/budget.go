@@ -138,6 +138,8 @@ type Account struct {
 	room    int64 // for what is kept
 	left    int64 // for everything
 	partial int64 // most of partial frames
+
+	stock stock
 }
 
 // Account returns a new one.
@@ -150,6 +152,7 @@ func (b *Budget) Account() *Account {
 // Look tells the budget what the account has counted, and sees what others have.
 func (a *Account) Look() {
 	b := a.budget
+	a.Tell()
 	for p, n := range a.unfolded {
 		if n != 0 {
 			b.parts[p].n.Add(n)
@@ -161,6 +164,9 @@ func (a *Account) Look() {
 	a.room = min(b.limit/4*3, b.limit/8*7-partial) - queues - max(side, b.limit/sidePart)
 	a.left = b.limit - queues - side - max(partial, b.limit/partialSure) - u[PartReceived]
 	a.partial = min(b.limit/2, b.limit/8*7-queues-side)
+	if a.Scarce() {
+		a.stock.shed()
+	}
 	a.grown, a.step = 0, min(max(min(a.room, a.left)/stepRoomPart, stepMin), b.step)
 }
 

@@ -46,7 +46,7 @@ type Conn struct {
 	transport   transport
 	partial     *buf.Buffer // the beginning of a frame
 	partialNeed int         // bytes of it that Config.Cut wants to see
-	partialAt   int64       // when it began, Engine.elapsed
+	partialAt   int64       // when it began, as Loop.elapsedNow
 	partialOn   int64       // when something of it came last
 	rest        *buf.Buffer // plaintext that a pause left
 	restAt      int         // bytes of rest that are used
@@ -78,7 +78,7 @@ type Conn struct {
 	framesOut    atomic.Uint64
 	bytesIn      atomic.Uint64
 	bytesOut     atomic.Uint64
-	oldest       atomic.Int64 // Engine.elapsed; 0 = nothing queued
+	oldest       atomic.Int64 // as Loop.elapsedNow; 0 = nothing queued
 }
 
 // Ref names c; 0 before Opened. Any goroutine, like all below that are not

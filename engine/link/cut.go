@@ -22,7 +22,7 @@ const partialMin = 1 << 10
 func (c *Conn) cutAndKeep(p []byte) {
 	used := c.cut(p)
 	if used < len(p) && c.phase == phaseOpen {
-		c.rest, c.restAt = c.loop.get(len(p)-used), 0
+		c.rest, c.restAt = c.loop.account.Get(len(p)-used), 0
 		copy(c.rest.B, p[used:])
 	}
 }
@@ -48,7 +48,7 @@ func (c *Conn) cut(p []byte) (used int) {
 			c.setPartial(b)
 			return len(p)
 		}
-		b := c.loop.get(need)
+		b := c.loop.account.Get(need)
 		copy(b.B, p[used:])
 		used += need
 		c.frame(b)
@@ -74,7 +74,7 @@ func (c *Conn) fill(p []byte) (used int) {
 	}
 	b.B = b.B[:have+used]
 	copy(b.B[have:], p[:used])
-	c.partialOn = c.loop.elapsed()
+	c.partialOn = c.loop.elapsedNow
 	if len(b.B) < c.partialNeed {
 		return used
 	}
@@ -103,7 +103,7 @@ func (c *Conn) setPartial(b *buf.Buffer) {
 	case before != nil:
 		c.loop.addPartial(-buf.SizeOf(before))
 	case b != nil:
-		c.partialAt = c.loop.elapsed()
+		c.partialAt = c.loop.elapsedNow
 		c.partialOn = c.partialAt
 	}
 	if b != nil {
@@ -174,7 +174,7 @@ const partialYoung = int64(time.Second)
 // before a young one; of two old ones that which came at the lower rate; of two
 // young ones that of which nothing has come for longer.
 func (c *Conn) slowerThan(o *Conn) bool {
-	now := c.loop.elapsed()
+	now := c.loop.elapsedNow
 	age, other := now-c.partialAt, now-o.partialAt
 	switch old := age >= partialYoung; {
 	case old != (other >= partialYoung):

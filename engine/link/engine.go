@@ -152,6 +152,7 @@ func (e *Engine) finishAll(ctx context.Context) {
 // endTurn is where Close learns, at the end of a turn, that a loop has no more
 // connections, and where a loop ends.
 func (l *Loop) endTurn() {
+	l.account.Tell()
 	if l.whenEmpty != nil && l.open == 0 {
 		l.whenEmpty()
 		l.whenEmpty = nil
@@ -168,7 +169,7 @@ func (l *Loop) endTurn() {
 		l.bury()
 	}
 	l.resumes = nil
-	l.account.Look()
+	l.account.Close()
 	l.whenDone()
 	l.whenDone = nil
 }

@@ -25,6 +25,7 @@ type Loop struct {
 
 	// home loop: time and work of the turn
 	now            time.Time
+	elapsedNow     int64 // now as nanoseconds since the engine's start; never 0
 	inTurn         bool
 	armed          bool // a turn is coming for what this loop itself has to do
 	ended          bool
@@ -42,7 +43,7 @@ type Loop struct {
 	ticked         bool
 	whenEmpty      func() // Close waits for the last connection
 	whenDone       func() // Close waits for the loop's end
-	lookedAt       int64  // when account last saw what others take, Engine.elapsed
+	lookedAt       int64  // when account last saw what others take, as Loop.elapsedNow
 	sharesLookedAt time.Time
 	listBytes      int64 // of lists of parcels, as account knows
 
@@ -74,7 +75,7 @@ type Loop struct {
 }
 
 func newLoop(e *Engine, i int) *Loop {
-	l := &Loop{engine: e, index: i, now: e.start, outbox: make([][]parcel, e.cfg.Loops), account: e.cfg.Budget.Account()}
+	l := &Loop{engine: e, index: i, now: e.start, elapsedNow: 1, outbox: make([][]parcel, e.cfg.Loops), account: e.cfg.Budget.Account()}
 	l.spareQueued.account, l.spareMarks.account = l.account, l.account
 	return l
 }
@@ -137,12 +138,14 @@ func (l *Loop) arm() {
 // refresh reads the clock unless that was done since the last turn.
 func (l *Loop) refresh() {
 	if !l.armed && !l.inTurn {
-		l.now = time.Now()
+		l.readClock()
 	}
 }
 
-// elapsed is l.now as nanoseconds since the engine's start; never 0.
-func (l *Loop) elapsed() int64 { return max(int64(l.now.Sub(l.engine.start)), 1) }
+func (l *Loop) readClock() {
+	l.now = time.Now()
+	l.elapsedNow = max(int64(l.now.Sub(l.engine.start)), 1)
+}
 
 // opened puts c, whose socket gnet has just registered, on the loop; false
 // closes it.
@@ -183,10 +186,10 @@ func (l *Loop) opened(c *Conn, s socket, fd int) bool {
 func (l *Loop) turn() {
 	l.inTurn = true
 	l.takeEvents(l.port.collect())
-	l.now = time.Now()
+	l.readClock()
 	l.armed = false
 	l.stat.turns.Add(1)
-	if at := l.elapsed(); at-l.lookedAt >= lookEvery {
+	if at := l.elapsedNow; at-l.lookedAt >= lookEvery {
 		l.lookedAt = at
 		l.account.Look()
 	}

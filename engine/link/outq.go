@@ -110,7 +110,7 @@ func (f *fifo[T]) pop(spare *segments[T]) (item T) {
 // queued is a frame that waits for its connection.
 type queued struct {
 	b     *buf.Buffer
-	at    int64 // when it was queued, Engine.elapsed
+	at    int64 // when it was queued, as Loop.elapsedNow
 	share share // of who sent it
 	own   bool
 }
@@ -135,13 +135,13 @@ func (c *Conn) enqueue(b *buf.Buffer, kind Kind, of share) {
 	case OwnLast:
 		c.lastQueued = true
 	}
-	to.push(&l.spareQueued, queued{b, l.elapsed(), of, kind != Forwarded})
+	to.push(&l.spareQueued, queued{b, l.elapsedNow, of, kind != Forwarded})
 	if c.unsealed += len(b.B); c.unsealed >= hotMin && !c.hot {
 		c.hot = true
 		l.hot = append(l.hot, c)
 	}
 	if c.oldest.Load() == 0 {
-		c.oldest.Store(l.elapsed())
+		c.oldest.Store(l.elapsedNow)
 	}
 	c.markDirty()
 }

@@ -285,7 +285,7 @@ func (c *Conn) sealedPiece(q *fifo[queued], n int, m *mark) {
 		}
 		c.loop.engine.handler.Sealed(c, first.b, first.own)
 		c.leaves(*first)
-		buf.Put(q.pop(&c.loop.spareQueued).b)
+		c.loop.account.Put(q.pop(&c.loop.spareQueued).b)
 		c.sealed = 0
 	}
 }

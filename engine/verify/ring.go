@@ -84,10 +84,7 @@ func (r *Ring) Push(frame *buf.Buffer, key *sign.Key, tag uint64, batch *Batch) 
 	if r.Full() {
 		panic("verify: Ring.Push: ring is full")
 	}
-	if r.slots == nil {
-		r.slots = rings.Get().(*slots)
-		r.account.Use(buf.PartLists, slotsBytes)
-	}
+	r.needSlots()
 	at := uint8(r.tail & ringMask)
 	s := &r.slots[at]
 	r.tail++
@@ -100,6 +97,27 @@ func (r *Ring) Push(frame *buf.Buffer, key *sign.Key, tag uint64, batch *Batch) 
 		s.verdict.Store(uint32(Pending))
 		batch.pushed = append(batch.pushed, pushed{r, at})
 	}
+}
+
+func (r *Ring) needSlots() {
+	if r.slots == nil {
+		r.slots = rings.Get().(*slots)
+		r.account.Use(buf.PartLists, slotsBytes)
+	}
+}
+
+// Unpop gives back frame, the last that was popped, and its tag: it is the oldest
+// again, and Good. Nothing may have been pushed since.
+func (r *Ring) Unpop(frame *buf.Buffer, tag uint64) {
+	if r.Full() {
+		panic("verify: Ring.Unpop: ring is full")
+	}
+	r.needSlots()
+	r.head--
+	s := &r.slots[r.head&ringMask]
+	r.bytes += len(frame.B)
+	s.frame, s.key, s.tag = frame, nil, tag
+	s.verdict.Store(uint32(Good))
 }
 
 // Head returns the oldest frame, borrowed, and its verdict; Pending and nil

@@ -147,6 +147,36 @@ func TestFramesWithoutAKeyKeepTheirPlace(t *testing.T) {
 	}
 }
 
+func TestUnpopPutsTheOldestBack(t *testing.T) {
+	p := NewPool(Config{Path: sign.PathStdlib})
+	defer p.Close()
+	s := newSigner(t, 1)
+	account := buf.NewBudget(0, 1).Account()
+	defer account.Close()
+	for _, most := range []int{1, 2, RingSize} {
+		ring := p.NewRing(nil, account)
+		for n := range most {
+			ring.Push(s.frame(t, n, true), nil, uint64(n), nil)
+		}
+		bytes := ring.Bytes()
+		for n := range most {
+			want := ring.Pop()
+			ring.Unpop(want, uint64(n))
+			tag, _ := ring.HeadTag()
+			if b, v := ring.Head(); b != want || v != Good || tag != uint64(n) {
+				t.Fatalf("frame %d of %d: verdict %v, tag %d, the same %v", n, most, v, tag, b == want)
+			}
+			if n == 0 && (ring.Len() != most || ring.Bytes() != bytes) {
+				t.Fatalf("%d frames of %d bytes, want %d of %d", ring.Len(), ring.Bytes(), most, bytes)
+			}
+			buf.Put(ring.Pop())
+		}
+		if ring.Len() != 0 || ring.Bytes() != 0 {
+			t.Errorf("%d frames of %d bytes are left", ring.Len(), ring.Bytes())
+		}
+	}
+}
+
 func TestCloseFinishesWhatIsQueued(t *testing.T) {
 	var batches, frames atomic.Int64
 	p := NewPool(Config{Workers: 2, Observe: func(n int, d time.Duration) {
