@@ -108,7 +108,8 @@ func TestLoopsTogetherKeepToTheLimit(t *testing.T) {
 		})
 	}
 	all.Wait()
-	most := int64(testLimit/4*3 - testLimit/sidePart + loops*(max(testLimit/stepPart/loops, stepMin)+largest)) // each looks after a step, which a frame may exceed
+	most := int64(testLimit/4*3 - testLimit/sidePart + testLimit/surePart + // short queues still get a little
+		loops*(max(testLimit/stepPart/loops, stepMin)+largest)) // each looks after a step, which a frame may exceed
 	for _, n := range worst {
 		if n > most {
 			t.Errorf("%d bytes in queues, at most %d", n, most)
