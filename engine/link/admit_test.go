@@ -290,6 +290,37 @@ func TestWhoWaitsForItsTurnCanBeEnded(t *testing.T) {
 	d.check(t, 0)
 }
 
+// Neither who speaks no TLS nor who is told why it was refused, and may take its
+// time to hear it, keeps others from their turn.
+func TestWhoIsRefusedTakesNoTurn(t *testing.T) {
+	d := &doorman{}
+	reasons := make(chan string, 1)
+	r := (&rig{failed: func(_ netip.AddrPort, reason string, _ error) { reasons <- reason }}).start(t, Config{Admit: d.admit})
+	for i, c := range []struct {
+		sent, reason string
+		begun        bool
+	}{
+		{"GET / HTTP/1.1\r\n\r\n", reasonNotTLS, false},
+		{"\x16\x03\x01\x00\x04\x05\x00\x00\x00", reasonOther, true},
+	} {
+		raw, err := net.Dial("tcp", r.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer raw.Close() // not before the end
+		mustWrite(t, raw, []byte(c.sent))
+		if got := receive(t, reasons); got != c.reason {
+			t.Errorf("%q: refused as %q, want %q", c.sent, got, c.reason)
+		}
+		p := d.all()[i]
+		if begun := p.begin.Load() != nil; begun != c.begun || p.answered.Load() == 1 != begun {
+			t.Errorf("%q: begun %v, answered %d times", c.sent, begun, p.answered.Load())
+		}
+	}
+	r.stop()
+	d.check(t, 0)
+}
+
 func TestPassesAreGivenBackAtTheEnd(t *testing.T) {
 	d := &doorman{}
 	r := (&rig{}).start(t, Config{Admit: d.admit})

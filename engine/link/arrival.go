@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -108,8 +109,17 @@ func (a *arrival) await(ctx context.Context) error {
 	}
 }
 
-// awaitRecord waits until tcp has received a whole TLS record, or what is none,
-// which is for crypto/tls to refuse. It takes nothing from the socket.
+// notTLS is the first byte of a connection that begins with no handshake.
+type notTLS byte
+
+func (b notTLS) Error() string {
+	return fmt.Sprintf("the first byte is %#02x: TLS begins with %#02x, a handshake", byte(b), recordHandshake)
+}
+
+func (notTLS) Reason() string { return reasonNotTLS }
+
+// awaitRecord waits until tcp has received a whole TLS record, or one that is too
+// large, which is for crypto/tls to refuse. It takes nothing from the socket.
 func awaitRecord(tcp *net.TCPConn) error {
 	raw, err := tcp.SyscallConn()
 	if err != nil {
@@ -154,7 +164,7 @@ func recordThere(fd int) (bool, error) {
 	case n == 0:
 		return false, io.EOF
 	case header[0] != recordHandshake:
-		return true, nil
+		return false, notTLS(header[0]) // before it waits for its turn: there may be many
 	case n == len(header):
 		body := int(header[recordLengthAt])<<8 | int(header[recordLengthAt+1])
 		have, err := unix.IoctlGetInt(fd, unix.SIOCINQ)

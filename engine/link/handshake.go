@@ -147,6 +147,7 @@ func (e *Engine) establish(ctx context.Context, c *Conn, tcp *net.TCPConn, tc *t
 		}
 	}
 	if err != nil {
+		c.transport.answer() // the farewell takes the peer's time, not the processor's
 		farewell(ctx, tcp)
 		if cause := context.Cause(ctx); hasReason(cause) { // ended by whom Admit told how
 			err = cause

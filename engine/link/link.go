@@ -118,9 +118,9 @@ type Pass interface {
 	// called at once or later, once, by any goroutine; how many handshakes run
 	// at a time is for the Pass to decide.
 	Ready(now time.Time, begin func())
-	// Answered comes once, unless the handshake has failed before: it has done
-	// what it can with the first record, which is work for the processor, and
-	// waits for its client.
+	// Answered comes once, after begin: the handshake has done what it can with
+	// the first record, which is work for the processor, and waits for its client,
+	// be it that it has failed and the client is to hear why.
 	Answered(now time.Time)
 	// Handshaken comes once, after Handler.Handshaken, and not for a handshake
 	// that has failed. An error refuses the connection after all.

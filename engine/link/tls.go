@@ -53,7 +53,7 @@ var errDrained net.Error = drained{}
 func (t *transport) Read(p []byte) (int, error) {
 	if t.got == recordHeaderLen && t.body == 0 {
 		t.got = 0
-		t.recordRead()
+		t.answer()
 	}
 	limit := t.body
 	if t.got < recordHeaderLen {
@@ -72,9 +72,9 @@ func (t *transport) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// recordRead tells the pass, when a handshake has read its first record and
-// wants another, that it has answered.
-func (t *transport) recordRead() {
+// answer tells the pass, once, that a handshake has done what it can with the
+// first record: it wants another one, or has failed.
+func (t *transport) answer() {
 	if t.socket != nil && !t.answered && t.conn.pass != nil {
 		t.answered = true
 		t.conn.pass.Answered(time.Now())
