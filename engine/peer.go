@@ -321,7 +321,8 @@ func shortened(text string) string {
 // helloBodyMax is the largest body of a peer that has not introduced itself.
 const helloBodyMax = codec.ControlBodyMax
 
-// bodyMax returns the largest body that the peer may send now, in bytes.
+// bodyMax returns the largest body that the peer may send now, in bytes, but for
+// link control (codec.BodyMaxOf).
 func (p *peer) bodyMax() uint32 {
 	if p.phase == phaseHello {
 		return min(helloBodyMax, p.router.config.BodyMax)

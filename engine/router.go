@@ -87,7 +87,9 @@ func Start(c Config) (*Router, error) {
 	}
 	r.link, err = link.Start(link.Config{
 		Loops: c.Loops, CPUs: c.CPUs,
-		Cut:              func(conn *link.Conn, b []byte) (int, error) { return codec.Cut(b, peerOf(conn).bodyMax()) },
+		Cut: func(conn *link.Conn, b []byte) (int, error) {
+			return codec.Cut(b, codec.BodyMaxOf(b, peerOf(conn).bodyMax()))
+		},
 		HandshakeTimeout: c.HandshakeTimeout, ReceiveBuffer: c.ReceiveBuffer,
 		Admit:     r.admit,
 		QueueHigh: c.QueueHigh, QueueLow: c.QueueLow, PartialMax: int64(c.PartialMax), Budget: r.budget, Logger: c.Logger,
