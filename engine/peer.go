@@ -54,6 +54,7 @@ type peer struct {
 	received uint64    // frames other than link control that were cut
 	ledger   ledger    // what it was sent and has not said to have received
 	partBy   time.Time // when parting: the end of its patience
+	owing    int       // when parting: loops that may still owe it notices
 	badSigs  bucket
 	member   *member // once open
 	kind     string
