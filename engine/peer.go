@@ -398,7 +398,6 @@ func (p *peer) endLedger(lost int) {
 	}
 	told := 0
 	forgotten := p.ledger.head - p.ledger.covered
-	l.count.unconfirmed.Add(forgotten)
 	p.ledger.end(lost, func(f onTheWay, lost bool) {
 		reason := codec.NoticeUnconfirmed
 		if lost {
@@ -411,7 +410,12 @@ func (p *peer) endLedger(lost int) {
 			owe(reason, f)
 		}
 	})
-	l.count.unnoticed.Add(forgotten + uint64(lost-told))
+	// Of what is lost and not listed nobody is told; the rest of what was forgotten
+	// is in doubt.
+	untold := uint64(lost - told)
+	forgotten -= min(forgotten, untold)
+	l.count.unconfirmed.Add(forgotten)
+	l.count.unnoticed.Add(forgotten + untold)
 	l.ledgerGrew(p.ledger.release())
 }
 
