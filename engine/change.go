@@ -182,7 +182,7 @@ var limits = []struct {
 }{
 	{"max-skew", false, func(c *Config) string { return c.SkewMax.String() }},
 	{"max-ttl", false, func(c *Config) string { return fmt.Sprint(c.TTLMax) }},
-	{"pause-max", false, func(c *Config) string { return c.PauseMax.String() }},
+	{"pause-max", false, func(c *Config) string { return max(c.PauseMax, 0).String() }},
 	{"stall-timeout", false, func(c *Config) string { return c.StallTimeout.String() }},
 	{"hold-timeout", false, func(c *Config) string { return max(c.HoldTimeout, 0).String() }},
 	{"drain-to", false, func(c *Config) string { return strings.Join(c.DrainTo, " ") }},

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"causeway/codec"
 	"causeway/crypto/sign"
@@ -92,7 +93,7 @@ SIGUSR1 writes what it is doing into a file.`,
 	fl.Var(&f.memory, "memory", "cap on what is kept for traffic: queues, frames being received, lists, handshakes; 28KiB a connection come to that; default a quarter of this machine's memory")
 	fl.Var(&f.high, "queue-high", "bytes that may wait for one recipient before its senders are paused; at most a 16th of --memory")
 	fl.Var(&f.low, "queue-low", "bytes at which they are read again")
-	fl.DurationVar(&f.engine.PauseMax, "pause-max", engine.PauseMaxDefault, "longest pause of a sender before its frames are dropped instead")
+	fl.DurationVar(&f.engine.PauseMax, "pause-max", engine.PauseMaxDefault, "longest pause of a sender before its frames are dropped instead; 0: they are dropped at once")
 	fl.DurationVar(&f.engine.StallTimeout, "stall-timeout", engine.StallTimeoutDefault, "a recipient that has read nothing for so long is disconnected")
 	fl.Var(&f.partial, "max-partial", "half-received frames in all; beyond it the slowest connection is ended")
 	fl.DurationVar(&f.engine.KeepAlive, "keep-alive", codec.KeepAliveDefault, "something is sent on every connection so often")
@@ -208,7 +209,7 @@ func (f *serveFlags) complete(cmd *cobra.Command) (listen []string, err error) {
 	}
 	c.BodyMax, c.QueueHigh, c.QueueLow, c.ReceiveBuffer = uint32(f.bodyMax), int(f.high), int(f.low), int(f.receive)
 	c.PartialMax = int(f.partial)
-	if err := f.ending(); err != nil {
+	if err := errors.Join(f.aboveZero(cmd.Flags()), f.ending()); err != nil {
 		return nil, usageError{err}
 	}
 	if !cmd.Flags().Changed("queue-low") {
@@ -238,14 +239,37 @@ func (f *serveFlags) complete(cmd *cobra.Command) (listen []string, err error) {
 	return f.whereToListen()
 }
 
+// aboveZero checks the flags for which 0 means nothing: it would silently be the
+// default.
+func (f *serveFlags) aboveZero(given *pflag.FlagSet) error {
+	c := &f.engine
+	for _, flag := range []struct {
+		name  string
+		value int64
+	}{
+		{"max-body", int64(f.bodyMax)}, {"max-skew", int64(c.SkewMax)}, {"max-ttl", int64(c.TTLMax)},
+		{"queue-high", int64(f.high)}, {"queue-low", int64(f.low)}, {"stall-timeout", int64(c.StallTimeout)},
+		{"max-partial", int64(f.partial)}, {"keep-alive", int64(c.KeepAlive)}, {"dead-after", int64(c.DeadAfter)},
+		{"hello-timeout", int64(c.HelloTimeout)}, {"handshake-timeout", int64(c.HandshakeTimeout)}, {"receive-buffer", int64(f.receive)},
+	} {
+		if given.Changed(flag.name) && flag.value <= 0 {
+			return fmt.Errorf("--%s must be above 0", flag.name)
+		}
+	}
+	return nil
+}
+
 // ending checks the flags about the end, of connections and of the router.
 func (f *serveFlags) ending() error {
 	c := &f.engine
-	if f.hold < 0 || f.drain < 0 {
-		return errors.New("--hold-timeout and --drain-timeout must not be negative")
+	if f.hold < 0 || f.drain < 0 || c.PauseMax < 0 {
+		return errors.New("--hold-timeout, --drain-timeout and --pause-max must not be negative")
 	}
 	if c.HoldTimeout = f.hold; f.hold == 0 {
 		c.HoldTimeout = -1
+	}
+	if c.PauseMax == 0 {
+		c.PauseMax = -1 // 0 would be the default
 	}
 	if err := engine.CheckRouters(f.drainTo); err != nil {
 		return fmt.Errorf("--drain-to: %w", err)
