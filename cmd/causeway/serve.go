@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -129,7 +130,10 @@ const (
 func (f *serveFlags) run(cmd *cobra.Command) error {
 	hup := make(chan os.Signal, 1) // one waits; what it is about is the same for more
 	signal.Notify(hup, syscall.SIGHUP)
-	listen, err := f.complete(cmd)
+	signal.Ignore(syscall.SIGPIPE) // who reads the log may end first
+	lines := newLogQueue(cmd.ErrOrStderr())
+	defer lines.close()
+	listen, err := f.complete(cmd, lines)
 	if err != nil {
 		return err
 	}
@@ -140,8 +144,10 @@ func (f *serveFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	log := f.engine.Logger
+	lines.tellBy(log)
 	metrics := admin.NewMetrics()
 	router.AddMetrics(metrics)
+	lines.addMetrics(metrics)
 	addMemoryMetrics(metrics, router)
 	defer keepMemory(router, log)()
 	dumps := &dumper{router: router, metrics: metrics, dir: f.dumpDir, log: log}
@@ -169,20 +175,20 @@ func (f *serveFlags) run(cmd *cobra.Command) error {
 	ctx, end := context.WithCancel(context.Background())
 	reloading := make(chan struct{})
 	go func() { defer close(reloading); files.run(ctx, hup) }()
-	waitForSignal(cmd.Context(), signals, log)
+	waitForSignal(cmd.Context(), signals, log, lines)
 	end()
 	<-reloading
 	return stop(router, server, f.drain)
 }
 
-// complete turns flags into the engine's configuration, and returns where to
-// listen.
-func (f *serveFlags) complete(cmd *cobra.Command) (listen []string, err error) {
+// complete turns flags into the engine's configuration, which logs to the writer
+// given, and returns where to listen.
+func (f *serveFlags) complete(cmd *cobra.Command, logTo io.Writer) (listen []string, err error) {
 	c := &f.engine
 	if f.identity == "" || f.trust == "" {
 		return nil, usageError{errors.New("serve needs --identity DIR and --trust DIR")}
 	}
-	if c.Logger, err = f.log.logger(cmd.ErrOrStderr()); err != nil {
+	if c.Logger, err = f.log.logger(logTo); err != nil {
 		return nil, usageError{err}
 	}
 	switch f.verify {
@@ -357,7 +363,7 @@ func (f *serveFlags) logStart(log *slog.Logger) {
 
 // waitForSignal returns at a signal or the end of ctx. After that a SIGINT ends
 // the process at once.
-func waitForSignal(ctx context.Context, signals <-chan os.Signal, log *slog.Logger) {
+func waitForSignal(ctx context.Context, signals <-chan os.Signal, log *slog.Logger, lines *logQueue) {
 	select {
 	case s := <-signals:
 		log.Info("stopping", "signal", s.String())
@@ -367,6 +373,7 @@ func waitForSignal(ctx context.Context, signals <-chan os.Signal, log *slog.Logg
 		for s := range signals {
 			if s == os.Interrupt {
 				log.Warn("stopped at once")
+				lines.close()
 				os.Exit(exitInterrupted)
 			}
 		}
