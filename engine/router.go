@@ -43,6 +43,7 @@ type Router struct {
 	lastTime atomic.Uint64 // send time of the last own frame
 	refused  refusals
 	replaced replacements
+	stalled  lines
 
 	closeOnce sync.Once
 	closeErr  error
