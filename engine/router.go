@@ -136,7 +136,7 @@ func (r *Router) Ready() error {
 	case len(r.listeners) == 0:
 		return errors.New("not listening yet")
 	}
-	return nil
+	return r.state().ready(time.Now())
 }
 
 // Close stops accepting and drains (PROTOCOL.md section 5.3): it asks all peers
