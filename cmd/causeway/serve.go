@@ -171,9 +171,10 @@ func (f *serveFlags) run(cmd *cobra.Command) error {
 		}
 		log.Info("listening", "address", addr.String())
 	}
-	files := reloader{flags: f, router: router, log: log, listen: listen, firewall: f.engine.Firewall}
+	files := reloader{flags: f, router: router, log: log, listen: listen}
 	ctx, end := context.WithCancel(context.Background())
 	reloading := make(chan struct{})
+	files.tellAlarms()
 	go func() { defer close(reloading); files.run(ctx, hup) }()
 	waitForSignal(cmd.Context(), signals, log, lines)
 	end()
@@ -351,9 +352,6 @@ func (f *serveFlags) logStart(log *slog.Logger) {
 		log.Info("grant", "domain", name, "name", grant.Name, "address", codec.Address(grant.Address).String(), "until", grant.NotAfter.UTC().Format(time.RFC3339))
 	}
 	slices.Sort(domains)
-	for _, a := range c.Store.Alarms(time.Now()) {
-		log.Warn("trust store", "domain", a.Domain, "alarm", a.String())
-	}
 	if f.firewall != "" {
 		log.Info("firewall", "file", f.firewall, "lines", ruleCount(c.Firewall), "everybody", c.Firewall == nil)
 	}
