@@ -33,6 +33,10 @@ const (
 	drainDefault       = 10 * time.Second
 )
 
+// reloadEndMax is how long a stop waits for a reload that is under way: that may
+// hang, as a file system can that is somewhere else.
+const reloadEndMax = 2 * time.Second
+
 // serveFlags is what `causeway serve` is told.
 type serveFlags struct {
 	identity, trust, connections string
@@ -178,7 +182,10 @@ func (f *serveFlags) run(cmd *cobra.Command) error {
 	go func() { defer close(reloading); files.run(ctx, hup) }()
 	waitForSignal(cmd.Context(), signals, log, lines)
 	end()
-	<-reloading
+	select {
+	case <-reloading:
+	case <-time.After(reloadEndMax): // files that can't be read now don't keep nodes from being told
+	}
 	return stop(router, server, f.drain)
 }
 
