@@ -159,7 +159,7 @@ func TestFailedHandshakesAreCountedByReason(t *testing.T) {
 		}
 		return nil
 	}
-	r.start(t, Config{HandshakeTimeout: 300 * time.Millisecond})
+	r.start(t, Config{HandshakeTimeout: 1500 * time.Millisecond})
 	strict := testTLS().Clone()
 	strict.ClientAuth = tls.RequireAnyClientCert
 	strict.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
