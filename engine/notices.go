@@ -96,8 +96,8 @@ func (n *noticed) size() int64 { return noticedBytes + int64(cap(n.frames))*list
 type debt struct {
 	domain *domain
 	waits  []*noticed
-	size   int64 // of waits, bytes of memory
-	tokens float64
+	size   int64   // of waits, bytes of memory
+	tokens float64 // below 0: overdrawn
 	filled time.Time
 }
 
