@@ -40,6 +40,16 @@ func Cut(b []byte, bodyMax uint32) (need int, err error) {
 	return end + int(m), nil
 }
 
+// BodyMaxOf returns the bodyMax for Cut: that of who receives the frame that b
+// begins with, or more where that is link control, whose bodies have a limit of
+// their own (PROTOCOL.md section 5.1, key 8).
+func BodyMaxOf(b []byte, bodyMax uint32) uint32 {
+	if bodyMax < ControlBodyMax && len(b) > categoryAt && Category(b[categoryAt]) == CategoryControl {
+		return ControlBodyMax
+	}
+	return bodyMax
+}
+
 // atLeast reads the four-byte integer at offset at of b. When b ends within
 // it, it returns the least value that it can still become, and false.
 func atLeast(b []byte, at int) (v uint32, whole bool) {

@@ -185,6 +185,29 @@ func TestCutTellsExactlyWhatItNeeds(t *testing.T) {
 	}
 }
 
+func TestLinkControlHasALimitOfItsOwn(t *testing.T) {
+	check := func(category Category, limit, want uint32) {
+		t.Helper()
+		header := make([]byte, HeaderSize)
+		header[categoryAt] = byte(category)
+		for end := range len(header) + 1 {
+			from := want
+			if end <= categoryAt {
+				from = limit // the body's length comes later
+			}
+			if got := BodyMaxOf(header[:end], limit); got != from {
+				t.Fatalf("%s, limit %d, %d bytes: %d, want %d", category, limit, end, got, from)
+			}
+		}
+	}
+	check(CategoryControl, 0, ControlBodyMax)
+	check(CategoryControl, ControlBodyMax-1, ControlBodyMax)
+	check(CategoryControl, BodyMaxDefault, BodyMaxDefault)
+	for _, other := range []Category{CategoryData, CategorySession, CategoryNotice, CategoryEcho, CategoryApplication} {
+		check(other, 100, 100)
+	}
+}
+
 func TestCutTakesBodiesUpToTheLimit(t *testing.T) {
 	check := func(n, bodyMax uint32, want error) {
 		t.Helper()

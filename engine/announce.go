@@ -230,7 +230,9 @@ func (p *peer) provenKey(id *pki.Peer, proof []byte) (*sign.Key, error) {
 func (p *peer) accept(c *announced, now time.Time) {
 	keep := p.router.state().config.SkewMax
 	members := p.domain.members
-	members.hold(c.id)
+	if p.member != nil { // else the connection is about to end, and holds nothing any more
+		members.hold(c.id)
+	}
 	p.certs = append(p.certs, c)
 	if !c.id.Issued.Before(p.id.Issued) {
 		p.id = c.id
@@ -252,6 +254,8 @@ func (p *peer) accept(c *announced, now time.Time) {
 
 // forget drops the i-th announced certificate.
 func (p *peer) forget(i int, now time.Time, keep time.Duration) {
-	p.domain.members.release(p.certs[i].id, now, keep)
+	if p.member != nil {
+		p.domain.members.release(p.certs[i].id, now, keep)
+	}
 	p.certs = append(p.certs[:i:i], p.certs[i+1:]...)
 }

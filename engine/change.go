@@ -8,6 +8,7 @@ import (
 
 	"causeway/codec"
 	"causeway/crypto/pki"
+	"causeway/engine/gate"
 )
 
 // Keys of changes, besides those of limits, which have their flag's name. They
@@ -18,12 +19,14 @@ const (
 	keyRoot   = "root"
 	keyCRL    = "crl"
 	keyGrant  = "grant"
+
+	keyFirewall = "firewall"
 )
 
 // Change is one thing that a reload has changed, or would have.
 type Change struct {
-	Key     string // domain, trust, root, crl, grant, or the flag of a limit
-	Domain  string // of which; "" for limits
+	Key     string // domain, trust, root, crl, grant, firewall, or the flag of a limit
+	Domain  string // of which; "" for the firewall and limits
 	What    string // which of the domain's; may be empty
 	From    string // "" when it was not there
 	To      string // "" when it is no longer there
@@ -62,6 +65,9 @@ func (s *state) changesTo(next *state) (all []Change) {
 	all = append(all, s.domainChanges(next)...)
 	all = append(all, trustChanges(s.config.Store, next.config.Store)...)
 	all = append(all, s.grantChanges(next)...)
+	if from, to := s.config.Firewall, next.config.Firewall; !gate.Same(from, to) {
+		all = append(all, Change{Key: keyFirewall, From: firewallText(from), To: firewallText(to)})
+	}
 	for _, l := range limits {
 		before, after := l.get(&s.asked), l.get(&next.asked)
 		if before != after {
@@ -143,13 +149,18 @@ func listsOf(s *pki.Store, domain string) map[string]pki.List {
 }
 
 func (s *state) grantChanges(next *state) (all []Change) {
-	for _, name := range union(s.domains, next.domains) {
+	names := append(union(s.domains, next.domains), union(s.refused, next.refused)...)
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
 		before, after := s.domains[name], next.domains[name]
+		another := s.refusedFor(name) != next.refusedFor(name)
 		var c Change
 		switch {
+		case before == nil && after == nil && another: // a grant of no use, of a domain that is not served
+			c = Change{Key: keyGrant, Domain: name, From: s.refusedFor(name), To: next.refusedFor(name), Why: next.refusal(name)}
 		case before != nil && after != nil && before.certID != after.certID:
 			c = Change{Key: keyGrant, Domain: name, From: grantText(before), To: grantText(after)}
-		case before != nil && after != nil && next.refused[name] != nil && s.refusal(name) != next.refusal(name):
+		case before != nil && after != nil && next.refused[name] != nil && another:
 			c = Change{Key: keyGrant, Domain: name, From: grantText(before), To: "stays", Why: next.refusal(name)}
 		default:
 			continue
@@ -157,6 +168,26 @@ func (s *state) grantChanges(next *state) (all []Change) {
 		all = append(all, c)
 	}
 	return all
+}
+
+func firewallText(l *gate.List) string {
+	if l == nil {
+		return "everybody"
+	}
+	return fmt.Sprintf("lines: %d", len(l.Rules()))
+}
+
+// refusedFor returns the kind of reason for which the domain's grant was refused; ""
+// when it was not.
+func (s *state) refusedFor(name string) string {
+	err := s.refused[name]
+	if err == nil {
+		return ""
+	}
+	if reason, ok := pki.ReasonOf(err); ok {
+		return "refused: " + reason.String() // texts have the time
+	}
+	return "refused: " + err.Error()
 }
 
 // refusal returns why the domain's grant was refused; "" when it was not.
@@ -182,7 +213,7 @@ var limits = []struct {
 }{
 	{"max-skew", false, func(c *Config) string { return c.SkewMax.String() }},
 	{"max-ttl", false, func(c *Config) string { return fmt.Sprint(c.TTLMax) }},
-	{"pause-max", false, func(c *Config) string { return c.PauseMax.String() }},
+	{"pause-max", false, func(c *Config) string { return max(c.PauseMax, 0).String() }},
 	{"stall-timeout", false, func(c *Config) string { return c.StallTimeout.String() }},
 	{"hold-timeout", false, func(c *Config) string { return max(c.HoldTimeout, 0).String() }},
 	{"drain-to", false, func(c *Config) string { return strings.Join(c.DrainTo, " ") }},

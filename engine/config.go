@@ -52,7 +52,7 @@ type Config struct {
 	TTLMax           uint8         // TTLs above are lowered; 32
 	QueueHigh        int           // bytes a recipient's queue may hold before its senders are paused; 4 MiB, but at most a 16th of Memory
 	QueueLow         int           // bytes at which they are read again; a quarter of QueueHigh
-	PauseMax         time.Duration // longest pause before frames are dropped instead; 250 ms
+	PauseMax         time.Duration // longest pause before frames are dropped instead; negative: nobody is paused; 250 ms
 	StallTimeout     time.Duration // a recipient whose oldest queued frame is older is disconnected; 20 s
 	HoldTimeout      time.Duration // frames for an address that has just left wait so long for it to come back, at most 1 min; negative: they don't; 5 s
 	PartialMax       int           // bytes of half-received frames in all; beyond it the slowest connection is ended; 256 MiB
@@ -127,7 +127,7 @@ func (c *Config) check() error {
 		return fmt.Errorf("engine: Software has %d bytes and may have %d", len(c.Software), codec.HelloSoftwareMax)
 	case len(c.VersionCutoff) > codec.HelloSoftwareMax:
 		return fmt.Errorf("engine: the version cutoff has %d bytes and may have %d", len(c.VersionCutoff), codec.HelloSoftwareMax)
-	case c.SkewMax < 0 || c.HelloTimeout < 0 || c.PauseMax < 0 || c.StallTimeout < 0 || c.PartialMax < 0 || c.BadSignatures < 0:
+	case c.SkewMax < 0 || c.HelloTimeout < 0 || c.StallTimeout < 0 || c.PartialMax < 0 || c.BadSignatures < 0:
 		return errors.New("engine: times and limits must not be negative")
 	case c.HoldTimeout > holdTimeoutMax:
 		return fmt.Errorf("engine: hold timeout %v is above %v", c.HoldTimeout, holdTimeoutMax)

@@ -194,6 +194,9 @@ func (p *peer) goodbye(g *codec.Goodbye) {
 	p.loop.payNotices()
 	p.unregister(true)
 	now := p.loop.link.Now()
+	if g.ReadFor > 0 {
+		p.payOff()
+	}
 	p.phase, p.drained, p.partBy = phaseParting, drainAnswered, p.router.leaveBy(now)
 	if by := now.Add(g.ReadFor); by.Before(p.partBy) {
 		p.partBy = by
@@ -206,12 +209,13 @@ func (p *peer) goodbye(g *codec.Goodbye) {
 	p.conn.FinishOnLoop(&leftError{codec.GoodbyeDone}, p.router.leaveBy(now))
 }
 
-// part goes on with the end of a peer that has said goodbye and still reads: ask
-// what it has received until that is all, or its time is over.
+// part goes on with the end of a peer that has said goodbye and still reads: wait
+// until it has been sent the notices that it is owed, ask what it has received
+// until that is all, or its time is over.
 func (p *peer) part() {
 	now := p.loop.link.Now()
-	if now.Before(p.partBy) && (p.conn.QueuedBytes() > 0 || p.ledger.covered < p.ledger.sealed) {
-		if !p.ledger.waits() {
+	if now.Before(p.partBy) && (p.owing > 0 || p.conn.QueuedBytes() > 0 || p.ledger.covered < p.ledger.sealed) {
+		if p.owing == 0 && !p.ledger.waits() {
 			p.ask()
 		}
 		return

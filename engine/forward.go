@@ -157,11 +157,11 @@ func (p *peer) refuse(reason dropReason, b *buf.Buffer) {
 }
 
 // waitFor pauses reading until there is room at the destination `to`. False:
-// it does not wait, since there is room already, it has waited in vain, or
-// memory is short.
+// it does not wait, since there is room already, it has waited in vain, memory
+// is short, or nobody is to wait.
 func (p *peer) waitFor(to link.Ref) bool {
 	l := p.loop
-	if p.phase == phaseClosed || l.link.Account().Short() || l.link.Now().Before(l.noPause[to]) || !p.conn.WaitForOnLoop(to) {
+	if p.phase == phaseClosed || p.router.state().config.PauseMax <= 0 || l.link.Account().Short() || l.link.Now().Before(l.noPause[to]) || !p.conn.WaitForOnLoop(to) {
 		return false
 	}
 	p.waitsFor, p.waitsAt = to, l.link.Now()

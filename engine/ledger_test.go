@@ -3,6 +3,7 @@ package engine
 import (
 	"encoding/binary"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"testing"
 	"time"
@@ -177,6 +178,37 @@ func TestRecipientsAreAsked(t *testing.T) {
 	a.conn.NetConn().Close() // which has not said that it has the notices
 	waitFor(t, "the ledgers' memory is given back", func() bool {
 		return r.sumUint(func(c *counters) uint64 { return uint64(c.ledger.Load()) }) == 0
+	})
+}
+
+// Frames that are lost with a connection, and that its ledger had no room for, are
+// not in doubt as well.
+func TestWhatIsLostIsNotInDoubt(t *testing.T) {
+	d := newAuthority("prod.example")
+	r, addr := startRouter(t, func(c *Config) { c.HoldTimeout = -1 }, d)
+	for _, l := range r.loops {
+		done := make(chan struct{})
+		l.link.Post(func() { l.ledgersMax = 0; close(done) })
+		<-done
+	}
+	a, deaf := connect(t, addr, d.node("a")), connect(t, addr, d.node("deaf"))
+	sent := uint64(0)
+	for ; r.link.Stats().QueuedBytes < 1<<20; sent++ {
+		a.send(a.frame(deaf.id.Peer.Address, codec.CategoryApplication, make([]byte, 4000)))
+	}
+	_ = deaf.conn.NetConn().(*net.TCPConn).SetLinger(0)
+	deaf.conn.NetConn().Close()
+	waitFor(t, "all frames decided on", func() bool { c := r.Counts(); return c.InFlight == 0 && c.Forwarded+c.DroppedSum() == sent })
+	if c := r.Counts(); c.Unconfirmed != c.Forwarded {
+		t.Errorf("%d frames in doubt of %d forwarded; dropped %v", c.Unconfirmed, c.Forwarded, c.Dropped)
+	}
+	waitFor(t, "every frame told of, or counted as not", func() bool {
+		a.sync()
+		told := r.sumUint(func(c *counters) uint64 { return c.noticed.Load() + c.unnoticed.Load() })
+		if told > sent {
+			t.Fatalf("told of %d frames, %d sent", told, sent)
+		}
+		return told == sent
 	})
 }
 

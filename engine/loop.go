@@ -244,8 +244,10 @@ func (p *peer) look(now time.Time) {
 	case p.stalled(now):
 		l := p.loop
 		l.count.stalled.Add(1)
-		l.router.log.Warn("a node does not read and is disconnected", "peer", describe(p.id), "remote", p.conn.Remote(),
-			"queued_bytes", p.conn.QueuedBytes(), "oldest", now.Sub(p.conn.OldestQueued()).Round(time.Second))
+		if speak, unlogged := l.router.stalled.now(now); speak {
+			l.router.log.Warn("a node does not read and is disconnected", "peer", describe(p.id), "remote", p.conn.Remote(),
+				"queued_bytes", p.conn.QueuedBytes(), "oldest", now.Sub(p.conn.OldestQueued()).Round(time.Second), "more_since_last_line", unlogged)
+		}
 		p.leave(codec.GoodbyeStalled, fmt.Sprintf("nothing was read for %v", c.StallTimeout))
 		p.conn.CloseOnLoop(&leftError{codec.GoodbyeStalled}) // what waits goes back to its senders
 	case now.Sub(p.heardAt) >= c.DeadAfter:

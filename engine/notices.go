@@ -29,6 +29,13 @@ const (
 	listedBytes  = int64(unsafe.Sizeof(codec.NoticeFrame{}))
 )
 
+// Sizes in a notice's body, at most, in bytes (PROTOCOL.md section 6): of a listed
+// frame, and of all else.
+const (
+	noticeListed   = 1 + 1 + codec.DigestSize + 9
+	noticeOverhead = 1 + 2 + 2 + codec.AddressSize + 4 + 3*(1+9)
+)
+
 // trouble is what one notice tells of.
 type trouble struct {
 	reason    codec.NoticeReason
@@ -67,11 +74,19 @@ func (n *noticed) count(t uint64) {
 }
 
 // countAll makes the list a count.
-func (n *noticed) countAll() {
-	for _, f := range n.frames {
+func (n *noticed) countAll() { n.list(0) }
+
+// list lists so many frames at most, and counts the others.
+func (n *noticed) list(most int) {
+	if len(n.frames) <= most {
+		return
+	}
+	for _, f := range n.frames[most:] {
 		n.count(f.SendTime)
 	}
-	n.frames = nil
+	if n.frames = n.frames[:most]; most == 0 {
+		n.frames = nil
+	}
 }
 
 // size returns what n takes in memory, in bytes.
@@ -81,8 +96,8 @@ func (n *noticed) size() int64 { return noticedBytes + int64(cap(n.frames))*list
 type debt struct {
 	domain *domain
 	waits  []*noticed
-	size   int64 // of waits, bytes of memory
-	tokens float64
+	size   int64   // of waits, bytes of memory
+	tokens float64 // below 0: overdrawn
 	filled time.Time
 }
 
@@ -204,15 +219,85 @@ type teller interface {
 }
 
 func (b *book) pay(o *debt, sender codec.Address, now time.Time, to teller) {
+	o.fill(now)
+	for len(o.waits) > 0 && o.tokens >= 1 && to.ready(sender) {
+		b.payOne(o, sender, to)
+	}
+}
+
+func (o *debt) fill(now time.Time) {
 	o.tokens = min(noticesBurst, o.tokens+noticesPerSecond*now.Sub(o.filled).Seconds())
 	o.filled = now
-	for len(o.waits) > 0 && o.tokens >= 1 && to.ready(sender) {
-		n := o.waits[0]
-		b.takes(o, -n.size())
-		to.tell(sender, o.domain, n)
-		o.waits[0] = nil
-		o.waits = o.waits[1:]
-		o.tokens--
+}
+
+func (b *book) payOne(o *debt, sender codec.Address, to teller) {
+	n := o.waits[0]
+	b.takes(o, -n.size())
+	to.tell(sender, o.domain, n)
+	o.waits[0] = nil
+	o.waits = o.waits[1:]
+	o.tokens--
+}
+
+// payOff sends a sender who leaves what it is owed, in at most so many notices,
+// and tells whether there is more. Its bucket is overdrawn for that: who leaves
+// and comes back, again and again, gets no more notices than who stays.
+func (b *book) payOff(sender codec.Address, now time.Time, to teller, most int) (more bool) {
+	o := b.debts[sender]
+	if o == nil {
+		return false
+	}
+	o.fill(now)
+	for n := 0; len(o.waits) > 0 && o.tokens > -noticeKindsMax && to.ready(sender); n++ {
+		if n == most {
+			return true
+		}
+		b.payOne(o, sender, to)
+	}
+	return false
+}
+
+// leaver tells a sender that has said goodbye on the connection `to`, and that the
+// table has no more.
+type leaver struct {
+	l  *loop
+	to link.Ref
+}
+
+func (v leaver) ready(codec.Address) bool { return v.l.noticeRoom(v.to) > 0 }
+
+func (v leaver) tell(sender codec.Address, d *domain, n *noticed) { v.l.tellAt(v.to, sender, d, n) }
+
+// payOffPerTurn is how many notices a loop makes at a time for who leaves: each is
+// signed, so that is about a millisecond.
+const payOffPerTurn = 32
+
+// payOff tells the sender, who leaves its connection `to`, what this loop owes it,
+// and then calls done, on this loop, when the notices are on their way.
+func (l *loop) payOff(sender codec.Address, to link.Ref, done func()) {
+	more := l.link.Alive(to) && l.book.payOff(sender, l.link.Now(), leaver{l, to}, payOffPerTurn)
+	l.link.Post(func() { // a turn later
+		if more {
+			l.payOff(sender, to, done)
+		} else {
+			done()
+		}
+	})
+}
+
+// payOff has all loops tell the peer, which has said goodbye and still reads, what
+// they owe it.
+func (p *peer) payOff() {
+	sender, to := p.address(), p.conn.Ref()
+	paid := func() {
+		if p.owing--; p.owing == 0 && p.phase == phaseParting {
+			p.part()
+		}
+	}
+	for _, l := range p.router.loops {
+		if l.link.Post(func() { l.payOff(sender, to, func() { p.loop.link.Post(paid) }) }) {
+			p.owing++
+		}
 	}
 }
 
@@ -232,23 +317,36 @@ func (l *loop) noticeRoom(to link.Ref) int64 {
 // body, and as much where a buffer is twice as large.
 const listedMemory = 64
 
-// tell makes the notice n and sends it to who is connected as sender. Where
-// memory is short a long list is sent as a count.
+// tell makes the notice n and sends it to who is connected as sender.
 func (l *loop) tell(sender codec.Address, d *domain, n *noticed) {
+	l.tellAt(link.Ref(l.router.table.Lookup(sender)), sender, d, n)
+}
+
+// tellAt makes the notice n and sends it to sender's connection ref; 0: it has
+// none. Where memory is short a long list is sent as a count, and where the sender
+// takes small bodies only, some of it.
+func (l *loop) tellAt(ref link.Ref, sender codec.Address, d *domain, n *noticed) {
 	count := uint64(len(n.frames)) + n.more
-	ref := link.Ref(l.router.table.Lookup(sender))
 	if ref == 0 {
 		l.count.unnoticed.Add(count)
 		return
 	}
-	if int64(len(n.frames))*listedMemory > l.noticeRoom(ref) {
+	most := l.link.FrameMax(ref)
+	switch {
+	case int64(len(n.frames))*listedMemory > l.noticeRoom(ref):
 		n.countAll()
+	case most > 0:
+		n.list(max(0, most-noticeOverhead) / noticeListed)
 	}
 	body, err := codec.AppendNotice(nil, &codec.Notice{
 		Reason: n.reason, Recipient: n.recipient, Frames: n.frames, More: n.more, First: n.first, Last: n.last,
 	})
 	if err != nil {
 		panic("engine: a notice that the codec refuses: " + err.Error())
+	}
+	if most > 0 && len(body) > most {
+		l.count.unnoticed.Add(count)
+		return
 	}
 	if now := l.router.state().domains[d.name]; now != nil {
 		d = now // under the grant of today

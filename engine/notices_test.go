@@ -1,10 +1,12 @@
 package engine
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"causeway/codec"
+	"causeway/crypto/pki"
 	"causeway/engine/buf"
 )
 
@@ -97,6 +99,152 @@ func TestNoticesAreBoundedPerSenderAndInAll(t *testing.T) {
 	}
 	if refused != kinds-noticeKindsMax {
 		t.Errorf("%d refused, want %d", refused, kinds-noticeKindsMax)
+	}
+}
+
+// Who leaves is told all that it is owed, some at a time, and who leaves again and
+// again no more than others in the long run.
+func TestWhoLeavesIsToldAllAndOverdrawsItsBucket(t *testing.T) {
+	b := newBook(1 << 30)
+	now := time.Unix(1_700_000_000, 0)
+	to := &told{t: t, of: map[byte]uint64{}}
+	sender := codec.Raw(testFrame(t, 1, 0, 1)).Sender()
+	leave := func(kinds int) {
+		for n := range kinds {
+			reason := codec.NoticeNoRoute
+			if n > 0xff {
+				reason = codec.NoticeQueueFull
+			}
+			if !b.owe(nil, reason, testFrame(t, 1, byte(n), 1), now) {
+				t.Fatal("no room")
+			}
+		}
+		for {
+			before := to.notices
+			more := b.payOff(sender, now, to, 10)
+			if n := to.notices - before; n > 10 || more && n != 10 {
+				t.Fatalf("%d notices at a time", n)
+			}
+			if !more {
+				return
+			}
+		}
+	}
+	leave(300)
+	if to.notices != 300 || to.of[1] != 300 {
+		t.Errorf("%d notices about %d frames", to.notices, to.of[1])
+	}
+	leave(300)
+	if most := noticesBurst + noticeKindsMax; to.notices != most {
+		t.Errorf("%d notices without a pause, want %d", to.notices, most)
+	}
+	b.payAll(now.Add(time.Second), to)
+	if most := noticesBurst + noticeKindsMax; to.notices != most {
+		t.Errorf("%d notices a second later", to.notices-most)
+	}
+	for s := range 60 {
+		b.payAll(now.Add(time.Duration(s+1)*time.Second), to)
+	}
+	if to.of[1] != 600 || len(b.debts) != 0 {
+		t.Errorf("told of %d frames, %d debts", to.of[1], len(b.debts))
+	}
+}
+
+// connectWith is connect with a limit of bodies.
+func connectWith(t *testing.T, addr string, id *pki.Identity, bodyMax uint32) *client {
+	t.Helper()
+	c := must(dial(t, addr, id, clientTLS(id)))
+	h := testHello()
+	h.BodyMax = bodyMax
+	c.say(h)
+	if _, ok := c.control().(*codec.Hello); !ok {
+		t.Fatal("no hello came back")
+	}
+	return c
+}
+
+func TestNoticesKeepToTheSendersBodyLimit(t *testing.T) {
+	const frames = 300
+	d := newAuthority("prod.example")
+	for _, limit := range []uint32{200, 1000} {
+		r, addr := startRouter(t, nil, d)
+		c := connectWith(t, addr, d.node("small"), limit)
+		var all []byte
+		for range frames {
+			f := c.frame(c.id.Peer.Address, codec.CategoryApplication, nil)
+			f.Recipient[15] ^= 1
+			all = append(all, c.wire(f)...)
+		}
+		c.write(all)
+		told, listed := 0, 0
+		for told < frames {
+			f := c.next()
+			if n := len(f.Body()); n > int(limit) {
+				t.Fatalf("a notice of %d bytes, at most %d", n, limit)
+			}
+			n := must(codec.DecodeNotice(f.Body()))
+			told += len(n.Frames) + int(n.More)
+			listed += len(n.Frames)
+		}
+		if told != frames || listed == 0 {
+			t.Errorf("told of %d frames, %d listed; sent %d", told, listed, frames)
+		}
+		if n := r.sum(func(c *counters) *atomic.Uint64 { return &c.unnoticed })(); n != 0 {
+			t.Errorf("%v frames without a notice", n)
+		}
+	}
+}
+
+// Before the last goodbye to who leaves stand the notices that it is owed, of all
+// loops: what it is told that has been received is delivered, or it knows better.
+func TestWhoLeavesIsToldOfAllThatWasNotDelivered(t *testing.T) {
+	const kinds = 100
+	d := newAuthority("prod.example")
+	r, addr := startRouter(t, nil, d)
+	c := connect(t, addr, d.node("hub"))
+	nobody := func(n int) codec.Address {
+		a := codec.Address(c.id.Peer.Address)
+		a[14], a[15] = a[14]^1, byte(n)
+		return a
+	}
+	// What the loops owe for frames that came back to them.
+	for _, l := range r.loops {
+		done := make(chan struct{})
+		l.link.Post(func() {
+			defer close(done)
+			for n := range kinds {
+				what := trouble{codec.NoticeRecipientGone, nobody(n)}
+				l.book.oweCount(r.state().domains[d.Domain], what, c.id.Peer.Address, 1, l.link.Now())
+			}
+		})
+		<-done
+	}
+	var all []byte
+	for n := range kinds {
+		all = append(all, c.wire(c.frame(nobody(n), codec.CategoryApplication, nil))...)
+	}
+	c.write(append(all, c.wire(c.controlFrame(&codec.Goodbye{Reason: codec.GoodbyeDone, ReadFor: patience}))...))
+	told := map[codec.NoticeReason]uint64{}
+	for {
+		f, err := c.read()
+		if err != nil {
+			t.Fatalf("%v after notices about %v", err, told)
+		}
+		if f.Category() == codec.CategoryNotice {
+			n := must(codec.DecodeNotice(f.Body()))
+			told[n.Reason] += uint64(len(n.Frames)) + n.More
+		} else if g, ok := must(codec.DecodeControl(f.Body())).(*codec.Goodbye); ok {
+			if g.Received != kinds {
+				t.Errorf("goodbye says that %d frames were received", g.Received)
+			}
+			break
+		}
+	}
+	if told[codec.NoticeNoRoute] != kinds || told[codec.NoticeRecipientGone] != uint64(kinds*len(r.loops)) {
+		t.Errorf("told of %v", told)
+	}
+	if n := r.sum(func(c *counters) *atomic.Uint64 { return &c.unnoticed })(); n != 0 {
+		t.Errorf("%v frames without a notice", n)
 	}
 }
 

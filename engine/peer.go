@@ -55,6 +55,7 @@ type peer struct {
 	received uint64    // frames other than link control that were cut
 	ledger   ledger    // what it was sent and has not said to have received
 	partBy   time.Time // when parting: the end of its patience
+	owing    int       // when parting: loops that may still owe it notices
 	badSigs  bucket
 	member   *member // once open
 	kind     string
@@ -337,7 +338,8 @@ func shortened(text string) string {
 // helloBodyMax is the largest body of a peer that has not introduced itself.
 const helloBodyMax = codec.ControlBodyMax
 
-// bodyMax returns the largest body that the peer may send now, in bytes.
+// bodyMax returns the largest body that the peer may send now, in bytes, but for
+// link control (codec.BodyMaxOf).
 func (p *peer) bodyMax() uint32 {
 	if p.phase == phaseHello {
 		return min(helloBodyMax, p.router.config.BodyMax)
@@ -412,7 +414,6 @@ func (p *peer) endLedger(lost int) {
 	}
 	told := 0
 	forgotten := p.ledger.head - p.ledger.covered
-	l.count.unconfirmed.Add(forgotten)
 	p.ledger.end(lost, func(f onTheWay, lost bool) {
 		reason := codec.NoticeUnconfirmed
 		if lost {
@@ -425,7 +426,12 @@ func (p *peer) endLedger(lost int) {
 			owe(reason, f)
 		}
 	})
-	l.count.unnoticed.Add(forgotten + uint64(lost-told))
+	// Of what is lost and not listed nobody is told; the rest of what was forgotten
+	// is in doubt.
+	untold := uint64(lost - told)
+	forgotten -= min(forgotten, untold)
+	l.count.unconfirmed.Add(forgotten)
+	l.count.unnoticed.Add(forgotten + untold)
 	l.ledgerGrew(p.ledger.release())
 }
 

@@ -263,6 +263,22 @@ func TestConfigThatCannotWorkIsRefused(t *testing.T) {
 	}
 }
 
+// With no time to pause, who sends to a full queue is never kept waiting.
+func TestWithoutPausesFramesAreDroppedAtOnce(t *testing.T) {
+	d := newAuthority("prod.example")
+	r, addr := startRouter(t, func(c *Config) { c.QueueHigh, c.PauseMax = 64<<10, -1 }, d)
+	a, deaf := connect(t, addr, d.node("a")), connect(t, addr, d.node("deaf"))
+	for r.droppedFor(dropQueueFull) == 0 {
+		a.send(a.frame(deaf.id.Peer.Address, codec.CategoryApplication, make([]byte, 8000)))
+	}
+	if n := r.sumUint(func(c *counters) uint64 { return c.paused.Load() }); n != 0 {
+		t.Errorf("paused %d times", n)
+	}
+	if changes := reload(t, r, func(c *Config) { c.PauseMax = time.Second }); !has(changes, "pause-max: 0s → 1s") {
+		t.Errorf("changes: %v", changes)
+	}
+}
+
 // A recipient that does not read is disconnected, and its senders are told of
 // every frame that it was not sent, and of every one that it has not said to
 // have received: sent = delivered + noticed + unconfirmed.

@@ -42,6 +42,20 @@ func (s *seldom) now(at time.Time) (speak bool, unlogged uint64) {
 	return true, unlogged
 }
 
+// lines are log lines of one kind that the network can cause, written by any
+// goroutine.
+type lines struct {
+	mu sync.Mutex
+	of seldom
+}
+
+// now is seldom's.
+func (l *lines) now(at time.Time) (speak bool, unlogged uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.of.now(at)
+}
+
 // add counts err under its certificate's reason, if that is what it is about,
 // else under reason, which must be from a bounded set.
 func (r *refusals) add(log *slog.Logger, remote netip.AddrPort, reason string, err error) {
@@ -82,17 +96,12 @@ func (r *refusals) counts() map[string]uint64 {
 // flaps is two processes with one identity.
 type replacements struct {
 	count atomic.Uint64
-
-	mu sync.Mutex
-	seldom
+	lines
 }
 
 func (r *replacements) add(log *slog.Logger, now time.Time, old *peer, by netip.AddrPort) {
 	r.count.Add(1)
-	r.mu.Lock()
-	speak, unlogged := r.now(now)
-	r.mu.Unlock()
-	if speak {
+	if speak, unlogged := r.now(now); speak {
 		log.Warn("connection replaced: the same address has connected again", "peer", describe(old.id), "old", old.conn.Remote(), "new", by,
 			"age", now.Sub(old.opened).Round(time.Millisecond), "more_since_last_line", unlogged)
 	}

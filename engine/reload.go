@@ -9,6 +9,7 @@ import (
 	"causeway/codec"
 	"causeway/crypto/pki"
 	"causeway/engine/admin"
+	"causeway/engine/gate"
 	"causeway/engine/link"
 )
 
@@ -112,6 +113,9 @@ func (r *Router) apply(old, next *state) {
 	}
 	r.current.Store(next)
 	r.gate.SetLimits(*next.config.Limits, now)
+	if l := next.config.Firewall; !gate.Same(old.config.Firewall, l) {
+		r.log.Info("firewall", "connections_denied", r.SetFirewall(l), "everybody", l == nil)
+	}
 	for name, d := range old.domains {
 		if after := next.domains[name]; after == nil || after.certID != d.certID {
 			d.members.release(d.grant, now, next.config.SkewMax)

@@ -273,6 +273,74 @@ func TestGrantBeforeStaysWhenTheNextIsNoGood(t *testing.T) {
 	connect(t, addr, d.node("b"))
 }
 
+// A grant for another domain that can't be used is no secret.
+func TestRefusedGrantOfAnotherDomainIsToldOf(t *testing.T) {
+	d, lab := newAuthority("prod.example"), newAuthority("lab.example")
+	r, _ := startRouter(t, nil, d)
+	both := granted(r.config.Identity, d, lab)
+	changes := reload(t, r, func(c *Config) { c.Identity = both })
+	if len(changes) != 1 || !has(changes, "grant lab.example: none → refused: unknown-domain (") {
+		t.Errorf("changes: %v", changes)
+	}
+	if text := metricsOf(r); !strings.Contains(text, `causeway_grants_refused{domain="lab.example",reason="unknown-domain"} 1`) {
+		t.Error("the refused grant is not in the metrics")
+	}
+	if changes := reload(t, r, func(*Config) {}); len(changes) != 0 {
+		t.Errorf("nothing new, and %v", changes)
+	}
+	if changes := reload(t, r, func(c *Config) { c.Identity = granted(both, d) }); len(changes) != 1 || !has(changes, "grant lab.example: refused: unknown-domain → none") {
+		t.Errorf("changes: %v", changes)
+	}
+}
+
+// A changed firewall is a change like others: counted, and not made when the
+// reload fails.
+func TestFirewallIsReloadedWithAllElse(t *testing.T) {
+	d := newAuthority("prod.example")
+	r, addr := startRouter(t, nil, d)
+	a := connect(t, addr, d.node("a"))
+	deny := firewall(t, "deny 127.0.0.1/32")
+	if _, err := r.Reload(func(c Config) (Config, error) { c.Firewall, c.TTLMax = deny, 1; return c, nil }); err == nil {
+		t.Fatal("reloaded")
+	}
+	connect(t, addr, d.node("b"))
+	if changes := reload(t, r, func(c *Config) { c.Firewall = deny }); len(changes) != 1 || !has(changes, "firewall: everybody → lines: 1") {
+		t.Errorf("changes: %v", changes)
+	}
+	if g := a.ended(); g == nil || g.Reason != codec.GoodbyeLimit {
+		t.Errorf("goodbye %+v", g)
+	}
+	text := metricsOf(r)
+	for _, want := range []string{`causeway_config_changes_total{domain="",key="firewall"} 1`, `causeway_reloads_total{result="ok"} 1`} {
+		if !strings.Contains(text, want) {
+			t.Errorf("metrics lack %s", want)
+		}
+	}
+	if changes := reload(t, r, func(c *Config) { c.Firewall = firewall(t, "# the same\ndeny 127.0.0.1/32") }); len(changes) != 0 {
+		t.Errorf("the same list, and %v", changes)
+	}
+	if changes := reload(t, r, func(c *Config) { c.Firewall = nil }); !has(changes, "firewall: lines: 1 → everybody") {
+		t.Errorf("changes: %v", changes)
+	}
+	connect(t, addr, d.node("c"))
+}
+
+func TestReadyNeedsAValidGrant(t *testing.T) {
+	d := newAuthority("prod.example")
+	r, _ := startRouter(t, nil, d)
+	if err := r.Ready(); err != nil {
+		t.Error(err)
+	}
+	err := r.state().ready(r.state().domains[d.Domain].grant.NotAfter.Add(time.Second))
+	if err == nil || !strings.Contains(err.Error(), "prod.example") || !strings.Contains(err.Error(), "causeway pki renew") {
+		t.Errorf("with an expired grant: %v", err)
+	}
+	reload(t, r, func(c *Config) { c.Store = storeOf(newAuthority("lab.example")) })
+	if err := r.Ready(); err == nil {
+		t.Error("ready without a domain")
+	}
+}
+
 func TestWhatNeedsARestartIsSaidAndLeft(t *testing.T) {
 	d := newAuthority("prod.example")
 	r, _ := startRouter(t, nil, d)

@@ -2,8 +2,11 @@ package engine
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/binary"
 	"errors"
+	"math/big"
 	"testing"
 	"time"
 
@@ -78,6 +81,49 @@ func TestRenewalsOfAllKindsUnderTrafficLoseNothing(t *testing.T) {
 	}
 	if c := r.Counts(); c.DroppedSum() != 0 {
 		t.Errorf("the router dropped %v", c.Dropped)
+	}
+}
+
+// Limits of bodies, here the router's and the nodes', are not those of link
+// control: small ones let lists and certificates pass.
+func TestSmallBodyLimitsLeaveLinkControlAlone(t *testing.T) {
+	const bodyMax = 100
+	d := newAuthority("prod.example")
+	entries := make([]x509.RevocationListEntry, 5000)
+	for i := range entries {
+		entries[i] = x509.RevocationListEntry{SerialNumber: big.NewInt(int64(i + 1)), RevocationTime: d.now}
+	}
+	list := must(d.SignCRL(big.NewInt(1), entries, d.now, time.Hour, rand.Reader))
+	_, addr := startRouter(t, func(c *Config) {
+		c.BodyMax, c.Store = bodyMax, storeWith(map[string][]byte{d.Domain: list}, d)
+	}, d)
+	ctx, end := context.WithTimeout(t.Context(), patience)
+	defer end()
+	open := func(name string) *node.Node {
+		n, err := node.Connect(ctx, node.Config{
+			Identity: d.node(name), Routers: []string{"dbw://" + addr}, Plain: true, AcceptPlain: true, BodyMax: bodyMax,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	a, b := open("a"), open("b")
+	defer a.Close()
+	defer b.Close()
+	waitFor(t, "the list at both", func() bool { return a.Stats().ListsTaken == 1 && b.Stats().ListsTaken == 1 })
+	if _, err := a.Send(ctx, b.Address(), codec.CategoryApplication, make([]byte, bodyMax)); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := b.Receive(ctx); err != nil || len(m.Body) != bodyMax {
+		t.Errorf("%d bytes came, %v; %+v", len(m.Body), err, b.Stats())
+	}
+	var tooLarge *node.BodySizeError
+	if _, err := a.Send(ctx, b.Address(), codec.CategoryApplication, make([]byte, bodyMax+1)); !errors.As(err, &tooLarge) || tooLarge.Max != bodyMax {
+		t.Errorf("one byte more: %v", err)
+	}
+	if s := a.Stats(); s.Connections != 1 || s.ProtocolErrors != 0 {
+		t.Errorf("%+v", s)
 	}
 }
 

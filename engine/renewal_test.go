@@ -13,6 +13,7 @@ import (
 	"causeway/codec"
 	"causeway/crypto/pki"
 	"causeway/crypto/sign"
+	"causeway/engine/link"
 )
 
 // renewedBy returns a newer certificate of the node, for another key if there
@@ -129,6 +130,38 @@ func TestBadRenewalsEndTheConnection(t *testing.T) {
 		cl.say(c.make(cl))
 		if g := cl.ended(); g == nil || g.Reason != c.reason || g.Text == "" {
 			t.Errorf("%s: goodbye %+v, want %v", c.name, g, c.reason)
+		}
+	}
+}
+
+// A renewal of who is a member no more, since frames to it came back from a
+// connection that is at its end and still read, keeps nothing for ever.
+func TestRenewalOfWhoIsNoMemberAnyMoreIsForgotten(t *testing.T) {
+	d := newAuthority("prod.example")
+	r, addr := startRouter(t, nil, d)
+	a := connect(t, addr, d.node("a"))
+	for _, l := range r.loops {
+		done := make(chan struct{})
+		l.link.Post(func() {
+			l.link.Range(func(c *link.Conn) { peerOf(c).unregister(true) })
+			close(done)
+		})
+		<-done
+	}
+	for range codec.RenewalsKept { // the first certificate is forgotten by the last
+		next := d.renewedBy(a.id, time.Hour)
+		a.say(a.announcement(next, false))
+		a.become(next)
+	}
+	a.sync()
+	a.conn.NetConn().Close()
+	waitFor(t, "it is gone", func() bool { return r.link.Stats().Connections == 0 })
+	members := r.state().domains[d.Domain].members
+	members.mu.Lock()
+	defer members.mu.Unlock()
+	for key, c := range members.certs {
+		if router := key.Address == r.state().domains[d.Domain].address; c.users != 0 && !router || c.users != 1 && router {
+			t.Errorf("the certificate %v is held by %d connections", key, c.users)
 		}
 	}
 }

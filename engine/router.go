@@ -43,6 +43,7 @@ type Router struct {
 	lastTime atomic.Uint64 // send time of the last own frame
 	refused  refusals
 	replaced replacements
+	stalled  lines
 
 	closeOnce sync.Once
 	closeErr  error
@@ -87,7 +88,9 @@ func Start(c Config) (*Router, error) {
 	}
 	r.link, err = link.Start(link.Config{
 		Loops: c.Loops, CPUs: c.CPUs,
-		Cut:              func(conn *link.Conn, b []byte) (int, error) { return codec.Cut(b, peerOf(conn).bodyMax()) },
+		Cut: func(conn *link.Conn, b []byte) (int, error) {
+			return codec.Cut(b, codec.BodyMaxOf(b, peerOf(conn).bodyMax()))
+		},
 		HandshakeTimeout: c.HandshakeTimeout, ReceiveBuffer: c.ReceiveBuffer,
 		Admit:     r.admit,
 		QueueHigh: c.QueueHigh, QueueLow: c.QueueLow, PartialMax: int64(c.PartialMax), Budget: r.budget, Logger: c.Logger,
@@ -133,7 +136,7 @@ func (r *Router) Ready() error {
 	case len(r.listeners) == 0:
 		return errors.New("not listening yet")
 	}
-	return nil
+	return r.state().ready(time.Now())
 }
 
 // Close stops accepting and drains (PROTOCOL.md section 5.3): it asks all peers

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -70,6 +71,23 @@ func newState(r *Router, c Config, old *state, now time.Time) (*state, error) {
 		s.own[d.address] = struct{}{}
 	}
 	return s, nil
+}
+
+// ready tells whether there is a domain that nodes can connect in: nil, or why not.
+func (s *state) ready(now time.Time) error {
+	var last *domain
+	for _, d := range s.domains {
+		if now.Before(d.grant.NotAfter) {
+			return nil
+		}
+		if last == nil || d.grant.NotAfter.After(last.grant.NotAfter) {
+			last = d
+		}
+	}
+	if last == nil {
+		return errors.New("no domain has a grant that can be used")
+	}
+	return fmt.Errorf("no domain has a grant that is valid now; that of %s was until %s; run: causeway pki renew", last.name, last.grant.NotAfter.UTC().Format(time.RFC3339))
 }
 
 // stillGood returns the domain as it was, if the store bears its grant out.

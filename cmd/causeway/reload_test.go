@@ -273,6 +273,25 @@ func TestChangedFilesAreNoticedAndBrokenOnesChangeNothing(t *testing.T) {
 	r.stop()
 }
 
+// A file that can't be read to its end, here one that nobody writes, keeps a
+// router neither from serving nor from being stopped.
+func TestReloadThatHangsHoldsNobodyUp(t *testing.T) {
+	dir := makeDomains(t, []string{"prod.example"}, []string{"one"})
+	r := startServe(t, dir)
+	n := r.member(dir, "prod.example", "one")
+	if err := syscall.Mkfifo(filepath.Join(dir, "trust", "prod.example", "more.crt"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.signal(syscall.SIGHUP)
+	waitUntil(t, "the reload begun", func() bool { return r.logged("reloading", "SIGHUP") })
+	router, _ := n.Router()
+	if _, err := n.Ping(t.Context(), router.Address, nil); err != nil {
+		t.Error(err)
+	}
+	n.Close()
+	r.stop()
+}
+
 func TestListenToNeedsARestartAndCutoffDoesNot(t *testing.T) {
 	dir := makeDomains(t, []string{"prod.example"}, []string{"one"})
 	file := filepath.Join(dir, "node.connections")

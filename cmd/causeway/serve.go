@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"causeway/codec"
 	"causeway/crypto/sign"
@@ -30,6 +32,10 @@ const (
 	adminOff           = "off"
 	drainDefault       = 10 * time.Second
 )
+
+// reloadEndMax is how long a stop waits for a reload that is under way: that may
+// hang, as a file system can that is somewhere else.
+const reloadEndMax = 2 * time.Second
 
 // serveFlags is what `causeway serve` is told.
 type serveFlags struct {
@@ -92,7 +98,7 @@ SIGUSR1 writes what it is doing into a file.`,
 	fl.Var(&f.memory, "memory", "cap on what is kept for traffic: queues, frames being received, lists, handshakes; 28KiB a connection come to that; default a quarter of this machine's memory")
 	fl.Var(&f.high, "queue-high", "bytes that may wait for one recipient before its senders are paused; at most a 16th of --memory")
 	fl.Var(&f.low, "queue-low", "bytes at which they are read again")
-	fl.DurationVar(&f.engine.PauseMax, "pause-max", engine.PauseMaxDefault, "longest pause of a sender before its frames are dropped instead")
+	fl.DurationVar(&f.engine.PauseMax, "pause-max", engine.PauseMaxDefault, "longest pause of a sender before its frames are dropped instead; 0: they are dropped at once")
 	fl.DurationVar(&f.engine.StallTimeout, "stall-timeout", engine.StallTimeoutDefault, "a recipient that has read nothing for so long is disconnected")
 	fl.Var(&f.partial, "max-partial", "half-received frames in all; beyond it the slowest connection is ended")
 	fl.DurationVar(&f.engine.KeepAlive, "keep-alive", codec.KeepAliveDefault, "something is sent on every connection so often")
@@ -128,7 +134,10 @@ const (
 func (f *serveFlags) run(cmd *cobra.Command) error {
 	hup := make(chan os.Signal, 1) // one waits; what it is about is the same for more
 	signal.Notify(hup, syscall.SIGHUP)
-	listen, err := f.complete(cmd)
+	signal.Ignore(syscall.SIGPIPE) // who reads the log may end first
+	lines := newLogQueue(cmd.ErrOrStderr())
+	defer lines.close()
+	listen, err := f.complete(cmd, lines)
 	if err != nil {
 		return err
 	}
@@ -139,8 +148,10 @@ func (f *serveFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	log := f.engine.Logger
+	lines.tellBy(log)
 	metrics := admin.NewMetrics()
 	router.AddMetrics(metrics)
+	lines.addMetrics(metrics)
 	addMemoryMetrics(metrics, router)
 	defer keepMemory(router, log)()
 	dumps := &dumper{router: router, metrics: metrics, dir: f.dumpDir, log: log}
@@ -164,24 +175,28 @@ func (f *serveFlags) run(cmd *cobra.Command) error {
 		}
 		log.Info("listening", "address", addr.String())
 	}
-	files := reloader{flags: f, router: router, log: log, listen: listen, firewall: f.engine.Firewall}
+	files := reloader{flags: f, router: router, log: log, listen: listen}
 	ctx, end := context.WithCancel(context.Background())
 	reloading := make(chan struct{})
+	files.tellAlarms()
 	go func() { defer close(reloading); files.run(ctx, hup) }()
-	waitForSignal(cmd.Context(), signals, log)
+	waitForSignal(cmd.Context(), signals, log, lines)
 	end()
-	<-reloading
+	select {
+	case <-reloading:
+	case <-time.After(reloadEndMax): // files that can't be read now don't keep nodes from being told
+	}
 	return stop(router, server, f.drain)
 }
 
-// complete turns flags into the engine's configuration, and returns where to
-// listen.
-func (f *serveFlags) complete(cmd *cobra.Command) (listen []string, err error) {
+// complete turns flags into the engine's configuration, which logs to the writer
+// given, and returns where to listen.
+func (f *serveFlags) complete(cmd *cobra.Command, logTo io.Writer) (listen []string, err error) {
 	c := &f.engine
 	if f.identity == "" || f.trust == "" {
 		return nil, usageError{errors.New("serve needs --identity DIR and --trust DIR")}
 	}
-	if c.Logger, err = f.log.logger(cmd.ErrOrStderr()); err != nil {
+	if c.Logger, err = f.log.logger(logTo); err != nil {
 		return nil, usageError{err}
 	}
 	switch f.verify {
@@ -208,7 +223,7 @@ func (f *serveFlags) complete(cmd *cobra.Command) (listen []string, err error) {
 	}
 	c.BodyMax, c.QueueHigh, c.QueueLow, c.ReceiveBuffer = uint32(f.bodyMax), int(f.high), int(f.low), int(f.receive)
 	c.PartialMax = int(f.partial)
-	if err := f.ending(); err != nil {
+	if err := errors.Join(f.aboveZero(cmd.Flags()), f.ending()); err != nil {
 		return nil, usageError{err}
 	}
 	if !cmd.Flags().Changed("queue-low") {
@@ -238,14 +253,37 @@ func (f *serveFlags) complete(cmd *cobra.Command) (listen []string, err error) {
 	return f.whereToListen()
 }
 
+// aboveZero checks the flags for which 0 means nothing: it would silently be the
+// default.
+func (f *serveFlags) aboveZero(given *pflag.FlagSet) error {
+	c := &f.engine
+	for _, flag := range []struct {
+		name  string
+		value int64
+	}{
+		{"max-body", int64(f.bodyMax)}, {"max-skew", int64(c.SkewMax)}, {"max-ttl", int64(c.TTLMax)},
+		{"queue-high", int64(f.high)}, {"queue-low", int64(f.low)}, {"stall-timeout", int64(c.StallTimeout)},
+		{"max-partial", int64(f.partial)}, {"keep-alive", int64(c.KeepAlive)}, {"dead-after", int64(c.DeadAfter)},
+		{"hello-timeout", int64(c.HelloTimeout)}, {"handshake-timeout", int64(c.HandshakeTimeout)}, {"receive-buffer", int64(f.receive)},
+	} {
+		if given.Changed(flag.name) && flag.value <= 0 {
+			return fmt.Errorf("--%s must be above 0", flag.name)
+		}
+	}
+	return nil
+}
+
 // ending checks the flags about the end, of connections and of the router.
 func (f *serveFlags) ending() error {
 	c := &f.engine
-	if f.hold < 0 || f.drain < 0 {
-		return errors.New("--hold-timeout and --drain-timeout must not be negative")
+	if f.hold < 0 || f.drain < 0 || c.PauseMax < 0 {
+		return errors.New("--hold-timeout, --drain-timeout and --pause-max must not be negative")
 	}
 	if c.HoldTimeout = f.hold; f.hold == 0 {
 		c.HoldTimeout = -1
+	}
+	if c.PauseMax == 0 {
+		c.PauseMax = -1 // 0 would be the default
 	}
 	if err := engine.CheckRouters(f.drainTo); err != nil {
 		return fmt.Errorf("--drain-to: %w", err)
@@ -321,9 +359,6 @@ func (f *serveFlags) logStart(log *slog.Logger) {
 		log.Info("grant", "domain", name, "name", grant.Name, "address", codec.Address(grant.Address).String(), "until", grant.NotAfter.UTC().Format(time.RFC3339))
 	}
 	slices.Sort(domains)
-	for _, a := range c.Store.Alarms(time.Now()) {
-		log.Warn("trust store", "domain", a.Domain, "alarm", a.String())
-	}
 	if f.firewall != "" {
 		log.Info("firewall", "file", f.firewall, "lines", ruleCount(c.Firewall), "everybody", c.Firewall == nil)
 	}
@@ -333,7 +368,7 @@ func (f *serveFlags) logStart(log *slog.Logger) {
 
 // waitForSignal returns at a signal or the end of ctx. After that a SIGINT ends
 // the process at once.
-func waitForSignal(ctx context.Context, signals <-chan os.Signal, log *slog.Logger) {
+func waitForSignal(ctx context.Context, signals <-chan os.Signal, log *slog.Logger, lines *logQueue) {
 	select {
 	case s := <-signals:
 		log.Info("stopping", "signal", s.String())
@@ -343,6 +378,7 @@ func waitForSignal(ctx context.Context, signals <-chan os.Signal, log *slog.Logg
 		for s := range signals {
 			if s == os.Interrupt {
 				log.Warn("stopped at once")
+				lines.close()
 				os.Exit(exitInterrupted)
 			}
 		}

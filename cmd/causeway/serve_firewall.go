@@ -131,15 +131,3 @@ func ruleCount(l *gate.List) int {
 	}
 	return len(l.Rules())
 }
-
-// sameRules tells whether two lists say the same, in whatever lines of their
-// files.
-func sameRules(a, b *gate.List) bool {
-	if ruleCount(a) != ruleCount(b) {
-		return false
-	}
-	return ruleCount(a) == 0 || slices.EqualFunc(a.Rules(), b.Rules(), func(x, y gate.Rule) bool {
-		x.Line = y.Line
-		return x == y
-	})
-}

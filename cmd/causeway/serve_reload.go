@@ -14,7 +14,6 @@ import (
 
 	"causeway/crypto/pki"
 	"causeway/engine"
-	"causeway/engine/gate"
 )
 
 // reloader brings a running router up to date with its files.
@@ -22,12 +21,10 @@ type reloader struct {
 	flags  *serveFlags
 	router *engine.Router
 	log    *slog.Logger
-	listen []string // as started
-	alarms []string // told last
-
-	firewall *gate.List // as in force; nil: everybody may connect
-	found    *gate.List // as load has found it; in force when the reload succeeds
-	failed   string     // the failure told last; empty when the last reload did not fail
+	listen []string // as started, or told last
+	found  []string // as load has found it
+	alarms []string // that are known; those that are over are forgotten
+	failed string   // the failure told last; empty when the last reload did not fail
 }
 
 // run reloads at every signal on hup, and when a file has changed, until ctx
@@ -49,6 +46,7 @@ func (r *reloader) run(ctx context.Context, hup <-chan os.Signal) {
 			if w.look() {
 				r.reload()
 			}
+			r.tellAlarms() // time makes them, too
 		}
 	}
 }
@@ -58,8 +56,7 @@ func (r *reloader) reload() {
 	switch {
 	case err == nil:
 		r.failed = ""
-		r.applyFirewall()
-		r.tellAlarms()
+		r.tellListen()
 	case err.Error() != r.failed: // a file that is being written may fail many times
 		r.failed = err.Error()
 		r.log.Error("reload failed; everything stays as it was", "error", err)
@@ -77,29 +74,22 @@ func (r *reloader) load(c engine.Config) (engine.Config, error) {
 	if err := f.admission(); err != nil {
 		return c, err
 	}
-	r.found = f.engine.Firewall
-	listen, err := f.whereToListen()
-	if err != nil {
+	var err error
+	if r.found, err = f.whereToListen(); err != nil {
 		return c, err
 	}
 	if before != f.snapshot() {
 		return c, errChanging
 	}
-	if !slices.Equal(listen, r.listen) {
-		r.log.Warn("changed", "key", "listenTo", "from", strings.Join(r.listen, " "), "to", strings.Join(listen, " "), "needs_restart", true)
-		r.listen = listen
-	}
 	return f.engine, nil
 }
 
-// applyFirewall puts the list that load has found in force, if it is another.
-func (r *reloader) applyFirewall() {
-	if sameRules(r.found, r.firewall) {
-		return
+// tellListen tells of places to listen that need a restart.
+func (r *reloader) tellListen() {
+	if !slices.Equal(r.found, r.listen) {
+		r.log.Warn("changed", "key", "listenTo", "from", strings.Join(r.listen, " "), "to", strings.Join(r.found, " "), "needs_restart", true)
+		r.listen = r.found
 	}
-	r.firewall = r.found
-	denied := r.router.SetFirewall(r.found)
-	r.log.Info("changed", "key", "firewall", "lines", ruleCount(r.found), "connections_denied", denied, "everybody", r.found == nil)
 }
 
 var errChanging = errors.New("files were being changed while they were read; they are read again when that is over")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -100,7 +101,11 @@ type Server struct {
 // Serve starts listening. The error of a port in use satisfies
 // errors.Is(err, syscall.EADDRINUSE).
 func Serve(c Config) (*Server, error) {
-	l, err := net.Listen("tcp", c.Listen)
+	network := "tcp"
+	if a, err := netip.ParseAddrPort(c.Listen); err == nil && a.Addr().Is4() {
+		network = "tcp4" // "tcp" would take 0.0.0.0 for IPv6, too
+	}
+	l, err := net.Listen(network, c.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("admin: %w", err)
 	}

@@ -49,6 +49,18 @@ type List struct {
 // Rules returns the lines, borrowed.
 func (l *List) Rules() []Rule { return l.rules }
 
+// Same tells whether two lists say the same, in whatever lines of their files;
+// nil says that everybody may connect.
+func Same(a, b *List) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return slices.EqualFunc(a.rules, b.rules, func(x, y Rule) bool {
+		x.Line = y.Line
+		return x == y
+	})
+}
+
 // Match returns the index of the rule that decides about a, or -1 when none
 // does: a is denied then. IPv4 written in IPv6 counts as IPv4; zones are
 // ignored.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 	"syscall"
 	"time"
@@ -32,7 +33,8 @@ type Listener struct {
 }
 
 // Listen accepts connections on addr (host:port) and does their handshakes as a
-// server with tc. The error wraps the system's (EADDRINUSE and so on).
+// server with tc. 0.0.0.0 is all of IPv4, [::] all of both. The error wraps the
+// system's (EADDRINUSE and so on).
 func (e *Engine) Listen(addr string, tc *tls.Config) (*Listener, error) {
 	if tc == nil {
 		return nil, errors.New("link: Listen without a TLS configuration")
@@ -40,7 +42,11 @@ func (e *Engine) Listen(addr string, tc *tls.Config) (*Listener, error) {
 	// TCP's keep-alives would come after those of the frames, and cost four
 	// system calls for everybody who knocks.
 	lc := net.ListenConfig{Control: e.setReceiveBuffer, KeepAlive: -1}
-	ln, err := lc.Listen(context.Background(), "tcp", addr)
+	network := "tcp"
+	if a, err := netip.ParseAddrPort(addr); err == nil && a.Addr().Is4() {
+		network = "tcp4" // "tcp" would take 0.0.0.0 for IPv6, too
+	}
+	ln, err := lc.Listen(context.Background(), network, addr)
 	if err != nil {
 		return nil, fmt.Errorf("link: %w", err)
 	}

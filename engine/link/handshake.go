@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -25,6 +26,11 @@ const (
 	// handshakeBytes is what a handshake under way takes: measured, up to 60 KB when
 	// it has seen the client's certificate, and less before.
 	handshakeBytes = 48 << 10
+
+	// handshakeMax is what a peer may send in its handshake, in bytes: a first
+	// message, and a chain of certificates as large as any that is accepted.
+	// crypto/tls would collect 256 KiB before it looks at certificates.
+	handshakeMax = 64 << 10
 
 	// reasonsMax bounds the labels that a handler's errors can make.
 	reasonsMax = 64
@@ -55,6 +61,17 @@ var reasonTexts = []struct{ part, reason string }{
 	{"didn't provide a certificate", reasonNoCertificate},
 	{"failed to verify certificate", reasonCertificate},
 }
+
+// longHandshake is a handshake beyond handshakeMax. What else is wrong with
+// certificates is the handler's to say; this counts as one of its reasons.
+type longHandshake struct{}
+
+func (longHandshake) Reason() string { return "malformed" }
+func (longHandshake) Error() string {
+	return fmt.Sprintf("link: the peer's handshake has more than %d bytes; its certificates are too large", handshakeMax)
+}
+
+var errLongHandshake error = longHandshake{}
 
 // enrollError is a failure after the handshake.
 type enrollError struct{ error }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -158,7 +159,7 @@ func TestFailedHandshakesAreCountedByReason(t *testing.T) {
 		}
 		return nil
 	}
-	r.start(t, Config{HandshakeTimeout: 300 * time.Millisecond})
+	r.start(t, Config{HandshakeTimeout: 1500 * time.Millisecond})
 	strict := testTLS().Clone()
 	strict.ClientAuth = tls.RequireAnyClientCert
 	strict.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
@@ -356,6 +357,28 @@ func TestStartSaysWhatIsWrong(t *testing.T) {
 	}
 	if buf.Out() != before {
 		t.Error("buffers are out")
+	}
+}
+
+// All of IPv4 is not IPv6, too: nobody has asked for that.
+func TestListeningOnIPv4IsNotListeningOnIPv6(t *testing.T) {
+	r := (&rig{}).start(t, Config{})
+	ln, err := r.engine.Listen("0.0.0.0:0", testTLS())
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := ln.Addr().(*net.TCPAddr)
+	if at.IP.To4() == nil {
+		t.Errorf("listens on %v", at)
+	}
+	for host, want := range map[string]bool{"127.0.0.1": true, "::1": false} {
+		c, err := net.DialTimeout("tcp", net.JoinHostPort(host, strconv.Itoa(at.Port)), patience)
+		if err == nil {
+			c.Close()
+		}
+		if (err == nil) != want {
+			t.Errorf("a connection to %s: %v", host, err)
+		}
 	}
 }
 

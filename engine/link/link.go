@@ -19,6 +19,7 @@ var (
 	ErrMalformed    = errors.New("link: malformed frame")
 	ErrEngineClosed = errors.New("link: engine closed")
 	ErrControlFlood = errors.New("link: peer makes TLS answer without reading the answers")
+	ErrLongMessage  = errors.New("link: peer sends a TLS handshake message after the handshake that is longer than any it may send")
 )
 
 // Config is what Start needs. A zero field takes the default named with it.

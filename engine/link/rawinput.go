@@ -66,6 +66,16 @@ func (c *Conn) shed() {
 	}
 }
 
+// messageMax is how much may wait, in bytes, of a handshake message whose end has
+// not come, after the handshake: a key update has 5 bytes, and a session ticket,
+// which who dials may get, comes in one record. crypto/tls would keep 256 KiB.
+const messageMax = 1 << 10
+
+// holdsMessage tells whether crypto/tls keeps more than that for c.
+func (c *Conn) holdsMessage() bool {
+	return hasHand && fieldOf[bytes.Buffer](c.tls, handField).Len() > messageMax
+}
+
 // ciphertextMax is the longest body of a record that crypto/tls does not refuse
 // at its header, for any version (RFC 5246 section 6.2.3; TLS 1.3 has less).
 const ciphertextMax = recordMax + 2048

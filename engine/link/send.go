@@ -144,6 +144,10 @@ func (l *Loop) uncharge(p parcel) {
 	}
 }
 
+// Alive tells whether the connection `to` is not gone. Any goroutine, without a
+// lock.
+func (l *Loop) Alive(to Ref) bool { return l.engine.liveSlot(to) != nil }
+
 // FrameMax returns what SetFrameMaxOnLoop has set for the connection `to`; 0 when
 // nothing, or when it is gone. Any goroutine, without a lock.
 func (l *Loop) FrameMax(to Ref) int {

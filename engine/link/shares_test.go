@@ -211,11 +211,7 @@ func TestALoneSenderGetsHalfAndLeavesRoomForANewcomer(t *testing.T) {
 		conn.CloseOnLoop(errDone)
 	})
 	receive(t, r.ends)
-	on(t, l, func() { // after the turn in which it ended
-		if s := conn.slot.shares.Load(); s != nil {
-			t.Error("shares are left of a connection that is gone")
-		}
-	})
+	eventually(t, "no shares left of a connection that is gone", func() bool { return conn.slot.shares.Load() == nil })
 }
 
 // When memory is short nobody waits for room, large queues are refused first,

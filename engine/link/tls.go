@@ -30,7 +30,8 @@ type transport struct {
 	got    int // bytes of header read
 	body   int // bytes of the body not yet read
 
-	answered bool // the pass has been told
+	answered  bool // the pass has been told
+	handshook int  // bytes read during the handshake
 }
 
 // A TLS record: type 1 | version 2 | length 2 (RFC 8446 section 5.1).
@@ -83,7 +84,11 @@ func (t *transport) answer() {
 
 func (t *transport) read(p []byte) (int, error) {
 	if t.socket != nil {
-		return t.socket.Read(p)
+		n, err := t.socket.Read(p)
+		if t.handshook += n; t.handshook > handshakeMax {
+			return 0, errLongHandshake
+		}
+		return n, err
 	}
 	if len(t.in) == 0 || usesRawInput {
 		return 0, errDrained
@@ -216,6 +221,9 @@ func (c *Conn) readPlaintext() {
 			c.cutAndKeep(l.plain[:n])
 		}
 		if err == errDrained {
+			if c.holdsMessage() {
+				c.die(ErrLongMessage)
+			}
 			if usesRawInput {
 				continue // a record without frames: a key update, a ticket
 			}

@@ -301,7 +301,7 @@ func TestCloseEndsEverythingAndSaysWhatItCut(t *testing.T) {
 	}
 	got := make(chan int, 1)
 	go func() { got <- countFrames(t, reading); reading.Close() }()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)
 	defer cancel()
 	err := r.engine.Close(ctx)
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "1 connections") {

@@ -278,7 +278,7 @@ func FuzzFrames(f *testing.F) {
 		r := newFrameReader(&pieces{stream, int(piece) + 1}, bodyMax, new(atomic.Uint64))
 		rest := stream
 		for {
-			need, cutErr := codec.Cut(rest, bodyMax)
+			need, cutErr := codec.Cut(rest, codec.BodyMaxOf(rest, bodyMax))
 			got, err := r.next()
 			switch {
 			case cutErr != nil:

@@ -14,10 +14,11 @@ const (
 	readBufferKept = 256 << 10 // a larger one, made for a large frame, is given up afterwards
 )
 
-// frameReader cuts frames from a connection. Its memory is bounded by bodyMax.
+// frameReader cuts frames from a connection. Its memory is bounded by bodyMax, or
+// by what link control may have.
 type frameReader struct {
 	from    io.Reader
-	bodyMax uint32
+	bodyMax uint32         // of other frames than link control
 	bytes   *atomic.Uint64 // counts what was read
 
 	buf        []byte
@@ -33,11 +34,12 @@ func newFrameReader(from io.Reader, bodyMax uint32, bytes *atomic.Uint64) *frame
 // after either.
 func (r *frameReader) next() (codec.Raw, error) {
 	for {
-		need, err := codec.Cut(r.buf[r.start:r.end], r.bodyMax)
+		have := r.buf[r.start:r.end]
+		need, err := codec.Cut(have, codec.BodyMaxOf(have, r.bodyMax))
 		if err != nil {
 			return nil, &ProtocolError{What: "malformed frame", Err: err}
 		}
-		if have := r.end - r.start; need <= have {
+		if need <= len(have) {
 			frame := codec.Raw(r.buf[r.start : r.start+need])
 			r.start += need
 			return frame, nil
