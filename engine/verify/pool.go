@@ -59,18 +59,18 @@ type pushed struct {
 // worker takes a share of the first ring, which then goes to the end, and so on
 // while there is work for it; what it has taken it checks together.
 type Pool struct {
+	// fixed after start
 	workers int
-	path    sign.Path
+	chosen  sign.Path
 	observe func(int, time.Duration)
-	wait    sync.WaitGroup
-	queued  atomic.Int64
+	tables  *sign.Tables
+	failed  error
+	arena   []byte // of tables; Close gives it back
 
-	// of the signers' tables
-	tables atomic.Pointer[sign.Tables] // nil: none yet
-	failed atomic.Pointer[error]
-	quit   chan struct{} // closed: make no more
-	maker  sync.WaitGroup
-	arena  []byte // the maker's; Close gives it back
+	wait   sync.WaitGroup // for the workers
+	maker  sync.WaitGroup // for who makes tables
+	quit   chan struct{}  // closed: make no more
+	queued atomic.Int64
 
 	mu     sync.Mutex
 	wake   sync.Cond
@@ -88,13 +88,11 @@ func NewPool(c Config) *Pool {
 	if c.TableMemory == 0 {
 		c.TableMemory = TableMemoryDefault
 	}
-	p := &Pool{workers: c.Workers, path: c.Path, observe: c.Observe, quit: make(chan struct{})}
+	p := &Pool{workers: c.Workers, chosen: c.Path, observe: c.Observe, quit: make(chan struct{})}
 	p.wake.L = &p.mu
+	p.newTables(c.TableMemory)
 	for range c.Workers {
 		p.wait.Go(p.work)
-	}
-	if c.Path != sign.PathStdlib {
-		p.maker.Go(func() { p.makeTables(c.TableMemory) })
 	}
 	return p
 }
@@ -134,7 +132,7 @@ func (p *Pool) hand(b *Batch) {
 // checkHere checks b's jobs on the loop.
 func (p *Pool) checkHere(b *Batch) {
 	if b.checker == nil {
-		b.checker = &checker{pool: p}
+		b.checker = p.newChecker()
 	}
 	var g gathered
 	for len(b.pushed) > 0 {
@@ -162,7 +160,6 @@ func (p *Pool) Close() {
 	p.wait.Wait()
 	close(p.quit)
 	p.maker.Wait()
-	p.tables.Store(nil)
 	if p.arena != nil {
 		freeArena(p.arena)
 		p.arena = nil
@@ -192,7 +189,7 @@ func (g *gathered) add(r *Ring, s *slot) {
 }
 
 func (p *Pool) work() {
-	c := &checker{pool: p}
+	c := p.newChecker()
 	g := &gathered{shares: make([]share, 0, gatherMax)}
 	for {
 		if p.gather(g); g.n == 0 {
