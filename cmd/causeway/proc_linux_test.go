@@ -42,7 +42,7 @@ func pinned(t *testing.T, pid int) map[string]int {
 	return cores
 }
 
-func TestLoopsArePinnedOnePerCore(t *testing.T) {
+func TestLoopsAndWorkersArePinned(t *testing.T) {
 	cores, err := allowedCores()
 	if err != nil {
 		t.Fatal(err)
@@ -52,6 +52,7 @@ func TestLoopsArePinnedOnePerCore(t *testing.T) {
 	}
 	dir := makeDomains(t, []string{"prod.example"}, nil)
 	last := fmt.Sprint(cores[len(cores)-1])
+	others := map[string]int{last: 1, fmt.Sprint(cores[0]): 1} // a loop, and a worker elsewhere
 	for _, c := range []struct {
 		args []string
 		want map[string]int
@@ -59,6 +60,8 @@ func TestLoopsArePinnedOnePerCore(t *testing.T) {
 		{nil, map[string]int{}},
 		{[]string{"--loops", "1", "--pin", last}, map[string]int{last: 1}},
 		{[]string{"--pin", "off"}, map[string]int{}},
+		{[]string{"--pin", "off", "--verify-workers", "2", "--verify-pin", last}, map[string]int{last: 2}},
+		{[]string{"--loops", "1", "--pin", last, "--verify-workers", "1", "--verify-pin", "auto"}, others},
 	} {
 		if c.args == nil {
 			for _, core := range cores {

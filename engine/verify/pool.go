@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,6 +30,9 @@ type Config struct {
 	// Workers is how many goroutines check signatures; 0: the loops do it
 	// themselves, in Submit.
 	Workers int
+	// CPUs are the cores that workers are pinned to, in turn: worker i to
+	// CPUs[i%len(CPUs)]; nil: they are not.
+	CPUs []int
 	// Path says how Ed25519 signatures are checked; 0: by the fastest way there
 	// is.
 	Path sign.Path
@@ -80,8 +84,8 @@ type Pool struct {
 }
 
 // NewPool starts c.Workers workers, and one goroutine that makes tables. Close
-// ends them.
-func NewPool(c Config) *Pool {
+// ends them. The error says which core a worker cannot be pinned to.
+func NewPool(c Config) (*Pool, error) {
 	if c.Path == 0 {
 		c.Path = sign.BestPath()
 	}
@@ -91,10 +95,39 @@ func NewPool(c Config) *Pool {
 	p := &Pool{workers: c.Workers, chosen: c.Path, observe: c.Observe, quit: make(chan struct{})}
 	p.wake.L = &p.mu
 	p.newTables(c.TableMemory)
-	for range c.Workers {
-		p.wait.Go(p.work)
+	if err := p.start(c.CPUs); err != nil {
+		p.Close()
+		return nil, err
 	}
-	return p
+	return p, nil
+}
+
+// start starts the workers, pinned to cores if there are any.
+func (p *Pool) start(cores []int) error {
+	if len(cores) == 0 {
+		for range p.workers {
+			p.wait.Go(p.work)
+		}
+		return nil
+	}
+	pinned := make(chan error)
+	for i := range p.workers {
+		p.wait.Go(func() {
+			runtime.LockOSThread() // for good: the thread ends with the worker
+			err := pin(cores[i%len(cores)])
+			pinned <- err
+			if err == nil {
+				p.work()
+			}
+		})
+	}
+	var first error
+	for range p.workers {
+		if err := <-pinned; err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
 }
 
 // Submit hands b's jobs to the workers, or does them, and empties b.

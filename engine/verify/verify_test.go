@@ -21,6 +21,16 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// newPool returns a Pool that can be had.
+func newPool(t testing.TB, c Config) *Pool {
+	t.Helper()
+	p, err := NewPool(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
 // idlePool returns a Pool whose one worker is the test.
 func idlePool() *Pool {
 	p := &Pool{workers: 1, chosen: sign.PathStdlib, quit: make(chan struct{})}
@@ -88,7 +98,7 @@ func TestVerdictsComeInOrderWhateverTheWorkersDo(t *testing.T) {
 		if i < 2 {
 			c.Path = sign.PathStdlib
 		}
-		p := NewPool(c)
+		p := newPool(t, c)
 		var conns sync.WaitGroup
 		for c := range 3 {
 			conns.Go(func() {
@@ -157,7 +167,7 @@ func TestVerdictsComeInOrderWhateverTheWorkersDo(t *testing.T) {
 }
 
 func TestFramesWithoutAKeyKeepTheirPlace(t *testing.T) {
-	p := NewPool(Config{Workers: 1})
+	p := newPool(t, Config{Workers: 1})
 	defer p.Close()
 	s := newSigner(t, 1)
 	notified := make(chan struct{}, 1)
@@ -180,7 +190,7 @@ func TestFramesWithoutAKeyKeepTheirPlace(t *testing.T) {
 
 func TestCloseFinishesWhatIsQueued(t *testing.T) {
 	var batches, frames atomic.Int64
-	p := NewPool(Config{Workers: 2, Observe: func(n int, d time.Duration) {
+	p := newPool(t, Config{Workers: 2, Observe: func(n int, d time.Duration) {
 		batches.Add(1)
 		frames.Add(int64(n))
 		if d <= 0 || n < 1 || n > gatherMax {
@@ -207,7 +217,7 @@ func TestCloseFinishesWhatIsQueued(t *testing.T) {
 }
 
 func TestAFullRingRefusesMore(t *testing.T) {
-	p := NewPool(Config{Path: sign.PathStdlib})
+	p := newPool(t, Config{Path: sign.PathStdlib})
 	defer p.Close()
 	ring := p.NewRing(nil, nil)
 	s := newSigner(t, 1)
@@ -291,7 +301,7 @@ func TestSignersGetTables(t *testing.T) {
 		return // nothing to get
 	}
 	for _, workers := range []int{0, 2} {
-		p := NewPool(Config{Workers: workers})
+		p := newPool(t, Config{Workers: workers})
 		s := newSigner(t, 1)
 		notified := make(chan struct{}, 1)
 		ring := p.NewRing(func() {
@@ -348,7 +358,7 @@ func TestTooLittleMemoryForTables(t *testing.T) {
 	if sign.BestPath() == sign.PathStdlib {
 		return
 	}
-	p := NewPool(Config{TableMemory: 4096})
+	p := newPool(t, Config{TableMemory: 4096})
 	if p.Err() == nil || p.Path() != sign.PathStdlib || p.Chosen() != sign.BestPath() {
 		t.Errorf("error %v; path %v, chosen %v", p.Err(), p.Path(), p.Chosen())
 	}
@@ -367,7 +377,7 @@ func TestTooLittleMemoryForTables(t *testing.T) {
 // Whoever checks, and however: what was checked is counted.
 func TestWhatWasCheckedIsCounted(t *testing.T) {
 	for _, path := range []sign.Path{sign.PathStdlib, sign.BestPath()} {
-		p := NewPool(Config{Path: path})
+		p := newPool(t, Config{Path: path})
 		ring := p.NewRing(func() {}, nil)
 		var batch Batch
 		ed, ec := newSigner(t, 1), newP256Signer(t)
@@ -392,7 +402,7 @@ func TestADifferenceStopsTheFastPath(t *testing.T) {
 	if sign.BestPath() == sign.PathStdlib {
 		return
 	}
-	p := NewPool(Config{})
+	p := newPool(t, Config{})
 	defer p.Close()
 	s := newSigner(t, 1)
 	ring := p.NewRing(func() {}, nil)
