@@ -233,6 +233,7 @@ var limits = []struct {
 	{"pin", true, func(c *Config) string { return fmt.Sprint(c.CPUs) }},
 	{"verify", true, func(c *Config) string { return map[bool]string{true: "none", false: "all"}[c.VerifyNone] }},
 	{"verify-workers", true, func(c *Config) string { return fmt.Sprint(c.VerifyWorkers) }},
+	{"verify-pin", true, func(c *Config) string { return fmt.Sprint(c.VerifyCPUs) }},
 	{"max-body", true, func(c *Config) string { return fmt.Sprint(c.BodyMax) }},
 	{"queue-high", true, func(c *Config) string { return fmt.Sprint(c.QueueHigh) }},
 	{"queue-low", true, func(c *Config) string { return fmt.Sprint(c.QueueLow) }},

@@ -44,6 +44,7 @@ type Config struct {
 	CPUs          []int     // CPUs[i] is the core that loop i is pinned to; nil: not pinned
 	VerifyNone    bool      // forward without checking signatures; recipients check all the same
 	VerifyWorkers int       // goroutines that check signatures; 0: the loops do; default: one per CPU when negative
+	VerifyCPUs    []int     // the cores that they are pinned to, in turn; nil: not pinned
 	VerifyPath    sign.Path // how Ed25519 signatures are checked; 0: the fastest way there is
 	VerifyTables  int       // bytes of memory for signers' tables, at least sign.TablesMemoryMin; an eighth of Memory, 12 to 256 MiB
 

@@ -25,19 +25,35 @@ func squeeze(r *Router, left int64) (release func()) {
 	}
 }
 
-// stuff sends frames to a node that does not read, until some wait in its queue.
+// stuff sends frames to a node that does not read, until some wait in its queue
+// and the kernel takes no more.
 func stuff(t *testing.T, r *Router, from *client, to *client) {
 	t.Helper()
+	from.stay()
 	for range 64 {
 		for range 32 {
 			from.send(from.frame(to.id.Peer.Address, codec.CategoryApplication, make([]byte, 15<<10)))
 		}
 		from.sync()
-		if p := peerNamed(t, r, to.id.Peer.Name); p.OldestSeconds > 0 {
+		if standsStill(t, r, to.id.Peer.Name) {
 			return
 		}
 	}
 	t.Fatal("the kernel takes 30 MiB for a node that does not read")
+}
+
+// stay lets c's connection, which else ends when patience with it does, live as
+// long from now on.
+func (c *client) stay() { c.conn.SetDeadline(time.Now().Add(patience)) }
+
+// standsStill tells whether frames wait for a node of which the kernel takes none.
+// That they wait does not say so: a loop writes only so much in a turn.
+func standsStill(t *testing.T, r *Router, name string) bool {
+	t.Helper()
+	peerNamed(t, r, name) // after it, what was on its way from another loop is there
+	before := peerNamed(t, r, name)
+	after := peerNamed(t, r, name) // a turn later, which has written what it could
+	return before.QueueBytes > 0 && after.BytesOut == before.BytesOut
 }
 
 // deaf connects a node that does not read.
@@ -64,6 +80,7 @@ func TestAShortQueueLosesNothingWhileOthersStandStill(t *testing.T) {
 		all = append(all, v)
 	}
 	stop := make(chan struct{})
+	flooder.conn.SetDeadline(time.Time{})
 	go func() { // it does not read its notices either
 		defer close(stop)
 		for {
@@ -76,6 +93,8 @@ func TestAShortQueueLosesNothingWhileOthersStandStill(t *testing.T) {
 	waitFor(t, "queues to refuse frames", func() bool { return refused() > 1000 })
 	for n := range 200 {
 		before := refused()
+		a.stay()
+		b.stay()
 		for range 10 {
 			a.send(a.frame(b.id.Peer.Address, codec.CategoryApplication, []byte{byte(n)}))
 		}
@@ -216,6 +235,48 @@ func TestNobodyWaitsForRoomWhileMemoryIsShort(t *testing.T) {
 			}
 		})
 	}
+	b.conn.NetConn().Close()
+}
+
+// Queues that stand still lose their oldest frames when nothing would be left
+// for short ones, and no more than that takes.
+func TestASlowQueueGivesUpItsOldestFrames(t *testing.T) {
+	d := newAuthority("prod.example")
+	r, addr := startRouter(t, func(c *Config) { c.Memory = 4 * memoryMin }, d)
+	a, b := connect(t, addr, d.node("a")), deaf(t, addr, d, "deaf")
+	stuff(t, r, a, b)
+	waited := 0
+	for waited < 1<<20 {
+		for range 32 {
+			a.send(a.frame(b.id.Peer.Address, codec.CategoryApplication, make([]byte, 4000)))
+		}
+		if others := a.sync(); len(others) > 0 {
+			t.Fatalf("%d notices came before memory was short", len(others))
+		}
+		waited = peerNamed(t, r, "deaf").QueueBytes
+	}
+	// Just less is left than is kept for short queues.
+	u, most := r.budget.Usage(), r.budget.Limit()/4*3-r.budget.Limit()/16
+	taken := most - 64<<10 - u[buf.PartQueues] - u[buf.PartCiphertext] - u[buf.PartParked] - u[buf.PartLists]
+	r.budget.Use(buf.PartLists, taken)
+	waitFor(t, "frames are given up", func() bool { return r.pressedFor(pressedGivenUp) > 0 })
+	told, given := uint64(0), uint64(0)
+	waitFor(t, "their sender is told", func() bool {
+		for _, f := range a.sync() {
+			n := must(codec.DecodeNotice(f.Body()))
+			if n.Reason != codec.NoticeQueueFull {
+				t.Errorf("reason %v", n.Reason)
+			}
+			told += uint64(len(n.Frames)) + n.More
+		}
+		given = uint64(r.pressedFor(pressedGivenUp))
+		return told == given
+	})
+	left := peerNamed(t, r, "deaf").QueueBytes
+	if r.droppedFor(dropQueueFull) != given || left >= waited || left < waited/2 {
+		t.Errorf("%d frames given up, %v dropped; %d bytes wait of %d", given, r.Counts().Dropped, left, waited)
+	}
+	r.budget.Use(buf.PartLists, -taken)
 	b.conn.NetConn().Close()
 }
 

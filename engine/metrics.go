@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"causeway/crypto/sign"
 	"causeway/engine/admin"
 	"causeway/engine/buf"
 )
@@ -200,32 +201,44 @@ func (r *Router) addLinkMetrics(m *admin.Metrics) {
 
 func (r *Router) addVerifyMetrics(m *admin.Metrics) {
 	m.Add(admin.Family{
-		Name: "causeway_verify_path", Help: "1 for how Ed25519 signatures are checked.", Labels: []string{"path"},
+		Name: "causeway_verify_path", Help: "1 for how Ed25519 signatures are checked now.", Labels: []string{"path"},
 		Read: func() []admin.Sample {
 			return []admin.Sample{{Labels: []string{r.pool.Path().String()}, Value: 1}}
 		},
 	})
-	counter(m, "causeway_verify_batches_total", "Batches checked together by the path.",
-		func() float64 { return float64(r.pool.Tables().Batches) })
 	m.Add(admin.Family{
-		Name: "causeway_verify_signatures_total", Help: "Ed25519 signatures checked with the signer's table, and without.", Counter: true, Labels: []string{"by"},
+		Name: "causeway_verify_batches_total", Counter: true, Labels: []string{"path", "size"},
+		Help: "Batches of Ed25519 signatures, by the path that they took and by how many signatures they had.",
+		Read: func() (s []admin.Sample) {
+			done := r.pool.Stats()
+			for _, path := range sign.Paths() {
+				for size, n := range done.Batches.Of(path) {
+					s = append(s, admin.Sample{Labels: []string{path.String(), size}, Value: float64(n)})
+				}
+			}
+			return s
+		},
+	})
+	m.Add(admin.Family{
+		Name: "causeway_verify_signatures_total", Counter: true, Labels: []string{"by"},
+		Help: "Signatures checked: Ed25519 with the signer's table, without, or known from another frame of the burst; ECDSA P-256.",
 		Read: func() []admin.Sample {
-			s := r.pool.Tables()
-			return []admin.Sample{{Labels: []string{"table"}, Value: float64(s.ByTable)}, {Labels: []string{"stdlib"}, Value: float64(s.ByStdlib)}}
+			s := r.pool.Stats()
+			return samples(map[string]uint64{"table": s.ByTable, "stdlib": s.ByStdlib, "tree": s.ByTree, "p256": s.ByP256})
 		},
 	})
 	counter(m, "causeway_verify_rechecked_total", "Signatures checked by table and again by crypto/ed25519: all that were refused, one accepted in a thousand.",
-		func() float64 { return float64(r.pool.Tables().Rechecked) })
+		func() float64 { return float64(r.pool.Stats().Rechecked) })
 	counter(m, "causeway_verify_differences_total", "Of these, different verdicts: from the first on tables are not used any more.",
-		func() float64 { return float64(r.pool.Tables().Differences) })
+		func() float64 { return float64(r.pool.Stats().Differences) })
 	counter(m, "causeway_verify_tables_built_total", "Tables of signers made.",
-		func() float64 { return float64(r.pool.Tables().Builds) })
+		func() float64 { return float64(r.pool.Stats().Builds) })
 	counter(m, "causeway_verify_tables_evicted_total", "Tables of signers that made room for others.",
-		func() float64 { return float64(r.pool.Tables().Evictions) })
+		func() float64 { return float64(r.pool.Stats().Evictions) })
 	gauge(m, "causeway_verify_tables", "Signers who have a table.",
-		func() float64 { return float64(r.pool.Tables().Tables) })
+		func() float64 { return float64(r.pool.Stats().Tables) })
 	gauge(m, "causeway_verify_tables_bytes", "Memory of the tables, those of the base point included.",
-		func() float64 { return float64(r.pool.Tables().Bytes) })
+		func() float64 { return float64(r.pool.Stats().Bytes) })
 }
 
 func (r *Router) addStateMetrics(m *admin.Metrics) {

@@ -31,6 +31,7 @@ func TestFramesThatWaitForVerdictsAreBoundedInBytes(t *testing.T) {
 		wire := c.wire(c.frame(to, codec.CategoryApplication, make([]byte, 1<<20)))
 		writers.Go(func() {
 			for range 60 {
+				c.stay()
 				if _, err := c.conn.Write(wire); err != nil {
 					t.Errorf("write: %v", err)
 					return

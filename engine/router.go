@@ -80,7 +80,11 @@ func Start(c Config) (*Router, error) {
 	if c.VerifyNone {
 		workers = 1 // link control is verified all the same
 	}
-	r.pool = verify.NewPool(verify.Config{Workers: workers, Path: c.VerifyPath, TableMemory: c.VerifyTables, Observe: r.observed.observe})
+	if r.pool, err = verify.NewPool(verify.Config{
+		Workers: workers, CPUs: c.VerifyCPUs, Path: c.VerifyPath, TableMemory: c.VerifyTables, Observe: r.observed.observe,
+	}); err != nil {
+		return nil, err
+	}
 	r.gate = gate.New(*c.Limits, time.Now())
 	r.gate.SetFirewall(c.Firewall)
 	for range c.Loops {

@@ -116,7 +116,8 @@ func checkGrants(c *Config, now time.Time) error {
 // keepFixed sets the fields that only a restart can change to what they are.
 func (c *Config) keepFixed(now *Config) {
 	c.Software, c.Logger = now.Software, now.Logger
-	c.Loops, c.CPUs, c.VerifyNone, c.VerifyWorkers = now.Loops, now.CPUs, now.VerifyNone, now.VerifyWorkers
+	c.Loops, c.CPUs = now.Loops, now.CPUs
+	c.VerifyNone, c.VerifyWorkers, c.VerifyCPUs = now.VerifyNone, now.VerifyWorkers, now.VerifyCPUs
 	c.BodyMax, c.QueueHigh, c.QueueLow, c.PartialMax, c.Memory = now.BodyMax, now.QueueHigh, now.QueueLow, now.PartialMax, now.Memory
 	c.KeepAlive, c.DeadAfter = now.KeepAlive, now.DeadAfter
 	c.HandshakeTimeout, c.ReceiveBuffer = now.HandshakeTimeout, now.ReceiveBuffer

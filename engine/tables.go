@@ -13,16 +13,17 @@ type tableAlarm struct {
 // signatures are no longer checked by them. Frames are checked all the same, more
 // slowly.
 func (r *Router) lookAtTables() {
-	bytes := int64(r.pool.Tables().Bytes)
+	done := r.pool.Stats()
+	bytes := int64(done.Bytes)
 	r.budget.Use(buf.PartTables, bytes-r.alarmed.bytes)
 	r.alarmed.bytes = bytes
 	if err := r.pool.Err(); err != nil && !r.alarmed.failed {
 		r.alarmed.failed = true
 		r.log.Error("no tables for signatures: crypto/ed25519 checks them, which is slower", "error", err)
 	}
-	if s := r.pool.Tables(); s.Differences > 0 && !r.alarmed.differ {
+	if done.Differences > 0 && !r.alarmed.differ {
 		r.alarmed.differ = true
 		r.log.Error("a table gave another verdict on a signature than crypto/ed25519, whose verdict was taken; tables are not used any more: "+
-			"this is a fault of this program or of the machine's memory; restart with --verify-path stdlib and report it", "path", r.pool.Path().String())
+			"this is a fault of this program or of the machine's memory; restart with --verify-path stdlib and report it", "path", r.pool.Chosen().String())
 	}
 }

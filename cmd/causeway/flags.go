@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"causeway/engine"
 )
 
 // usageError is a command line that makes no sense; it ends with exitUsage.
@@ -132,19 +134,48 @@ func pinning(pin string, loops int, allowed []int) ([]int, error) {
 		}
 		return allowed[:loops], nil
 	}
-	var cores []int
-	for _, text := range strings.Split(pin, ",") {
-		core, err := strconv.Atoi(text)
-		if err != nil {
-			return nil, fmt.Errorf("--pin %q: must be auto, off, or a list of cores such as 0,2,4", pin)
-		}
-		if !slices.Contains(allowed, core) {
-			return nil, fmt.Errorf("--pin: core %d is not one that this process may use: %v", core, allowed)
-		}
-		cores = append(cores, core)
+	cores, err := coreList("--pin", pin, allowed)
+	if err != nil {
+		return nil, err
 	}
 	if len(cores) != loops {
 		return nil, errors.New("--pin names " + strconv.Itoa(len(cores)) + " cores for " + strconv.Itoa(loops) + " loops; give --loops as well")
+	}
+	return cores, nil
+}
+
+// verifyPinning returns the cores that workers take in turn, or nil for none. With
+// auto these are the cores without a loop, if there are any.
+func verifyPinning(pin string, c *engine.Config, allowed []int) (cores []int, err error) {
+	switch {
+	case pin == pinOff:
+		return nil, nil
+	case pin == pinAuto && (c.CPUs == nil || c.VerifyWorkers == 0):
+		return nil, nil
+	case pin == pinAuto:
+		for _, core := range allowed {
+			if !slices.Contains(c.CPUs, core) {
+				cores = append(cores, core)
+			}
+		}
+		return cores, nil
+	case c.VerifyWorkers == 0:
+		return nil, errors.New("--verify-pin names cores, but with --verify-workers 0 there is nothing to pin; leave one of them out")
+	}
+	return coreList("--verify-pin", pin, allowed)
+}
+
+// coreList reads the value of a flag that lists some of the cores allowed.
+func coreList(flag, text string, allowed []int) (cores []int, err error) {
+	for _, one := range strings.Split(text, ",") {
+		core, err := strconv.Atoi(one)
+		if err != nil {
+			return nil, fmt.Errorf("%s %q: must be auto, off, or a list of cores such as 0,2,4", flag, text)
+		}
+		if !slices.Contains(allowed, core) {
+			return nil, fmt.Errorf("%s: core %d is not one that this process may use: %v", flag, core, allowed)
+		}
+		cores = append(cores, core)
 	}
 	return cores, nil
 }

@@ -42,7 +42,8 @@ type serveFlags struct {
 	identity, trust, connections string
 	listen                       []string
 	admin                        string
-	pin, verify, verifyPath      string
+	pin, verifyPin               string
+	verify, verifyPath           string
 	tables                       sizeFlag
 	firewall, dumpDir            string
 	pprof                        bool
@@ -92,6 +93,7 @@ SIGUSR1 writes what it is doing into a file.`,
 	fl.StringVar(&f.verifyPath, "verify-path", "auto", "how Ed25519 signatures are checked: "+"auto, "+strings.Join(verifyPaths(sign.Paths()), ", "))
 	fl.Var(&f.tables, "verify-table-memory", "memory for tables that make known signers' signatures quick to check, 64 KiB each; default an eighth of --memory, 12MiB to 256MiB")
 	fl.IntVar(&f.engine.VerifyWorkers, "verify-workers", -1, "goroutines that check signatures; 0: the loops do; -1: one per core")
+	fl.StringVar(&f.verifyPin, "verify-pin", pinOff, "cores of these goroutines: off, auto (those that no loop is pinned to), or a list such as 1,3 that they take in turn")
 	fl.Var(&f.bodyMax, "max-body", "largest body of a frame")
 	fl.DurationVar(&f.engine.SkewMax, "max-skew", engine.SkewMaxDefault, "largest difference between a frame's send time and this clock")
 	fl.Uint8Var(&f.engine.TTLMax, "max-ttl", codec.TTLDefault, "frames with a larger time to live are lowered to it")
@@ -239,6 +241,9 @@ func (f *serveFlags) complete(cmd *cobra.Command, logTo io.Writer) (listen []str
 	if c.CPUs, err = pinning(f.pin, c.Loops, cores); err != nil {
 		return nil, usageError{err}
 	}
+	if c.VerifyCPUs, err = verifyPinning(f.verifyPin, c, cores); err != nil {
+		return nil, usageError{err}
+	}
 	f.read = f.snapshot()
 	if err = f.loadFiles(nil); err != nil {
 		return nil, err
@@ -363,7 +368,8 @@ func (f *serveFlags) logStart(log *slog.Logger) {
 		log.Info("firewall", "file", f.firewall, "lines", ruleCount(c.Firewall), "everybody", c.Firewall == nil)
 	}
 	log.Info("starting", "version", version, "domains", strings.Join(domains, ","), "loops", c.Loops, "cores", c.CPUs,
-		"memory", f.memory.String(), "verify", f.verify, "verify_workers", c.VerifyWorkers, "paths", pathsText(c.VerifyPath), "go", runtime.Version())
+		"memory", f.memory.String(), "verify", f.verify, "verify_workers", c.VerifyWorkers, "verify_cores", c.VerifyCPUs,
+		"paths", pathsText(c.VerifyPath), "go", runtime.Version())
 }
 
 // waitForSignal returns at a signal or the end of ctx. After that a SIGINT ends

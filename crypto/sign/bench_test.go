@@ -188,11 +188,12 @@ func BenchmarkTableBuild(b *testing.B) {
 }
 
 func BenchmarkBaseTable(b *testing.B) {
-	memory := make([]byte, TablesMemoryMin)
+	t, err := NewTables(TablesConfig{Memory: make([]byte, TablesMemoryMin)})
+	if err != nil {
+		b.Fatal(err)
+	}
 	for b.Loop() {
-		if _, err := NewTables(TablesConfig{Memory: memory}); err != nil {
-			b.Fatal(err)
-		}
+		t.makeBase()
 	}
 }
 

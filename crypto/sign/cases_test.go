@@ -8,7 +8,8 @@ import (
 	"slices"
 )
 
-// signedCase is one input of a verification, and what crypto/ed25519 says to it.
+// signedCase is one input of a verification, and what crypto/ed25519 says to it,
+// or for a burst to its head.
 type signedCase struct {
 	class     string
 	key       []byte // 32 bytes
@@ -18,7 +19,15 @@ type signedCase struct {
 }
 
 func newCase(class string, key, message, signature []byte) signedCase {
-	return signedCase{class, slices.Clone(key), slices.Clone(message), slices.Clone(signature), ed25519.Verify(key, message, signature)}
+	c := signedCase{class: class, key: slices.Clone(key), message: slices.Clone(message), signature: slices.Clone(signature)}
+	if len(signature) <= ed25519.SignatureSize {
+		c.want = ed25519.Verify(key, message, signature)
+		return c
+	}
+	if size, root, ok := burstRoot(message, signature); ok {
+		c.want = ed25519.Verify(key, appendHead(nil, size, &root), signature[:ed25519.SignatureSize])
+	}
+	return c
 }
 
 // caseMaker makes cases from a seed. It knows its secret scalars, so that it can
@@ -26,6 +35,46 @@ func newCase(class string, key, message, signature []byte) signedCase {
 type caseMaker struct {
 	rand  *rand.Rand
 	cases []signedCase
+
+	// bursts has every case signed as a frame of a burst: message returns the
+	// burst's head.
+	bursts bool
+	frames map[string]burstFrame // by head
+}
+
+// burstFrame is a frame of a burst: what is signed in it, and what comes behind
+// the Ed25519 signature of the head.
+type burstFrame struct{ signed, way []byte }
+
+// message returns what the Ed25519 signature of a frame with these signed bytes
+// is over.
+func (m *caseMaker) message(signed []byte) []byte {
+	if !m.bursts {
+		return signed
+	}
+	size := 2 + m.rand.IntN(15)
+	if m.rand.IntN(4) == 0 {
+		size = 2 + m.rand.IntN(burstSizeMax-1)
+	}
+	index := m.rand.IntN(size)
+	path := m.bytes(pathSteps(uint(index), uint(size)) * 32)
+	root := rootFromPath(leafHash(signed), uint(index), uint(size), path)
+	head := appendHead(nil, uint(size), &root)
+	if m.frames == nil {
+		m.frames = map[string]burstFrame{}
+	}
+	m.frames[string(head)] = burstFrame{signed, append([]byte{byte(size >> 8), byte(size), byte(index >> 8), byte(index)}, path...)}
+	return head
+}
+
+// field returns the signed bytes and the signature field of a frame, of which
+// message returned what is given.
+func (m *caseMaker) field(message, signature []byte) (signed, field []byte) {
+	if !m.bursts {
+		return message, signature
+	}
+	f := m.frames[string(message)]
+	return f.signed, slices.Concat(signature, f.way)
 }
 
 func (m *caseMaker) bytes(n int) []byte {
@@ -42,6 +91,7 @@ func (m *caseMaker) scalar() *big.Int {
 }
 
 func (m *caseMaker) add(class string, key, message, signature []byte) {
+	message, signature = m.field(message, signature)
 	m.cases = append(m.cases, newCase(class, key, message, signature))
 }
 
@@ -72,24 +122,36 @@ func encodings(p refPoint) (all [][]byte) {
 }
 
 // edgeCases returns the classes in which implementations of Ed25519 are known
-// to differ.
-func edgeCases(seed uint64) []signedCase {
-	m := &caseMaker{rand: rand.New(rand.NewPCG(seed, 1))}
-	m.lengths()
-	m.scalars()
-	m.mixedOrder()
-	m.smallOrder()
-	m.nonCanonical()
-	m.garbage()
-	return m.cases
+// to differ, as plain signatures or as bursts. They are made once.
+func edgeCases(seed uint64, bursts bool) []signedCase {
+	of := edgeCasesOf{seed, bursts}
+	if madeEdgeCases[of] == nil {
+		m := &caseMaker{rand: rand.New(rand.NewPCG(seed, 1)), bursts: bursts}
+		m.lengths()
+		m.scalars()
+		m.mixedOrder()
+		m.smallOrder()
+		m.nonCanonical()
+		m.reencoded()
+		m.garbage()
+		madeEdgeCases[of] = m.cases
+	}
+	return slices.Clone(madeEdgeCases[of])
 }
+
+type edgeCasesOf struct {
+	seed   uint64
+	bursts bool
+}
+
+var madeEdgeCases = map[edgeCasesOf][]signedCase{}
 
 // lengths: messages at the boundaries of SHA-512 blocks, and signatures that
 // are too short or too long for a plain one.
 func (m *caseMaker) lengths() {
 	pub, priv, _ := ed25519.GenerateKey(reader{m})
 	for _, n := range []int{0, 1, 46, 47, 48, 49, 63, 64, 65, 174, 175, 176, 177, 255, 256, 257, 1000, 4096} {
-		message := m.bytes(n)
+		message := m.message(m.bytes(n))
 		signature := ed25519.Sign(priv, message)
 		m.add("good", pub, message, signature)
 		for range 4 {
@@ -98,7 +160,7 @@ func (m *caseMaker) lengths() {
 		signature[31] ^= 0x80
 		m.add("sign of R", pub, message, signature)
 	}
-	message := m.bytes(40)
+	message := m.message(m.bytes(40))
 	signature := ed25519.Sign(priv, message)
 	for n := range ed25519.SignatureSize {
 		m.add("short", pub, message, signature[:n])
@@ -108,19 +170,20 @@ func (m *caseMaker) lengths() {
 
 // mutated adds the case with one bit changed somewhere.
 func (m *caseMaker) mutated(class string, key, message, signature []byte) {
+	message, signature = m.field(message, signature)
 	parts := [][]byte{slices.Clone(key), slices.Clone(message), slices.Clone(signature)}
 	part := parts[m.rand.IntN(3)]
 	if len(part) > 0 {
 		part[m.rand.IntN(len(part))] ^= 1 << m.rand.IntN(8)
 	}
-	m.add(class, parts[0], parts[1], parts[2])
+	m.cases = append(m.cases, newCase(class, parts[0], parts[1], parts[2]))
 }
 
 // scalars: s of L and more, and s that no signer would get.
 func (m *caseMaker) scalars() {
 	pub, priv, _ := ed25519.GenerateKey(reader{m})
 	for range 3 {
-		message := m.bytes(m.rand.IntN(300))
+		message := m.message(m.bytes(m.rand.IntN(300)))
 		signature := ed25519.Sign(priv, message)
 		s := refNumber(signature[32:])
 		for range 15 {
@@ -147,14 +210,15 @@ func (m *caseMaker) scalars() {
 	a := m.scalar()
 	key := refB.mul(a).encode()
 	for _, encodedR := range encodings(refO) {
-		m.add("R is the identity", key, []byte("m"), refSign(new(big.Int), a, encodedR, key, []byte("m")))
+		message := m.message([]byte("m"))
+		m.add("R is the identity", key, message, refSign(new(big.Int), a, encodedR, key, message))
 	}
 	// A = B, -B, the identity and other multiples that have tables of their own.
 	for _, a := range []int64{0, 1, 2, 3, 8, -1, -2} {
 		secret := new(big.Int).Mod(big.NewInt(a), refL)
 		key := refB.mul(secret).encode()
 		for range 3 {
-			r, message := m.scalar(), m.bytes(32)
+			r, message := m.scalar(), m.message(m.bytes(32))
 			m.add("small multiple as A", key, message, refSign(r, secret, refB.mul(r).encode(), key, message))
 		}
 	}
@@ -167,7 +231,7 @@ func (m *caseMaker) mixedOrder() {
 		a := m.scalar()
 		key := refB.mul(a).add(ref8T[i]).encode()
 		for j := range 8 {
-			r, message := m.scalar(), m.bytes(m.rand.IntN(300))
+			r, message := m.scalar(), m.message(m.bytes(m.rand.IntN(300)))
 			encodedR := refB.mul(r).add(ref8T[j]).encode()
 			m.add("mixed order", key, message, refSign(r, a, encodedR, key, message))
 			// R such that it is right for one of the eight values of k mod 8.
@@ -186,7 +250,7 @@ func (m *caseMaker) smallOrder() {
 	}
 	for _, key := range all {
 		for _, encodedR := range all {
-			m.add("small A and R", key, m.bytes(16), slices.Concat(encodedR, make([]byte, 32)))
+			m.add("small A and R", key, m.message(m.bytes(16)), slices.Concat(encodedR, make([]byte, 32)))
 		}
 		for range 16 {
 			s := m.scalar()
@@ -194,14 +258,15 @@ func (m *caseMaker) smallOrder() {
 				s.SetUint64(uint64(m.rand.IntN(3)))
 			}
 			encodedR := refB.mul(s).add(ref8T[m.rand.IntN(8)]).encode()
-			m.add("small A", key, m.bytes(16), slices.Concat(encodedR, refBytes(s)))
+			m.add("small A", key, m.message(m.bytes(16)), slices.Concat(encodedR, refBytes(s)))
 		}
 	}
 	a := m.scalar()
 	key := refB.mul(a).encode()
 	for _, encodedR := range all {
-		m.add("small R", key, []byte("m"), refSign(new(big.Int), a, encodedR, key, []byte("m")))
-		m.add("small R", key, []byte("m"), slices.Concat(encodedR, make([]byte, 32)))
+		message := m.message([]byte("m"))
+		m.add("small R", key, message, refSign(new(big.Int), a, encodedR, key, message))
+		m.add("small R", key, message, slices.Concat(encodedR, make([]byte, 32)))
 	}
 }
 
@@ -213,24 +278,48 @@ func (m *caseMaker) nonCanonical() {
 	for y := range int64(19) {
 		for sign := range uint(2) {
 			encoded := refEncode(new(big.Int).Add(refP, big.NewInt(y)), sign)
-			s := m.scalar()
-			m.add("non-canonical A", encoded, []byte("m"), slices.Concat(refB.mul(s).encode(), refBytes(s)))
-			m.add("non-canonical A and R", encoded, []byte("m"), slices.Concat(encoded, refBytes(s)))
-			m.add("non-canonical R", good, []byte("m"), refSign(s, a, encoded, good, []byte("m")))
+			s, message := m.scalar(), m.message([]byte("m"))
+			m.add("non-canonical A", encoded, message, slices.Concat(refB.mul(s).encode(), refBytes(s)))
+			m.add("non-canonical A and R", encoded, message, slices.Concat(encoded, refBytes(s)))
+			m.add("non-canonical R", good, message, refSign(s, a, encoded, good, message))
+		}
+	}
+}
+
+// reencoded: A of small order has an encoding that is not what it would be
+// encoded as again, and the verdict is another when that is hashed.
+func (m *caseMaker) reencoded() {
+	for _, p := range ref8T {
+		for _, key := range encodings(p) {
+			if decoded, _ := refDecode(key); !decoded.equal(p) || slices.Equal(key, p.encode()) {
+				continue
+			}
+			for range 32 {
+				s, message := m.scalar(), m.message(m.bytes(8))
+				t := ref8T[m.rand.IntN(8)]
+				encodedR := refB.mul(s).add(t).encode()
+				fits := func(key []byte) bool { // R = sB - kA, if t = -kA
+					k := refHash(encodedR, key, message)
+					return p.mul(k.Mod(k, big.NewInt(8))).add(t).equal(refO)
+				}
+				if fits(key) != fits(p.encode()) {
+					m.add("re-encoded A", key, message, slices.Concat(encodedR, refBytes(s)))
+				}
+			}
 		}
 	}
 }
 
 func (m *caseMaker) garbage() {
 	for range 60 {
-		m.add("garbage", m.bytes(32), m.bytes(m.rand.IntN(200)), m.bytes(64))
+		m.add("garbage", m.bytes(32), m.message(m.bytes(m.rand.IntN(200))), m.bytes(64))
 	}
 	pub, priv, _ := ed25519.GenerateKey(reader{m})
 	for _, fill := range []byte{0x00, 0xff, 0x80, 0x7f} {
-		b := slices.Repeat([]byte{fill}, 64)
-		m.add("filled", pub, []byte("m"), b)
-		m.add("filled", b[:32], []byte("m"), ed25519.Sign(priv, []byte("m")))
-		m.add("filled", b[:32], []byte("m"), b)
+		b, message := slices.Repeat([]byte{fill}, 64), m.message([]byte("m"))
+		m.add("filled", pub, message, b)
+		m.add("filled", b[:32], message, ed25519.Sign(priv, message))
+		m.add("filled", b[:32], message, b)
 	}
 }
 
@@ -274,7 +363,7 @@ type caseSigner struct {
 // random adds a random case by one of signers: good, or changed somewhere.
 func (m *caseMaker) random(signers []caseSigner) {
 	s := &signers[m.rand.IntN(len(signers))]
-	message := m.bytes(m.rand.IntN(300))
+	message := m.message(m.bytes(m.rand.IntN(300)))
 	i := m.rand.IntN(len(s.rs))
 	signature := refSign(s.rs[i], s.a, s.encodedRs[i], s.key, message)
 	switch m.rand.IntN(8) {

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"flag"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -171,7 +172,11 @@ func compare(t testing.TB, c checker, cases []signedCase) (accepted map[string]i
 }
 
 func TestEdgeCasesHaveTheVerdictOfTheStandardLibrary(t *testing.T) {
-	cases := edgeCases(*seedFlag)
+	t.Run("plain", func(t *testing.T) { compareEdgeCases(t, edgeCases(*seedFlag, false)) })
+	t.Run("bursts", func(t *testing.T) { compareEdgeCases(t, edgeCases(*seedFlag, true)) })
+}
+
+func compareEdgeCases(t *testing.T, cases []signedCase) {
 	if r := rand.New(rand.NewPCG(*seedFlag, 4)); raceDetector { // building a table for every key takes most of the time
 		cases = slices.DeleteFunc(cases, func(signedCase) bool { return r.IntN(10) != 0 })
 	}
@@ -181,7 +186,7 @@ func TestEdgeCasesHaveTheVerdictOfTheStandardLibrary(t *testing.T) {
 			continue
 		}
 		// Both verdicts occur where they should, or the cases show nothing.
-		for _, class := range []string{"good", "R is the identity", "small multiple as A", "mixed order", "mixed order, fitting", "small A", "small A and R", "small R"} {
+		for _, class := range []string{"good", "R is the identity", "small multiple as A", "mixed order", "mixed order, fitting", "small A", "small A and R", "small R", "re-encoded A"} {
 			if accepted[class] == 0 {
 				t.Errorf("%s: of class %q none was accepted", c.name, class)
 			}
@@ -195,7 +200,35 @@ func TestEdgeCasesHaveTheVerdictOfTheStandardLibrary(t *testing.T) {
 	t.Logf("%d cases", len(cases))
 }
 
-// Each path sees all cases, in one of the modes.
+// Batches of every size, of plain signatures and bursts.
+func TestBatchesOfEverySizeHaveTheVerdictOfTheStandardLibrary(t *testing.T) {
+	cases := append(edgeCases(*seedFlag, false), edgeCases(*seedFlag, true)...)
+	step := 1
+	if raceDetector {
+		step = 21
+	}
+	for _, path := range tablePaths() {
+		tables := sharedTables(t, path)
+		v := tables.NewVerifier()
+		v.alone = true
+		r := rand.New(rand.NewPCG(*seedFlag, 5))
+		for size := 1; size <= batchMax; size += step {
+			compare(t, checker{fmt.Sprintf("%v, %d", path, size), func(t testing.TB, cases []signedCase) []bool {
+				return verifyWithTables(t, tables, v, cases)
+			}}, sample(r, cases, size))
+		}
+	}
+}
+
+// sample returns so many of cases.
+func sample(r *rand.Rand, cases []signedCase, n int) (some []signedCase) {
+	for range n {
+		some = append(some, cases[r.IntN(len(cases))])
+	}
+	return some
+}
+
+// Each path sees all cases, in one of the modes, as plain signatures or as bursts.
 func TestRandomCasesHaveTheVerdictOfTheStandardLibrary(t *testing.T) {
 	total := rounds(*casesFlag)
 	m := &caseMaker{rand: rand.New(rand.NewPCG(*seedFlag, 2))}
@@ -216,7 +249,7 @@ func TestRandomCasesHaveTheVerdictOfTheStandardLibrary(t *testing.T) {
 				signers = append(signers, m.randomSigner())
 			}
 		}
-		m.cases = m.cases[:0]
+		m.cases, m.bursts, m.frames = m.cases[:0], round/len(modes)%2 == 1, nil
 		for range min(200, total-done) {
 			m.random(signers)
 		}
@@ -233,7 +266,8 @@ func TestRandomCasesHaveTheVerdictOfTheStandardLibrary(t *testing.T) {
 }
 
 // TestCasesOfTheFile takes what -verify.file names, such as published sets of
-// vectors; RFC 8032 section 7.1 without it.
+// vectors (Wycheproof, speccheck, CCTV); RFC 8032 section 7.1 without it. The
+// classes of those sets are in edgeCases.
 func TestCasesOfTheFile(t *testing.T) {
 	text := []byte(rfc8032)
 	if *fileFlag != "" {
@@ -243,6 +277,7 @@ func TestCasesOfTheFile(t *testing.T) {
 		}
 	}
 	var cases []signedCase
+	m := &caseMaker{rand: rand.New(rand.NewPCG(*seedFlag, 6)), bursts: true}
 	lines := bufio.NewScanner(bytes.NewReader(text))
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
@@ -254,12 +289,16 @@ func TestCasesOfTheFile(t *testing.T) {
 			}
 		}
 		cases = append(cases, newCase("file", fields[0], fields[1], fields[2]))
+		// The same signature as the head's of a burst, which few keys have signed.
+		signed, field := m.field(m.message(fields[1]), fields[2])
+		cases = append(cases, newCase("file, burst", fields[0], signed, field))
 	}
 	if err := lines.Err(); err != nil || len(cases) == 0 {
 		t.Fatalf("%d cases: %v", len(cases), err)
 	}
 	for _, c := range checkers(t) {
-		t.Logf("%s: %d of %d accepted", c.name, compare(t, c, cases)["file"], len(cases))
+		accepted := compare(t, c, cases)
+		t.Logf("%s: %d of %d accepted, %d as bursts", c.name, accepted["file"], len(cases)/2, accepted["file, burst"])
 	}
 }
 
@@ -281,7 +320,7 @@ func TestVectorsOfTheRFCAreAccepted(t *testing.T) {
 }
 
 func FuzzVerifyAgainstStdlib(f *testing.F) {
-	for i, c := range edgeCases(1) {
+	for i, c := range append(edgeCases(1, false), edgeCases(1, true)...) {
 		if i%20 == 0 && (i%400 == 0 || !raceDetector) { // the other tests see all
 			f.Add(c.key, c.message, c.signature)
 		}

@@ -10,7 +10,7 @@
 // worker.
 //
 //	verifier.go     the stages of a batch
-//	tables.go       who has a table, and for how long
+//	tables.go       who has a table, and for how long; stats.go what was done
 //	trees.go        what is remembered of bursts; burst.go how they are made up
 //	comb.go         what is in a table; scalars as steps through it
 //	portable.go     the sum of a signature's steps; mulx_amd64.go the same, by assembly

@@ -17,13 +17,18 @@ func (p Path) supported() bool {
 	return false
 }
 
-// decide does stages 2 to 5 for the jobs.
-func (v *Verifier) decide() {
-	if v.tables.path == PathIFMA && v.n >= laneJobsMin {
+// decide does stages 2 to 5 for the jobs, and returns the path that it took.
+func (v *Verifier) decide() Path {
+	switch path := v.tables.path; {
+	case path != PathIFMA:
+		v.decideEach()
+		return path
+	case v.n >= laneJobsMin:
 		v.decideLanes()
-		return
+		return PathIFMA
 	}
 	v.decideEach()
+	return PathMULX
 }
 
 // evaluate sets v to the sum of lane's steps in g, without T.

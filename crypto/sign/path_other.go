@@ -9,8 +9,11 @@ type laneState struct{}
 
 func (*laneState) init() {}
 
-// decide does stages 2 to 5 for the jobs.
-func (v *Verifier) decide() { v.decideEach() }
+// decide does stages 2 to 5 for the jobs, and returns the path that it took.
+func (v *Verifier) decide() Path {
+	v.decideEach()
+	return v.tables.path
+}
 
 // evaluate sets v to the sum of lane's steps in g, without T.
 func (p Path) evaluate(v *point, arena []entry, g *group, lane int) {

@@ -26,6 +26,7 @@ type Tables struct {
 	wanted  chan *Key
 	builder *builder // Build only, as all up to the atomics
 
+	based    bool // the tables of the base point are made
 	byKey    map[[ed25519.PublicKeySize]byte]*table
 	slots    []*table // nil: free
 	used     int      // slots[:used] were used before
@@ -41,6 +42,7 @@ type Tables struct {
 	evictions  atomic.Uint64
 	rejected   atomic.Uint64
 	tables     atomic.Int64
+	bytes      atomic.Int64 // of the arena that were written
 }
 
 // table is what stands behind a Key for its slot.
@@ -103,8 +105,8 @@ type TablesConfig struct {
 	BuildPause time.Duration
 }
 
-// NewTables takes up to 100 ms to compute the tables of the base point.
-// ErrTablesMemory, or ErrPath if the CPU lacks the path.
+// NewTables returns Tables without any. ErrTablesMemory, or ErrPath if the CPU
+// lacks the path.
 func NewTables(c TablesConfig) (*Tables, error) {
 	if c.Path == 0 {
 		c.Path = BestPath()
@@ -124,10 +126,16 @@ func NewTables(c TablesConfig) (*Tables, error) {
 	t.arena = unsafe.Slice((*entry)(unsafe.Add(at, skip)), (len(c.Memory)-skip)/entrySize)
 	t.slots = make([]*table, (len(t.arena)-baseTableEntries)/tableEntries)
 	t.builder = new(builder)
+	return t, nil
+}
+
+// makeBase computes the tables of the base point.
+func (t *Tables) makeBase() {
 	var base point
 	base.decode(&basePoint)
 	t.builder.build(t.arena[:baseTableEntries], &base, baseBlocks, baseTeeth)
-	return t, nil
+	t.based = true
+	t.bytes.Add(baseTableSize)
 }
 
 // basePoint is B, encoded: y = 4/5.
@@ -148,7 +156,8 @@ func (t *Tables) want(k *Key) {
 }
 
 // Build makes a table for k, off the data path: it takes about a quarter of a
-// millisecond. A result above zero says that k must wait so long, for the pause
+// millisecond, but up to 100 ms the first time, when those of the base point are
+// made. A result above zero says that k must wait so long, for the pause
 // between builds or for a slot that is still read; call again with the same key.
 // One goroutine only.
 func (t *Tables) Build(k *Key, now time.Time) (again time.Duration) {
@@ -162,6 +171,9 @@ func (t *Tables) Build(k *Key, now time.Time) (again time.Duration) {
 	}
 	if wait := t.nextAt.Sub(now); wait > 0 {
 		return wait
+	}
+	if !t.based {
+		t.makeBase()
 	}
 	slot, ok := t.takeSlot()
 	if !ok {
@@ -209,6 +221,7 @@ func (t *Tables) takeSlot() (slot int, ok bool) {
 	}
 	if t.used < len(t.slots) {
 		t.used++
+		t.bytes.Add(tableSize)
 		return t.used - 1, true
 	}
 	if !t.retiring.pending {

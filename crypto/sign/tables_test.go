@@ -241,6 +241,47 @@ func TestSomeOfTheAcceptedAreCheckedAgain(t *testing.T) {
 	}
 }
 
+// So are all that a table refused, also those whose s is not below L.
+func TestTheRefusedAreCheckedAgain(t *testing.T) {
+	tables := smallTables(t, 1)
+	v := tables.NewVerifier()
+	s := &testSigners(t, 1)[0]
+	mustBuild(t, tables, s.key)
+	flipped, large, burst := s.check("message"), s.check("message"), burstOf(t, s, 2)[0]
+	flipped.Signature[0] ^= 1
+	large.Signature[63] |= 0x80
+	burst.Signature[63] |= 0x80
+	v.Verify([]Check{flipped, s.check("message"), large, burst})
+	if got := tables.Stats(); got.ByTable != 4 || got.Rechecked != 3 || got.Differences != 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// Batches count for the path that they took, by their size.
+func TestBatchesAreCounted(t *testing.T) {
+	for _, path := range tablePaths() {
+		tables := sharedTables(t, path)
+		v := tables.NewVerifier()
+		signers := testSigners(t, 2)
+		mustBuild(t, tables, signers[0].key)
+		tabled, other := signers[0].check("message"), signers[1].check("message")
+		for n, size := range map[int]string{1: "1", 2: "2", 3: "3-7", 7: "3-7", 8: "8-15", 31: "16-31", 63: "32-63", 64: "64"} {
+			before := tables.Stats().Batches
+			v.Verify(append(slices.Repeat([]Check{tabled}, n), other))
+			after := tables.Stats().Batches
+			grown := func(p Path, size string) uint64 { return after.Of(p)[size] - before.Of(p)[size] }
+			took := uint64(0)
+			for _, p := range tablePaths() {
+				took += grown(p, size)
+			}
+			// The 65th signature is a batch of its own.
+			if after.Sum() != before.Sum()+2 || took != 1 || n >= lanes && grown(path, size) != 1 || grown(PathStdlib, "1") != 1 {
+				t.Errorf("%v: %d signatures: %v, before %v", path, n, after, before)
+			}
+		}
+	}
+}
+
 func TestTooLittleMemoryIsRefused(t *testing.T) {
 	if _, err := NewTables(TablesConfig{Memory: make([]byte, TablesMemoryMin-1)}); !errors.Is(err, ErrTablesMemory) {
 		t.Error(err)

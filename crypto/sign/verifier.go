@@ -45,6 +45,7 @@ type Verifier struct {
 	trees   trees
 	waiting [batchMax]waiting
 	waits   int // waiting
+	others  int // signatures that were checked without a table
 }
 
 // batchMax is how many signatures share an inversion at most.
@@ -69,7 +70,9 @@ type waiting struct {
 
 // verifierCounts is written by the worker and read by Stats.
 type verifierCounts struct {
-	batches, byTable, byStdlib, byTree, rechecked, differences atomic.Uint64
+	byTable, byStdlib, byTree, byP256, rechecked, differences atomic.Uint64
+
+	batches [pathEnd][sizeClasses]atomic.Uint64
 }
 
 // recheckEvery is how often a signature that was accepted by a table is checked
@@ -101,14 +104,14 @@ func (v *Verifier) Verify(checks []Check) {
 }
 
 func (v *Verifier) verify(checks []Check) {
-	v.count.batches.Add(1)
 	v.batch.Add(1)
-	v.n, v.waits = 0, 0
+	v.n, v.waits, v.others = 0, 0, 0
 	for i := range checks {
 		v.sortOut(&checks[i])
 	}
+	v.count.batch(PathStdlib, v.others)
 	if v.n > 0 {
-		v.decide()
+		v.count.batch(v.decide(), v.n)
 	}
 	v.batch.Add(1)
 	for i := range v.n {
@@ -129,6 +132,7 @@ func (v *Verifier) sortOut(c *Check) {
 	c.Good = false
 	switch {
 	case c.Key.algorithm == ECDSAP256:
+		v.count.byP256.Add(1)
 		c.Good = c.Key.Verify(c.Signed, c.Signature)
 	case len(c.Signature) == ed25519.SignatureSize:
 		v.plain(job{check: c, message: c.Signed, signature: c.Signature})
@@ -175,6 +179,7 @@ func (v *Verifier) plain(j job) {
 	t := k.lookUp(v.tables)
 	if t == nil || v.tables.distrusted.Load() {
 		v.count.byStdlib.Add(1)
+		v.others++
 		if j.check.Good = ed25519.Verify(k.ed, j.message, j.signature); j.check.Good {
 			k.wantTable(v.tables)
 		}
@@ -187,13 +192,15 @@ func (v *Verifier) plain(j job) {
 	v.prepare(j)
 }
 
-// prepare makes a job; a signature whose s is not below L ends here.
+// prepare makes a job; a signature whose s is not below L has its verdict here.
 func (v *Verifier) prepare(j job) {
-	if j.s.setCanonical((*[32]byte)(j.signature[32:])) {
-		j.s.makeOdd()
-		v.jobs[v.n] = j
-		v.n++
+	if !j.s.setCanonical((*[32]byte)(j.signature[32:])) {
+		v.settle(&j)
+		return
 	}
+	j.s.makeOdd()
+	v.jobs[v.n] = j
+	v.n++
 }
 
 // hashEach sets the jobs' steps, one after the other.
@@ -272,36 +279,4 @@ func (k *Key) wantTable(t *Tables) {
 	if t.path != PathStdlib && !t.distrusted.Load() && k.table.Load() != noTable && k.verified.Add(1)%buildAfter == 0 {
 		t.want(k)
 	}
-}
-
-// TablesStats are counters since the Tables were made, except Tables and Slots.
-type TablesStats struct {
-	Batches     uint64
-	ByTable     uint64 // Ed25519 signatures checked with a table
-	ByStdlib    uint64 // and without, the key having none
-	ByTree      uint64 // frames of bursts whose head was, or was being, checked
-	Rechecked   uint64 // of those by table, again with crypto/ed25519
-	Differences uint64 // between the two: must be zero; from the first on no table is used
-	Builds      uint64
-	Evictions   uint64
-	Untabled    uint64 // keys that cannot have a table
-	Tables      int    // now
-	Slots       int    // for tables
-}
-
-// Stats may be called at any time, by anyone.
-func (t *Tables) Stats() TablesStats {
-	s := TablesStats{
-		Builds: t.builds.Load(), Evictions: t.evictions.Load(), Untabled: t.rejected.Load(),
-		Tables: int(t.tables.Load()), Slots: len(t.slots),
-	}
-	for v := t.verifiers.Load(); v != nil; v = v.next {
-		s.Batches += v.count.batches.Load()
-		s.ByTable += v.count.byTable.Load()
-		s.ByStdlib += v.count.byStdlib.Load()
-		s.ByTree += v.count.byTree.Load()
-		s.Rechecked += v.count.rechecked.Load()
-		s.Differences += v.count.differences.Load()
-	}
-	return s
 }

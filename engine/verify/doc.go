@@ -5,4 +5,8 @@
 // Ring and notes a job in its Batch; once per turn the Batch goes to the Pool;
 // any worker takes some jobs, checks them, marks their slots and notifies the
 // rings' owners; the home loop pops from the Ring's head whatever is done.
+//
+//	ring.go    the frames of one connection, in order
+//	pool.go    the queue, the workers and what they take together
+//	tables.go  who makes signers' tables; arena_linux.go their memory
 package verify

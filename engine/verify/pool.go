@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,6 +30,9 @@ type Config struct {
 	// Workers is how many goroutines check signatures; 0: the loops do it
 	// themselves, in Submit.
 	Workers int
+	// CPUs are the cores that workers are pinned to, in turn: worker i to
+	// CPUs[i%len(CPUs)]; nil: they are not.
+	CPUs []int
 	// Path says how Ed25519 signatures are checked; 0: by the fastest way there
 	// is.
 	Path sign.Path
@@ -59,18 +63,18 @@ type pushed struct {
 // worker takes a share of the first ring, which then goes to the end, and so on
 // while there is work for it; what it has taken it checks together.
 type Pool struct {
+	// fixed after start
 	workers int
-	path    sign.Path
+	chosen  sign.Path
 	observe func(int, time.Duration)
-	wait    sync.WaitGroup
-	queued  atomic.Int64
+	tables  *sign.Tables
+	failed  error
+	arena   []byte // of tables; Close gives it back
 
-	// of the signers' tables
-	tables atomic.Pointer[sign.Tables] // nil: none yet
-	failed atomic.Pointer[error]
-	quit   chan struct{} // closed: make no more
-	maker  sync.WaitGroup
-	arena  []byte // the maker's; Close gives it back
+	wait   sync.WaitGroup // for the workers
+	maker  sync.WaitGroup // for who makes tables
+	quit   chan struct{}  // closed: make no more
+	queued atomic.Int64
 
 	mu     sync.Mutex
 	wake   sync.Cond
@@ -80,23 +84,50 @@ type Pool struct {
 }
 
 // NewPool starts c.Workers workers, and one goroutine that makes tables. Close
-// ends them.
-func NewPool(c Config) *Pool {
+// ends them. The error says which core a worker cannot be pinned to.
+func NewPool(c Config) (*Pool, error) {
 	if c.Path == 0 {
 		c.Path = sign.BestPath()
 	}
 	if c.TableMemory == 0 {
 		c.TableMemory = TableMemoryDefault
 	}
-	p := &Pool{workers: c.Workers, path: c.Path, observe: c.Observe, quit: make(chan struct{})}
+	p := &Pool{workers: c.Workers, chosen: c.Path, observe: c.Observe, quit: make(chan struct{})}
 	p.wake.L = &p.mu
-	for range c.Workers {
-		p.wait.Go(p.work)
+	p.newTables(c.TableMemory)
+	if err := p.start(c.CPUs); err != nil {
+		p.Close()
+		return nil, err
 	}
-	if c.Path != sign.PathStdlib {
-		p.maker.Go(func() { p.makeTables(c.TableMemory) })
+	return p, nil
+}
+
+// start starts the workers, pinned to cores if there are any.
+func (p *Pool) start(cores []int) error {
+	if len(cores) == 0 {
+		for range p.workers {
+			p.wait.Go(p.work)
+		}
+		return nil
 	}
-	return p
+	pinned := make(chan error)
+	for i := range p.workers {
+		p.wait.Go(func() {
+			runtime.LockOSThread() // for good: the thread ends with the worker
+			err := pin(cores[i%len(cores)])
+			pinned <- err
+			if err == nil {
+				p.work()
+			}
+		})
+	}
+	var first error
+	for range p.workers {
+		if err := <-pinned; err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
 }
 
 // Submit hands b's jobs to the workers, or does them, and empties b.
@@ -134,7 +165,7 @@ func (p *Pool) hand(b *Batch) {
 // checkHere checks b's jobs on the loop.
 func (p *Pool) checkHere(b *Batch) {
 	if b.checker == nil {
-		b.checker = &checker{pool: p}
+		b.checker = p.newChecker()
 	}
 	var g gathered
 	for len(b.pushed) > 0 {
@@ -162,7 +193,6 @@ func (p *Pool) Close() {
 	p.wait.Wait()
 	close(p.quit)
 	p.maker.Wait()
-	p.tables.Store(nil)
 	if p.arena != nil {
 		freeArena(p.arena)
 		p.arena = nil
@@ -192,7 +222,7 @@ func (g *gathered) add(r *Ring, s *slot) {
 }
 
 func (p *Pool) work() {
-	c := &checker{pool: p}
+	c := p.newChecker()
 	g := &gathered{shares: make([]share, 0, gatherMax)}
 	for {
 		if p.gather(g); g.n == 0 {

@@ -10,42 +10,42 @@ import (
 // and go cost at most a tenth of one core.
 const buildPause = 3 * time.Millisecond
 
-// TableStats are those of the signers' tables.
-type TableStats struct {
-	sign.TablesStats
-	Bytes int // of memory that they take, together with the base point's
+// newTables prepares signers' tables in memory of their own; without it
+// signatures are checked by crypto/ed25519, and Err says why.
+func (p *Pool) newTables(memory int) {
+	c := sign.TablesConfig{Path: p.chosen, BuildPause: buildPause}
+	if p.chosen != sign.PathStdlib {
+		if c.Memory, p.failed = newArena(memory); p.failed == nil {
+			p.arena = c.Memory
+			if p.tables, p.failed = sign.NewTables(c); p.failed == nil {
+				p.maker.Go(p.makeTables)
+				return
+			}
+		}
+		c = sign.TablesConfig{Path: sign.PathStdlib}
+	}
+	var err error
+	if p.tables, err = sign.NewTables(c); err != nil {
+		panic("verify: no Tables without tables: " + err.Error())
+	}
 }
 
-// tableMaker is the goroutine that owns the signers' tables: it makes those of
-// the base point while workers already check by crypto/ed25519, then one for each
-// signer who has earned it.
-func (p *Pool) makeTables(memory int) {
-	arena, err := newArena(memory)
-	if err != nil {
-		p.failed.Store(&err)
-		return
-	}
-	p.arena = arena
-	tables, err := sign.NewTables(sign.TablesConfig{Memory: arena, Path: p.path, BuildPause: buildPause})
-	if err != nil {
-		p.failed.Store(&err)
-		return
-	}
-	p.tables.Store(tables)
+// makeTables makes a table for each signer who has earned it, until Close.
+func (p *Pool) makeTables() {
 	for {
 		select {
 		case <-p.quit:
 			return
-		case k := <-tables.Wanted():
-			p.build(tables, k)
+		case k := <-p.tables.Wanted():
+			p.build(k)
 		}
 	}
 }
 
 // build has a table made for k, however long it has to wait for its slot.
-func (p *Pool) build(tables *sign.Tables, k *sign.Key) {
+func (p *Pool) build(k *sign.Key) {
 	for {
-		again := tables.Build(k, time.Now())
+		again := p.tables.Build(k, time.Now())
 		if again <= 0 {
 			return
 		}
@@ -59,35 +59,32 @@ func (p *Pool) build(tables *sign.Tables, k *sign.Key) {
 	}
 }
 
-// Tables returns what the signers' tables have done; zero while there are none.
-func (p *Pool) Tables() (s TableStats) {
-	tables := p.tables.Load()
-	if tables == nil {
-		return s
-	}
-	s.TablesStats = tables.Stats()
-	s.Bytes = sign.TablesMemory(s.TablesStats.Tables)
-	return s
-}
+// Stats returns what was checked, and what the signers' tables have done.
+func (p *Pool) Stats() sign.TablesStats { return p.tables.Stats() }
 
 // Err returns why there are no tables, and signatures are checked by
-// crypto/ed25519 alone; nil when there are, will be soon, or none were asked for.
-func (p *Pool) Err() error {
-	if err := p.failed.Load(); err != nil {
-		return *err
-	}
-	return nil
-}
+// crypto/ed25519 alone; nil when there are, or none were asked for.
+func (p *Pool) Err() error { return p.failed }
 
-// Path returns how signatures are checked.
-func (p *Pool) Path() sign.Path { return p.path }
+// Chosen returns how signatures were to be checked.
+func (p *Pool) Chosen() sign.Path { return p.chosen }
+
+// Path returns how they are checked: by the path chosen, or by crypto/ed25519
+// when there are no tables, or since one gave another verdict than that.
+func (p *Pool) Path() sign.Path {
+	if p.Stats().Differences > 0 {
+		return sign.PathStdlib
+	}
+	return p.tables.Path()
+}
 
 // checker checks signatures for one goroutine at a time.
 type checker struct {
-	pool     *Pool
-	verifier *sign.Verifier // nil while there are no tables
+	verifier *sign.Verifier
 	checks   [gatherMax]sign.Check
 }
+
+func (p *Pool) newChecker() *checker { return &checker{verifier: p.tables.NewVerifier()} }
 
 // check returns the verdicts of the slots given, in order, borrowed.
 func (c *checker) check(slots []*slot) []sign.Check {
@@ -96,17 +93,6 @@ func (c *checker) check(slots []*slot) []sign.Check {
 		f := s.raw()
 		checks[i] = sign.Check{Key: s.key, Signed: f.Signed(), Signature: f.Signature()}
 	}
-	if c.verifier == nil {
-		if t := c.pool.tables.Load(); t != nil {
-			c.verifier = t.NewVerifier()
-		}
-	}
-	if c.verifier != nil {
-		c.verifier.Verify(checks)
-		return checks
-	}
-	for i := range checks {
-		checks[i].Good = checks[i].Key.Verify(checks[i].Signed, checks[i].Signature)
-	}
+	c.verifier.Verify(checks)
 	return checks
 }

@@ -1,8 +1,12 @@
 package verify
 
 import (
+	"crypto"
+	"crypto/ecdsa"
 	"crypto/ed25519"
-	"math/rand/v2"
+	"crypto/elliptic"
+	"crypto/rand"
+	mathrand "math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,6 +21,24 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// newPool returns a Pool that can be had.
+func newPool(t testing.TB, c Config) *Pool {
+	t.Helper()
+	p, err := NewPool(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// idlePool returns a Pool whose one worker is the test.
+func idlePool() *Pool {
+	p := &Pool{workers: 1, chosen: sign.PathStdlib, quit: make(chan struct{})}
+	p.wake.L = &p.mu
+	p.newTables(0)
+	return p
+}
+
 type signer struct {
 	sign *sign.Signer
 	key  *sign.Key
@@ -24,7 +46,20 @@ type signer struct {
 
 func newSigner(t testing.TB, n byte) signer {
 	t.Helper()
-	priv := ed25519.NewKeyFromSeed(append(make([]byte, 31), n))
+	return signerOf(t, ed25519.NewKeyFromSeed(append(make([]byte, 31), n)))
+}
+
+func newP256Signer(t testing.TB) signer {
+	t.Helper()
+	priv, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signerOf(t, priv)
+}
+
+func signerOf(t testing.TB, priv crypto.Signer) signer {
+	t.Helper()
 	s, err := sign.NewSigner(priv)
 	if err != nil {
 		t.Fatal(err)
@@ -63,12 +98,15 @@ func TestVerdictsComeInOrderWhateverTheWorkersDo(t *testing.T) {
 		if i < 2 {
 			c.Path = sign.PathStdlib
 		}
-		p := NewPool(c)
+		p := newPool(t, c)
 		var conns sync.WaitGroup
 		for c := range 3 {
 			conns.Go(func() {
 				s := newSigner(t, byte(c))
-				r := rand.New(rand.NewPCG(uint64(c), 1))
+				if c == 0 {
+					s = newP256Signer(t)
+				}
+				r := mathrand.New(mathrand.NewPCG(uint64(c), 1))
 				notified := make(chan struct{}, 1)
 				ring := p.NewRing(func() {
 					select {
@@ -119,6 +157,9 @@ func TestVerdictsComeInOrderWhateverTheWorkersDo(t *testing.T) {
 		if p.Queued() != 0 {
 			t.Errorf("%d queued at the end", p.Queued())
 		}
+		if s := p.Stats(); s.ByP256 != 400 || s.ByTable+s.ByStdlib != 800 || s.Differences != 0 {
+			t.Errorf("%+v", s)
+		}
 	}
 	if u := buf.Out(); u.Buffers != 0 {
 		t.Errorf("%+v not put back", u)
@@ -126,7 +167,7 @@ func TestVerdictsComeInOrderWhateverTheWorkersDo(t *testing.T) {
 }
 
 func TestFramesWithoutAKeyKeepTheirPlace(t *testing.T) {
-	p := NewPool(Config{Workers: 1})
+	p := newPool(t, Config{Workers: 1})
 	defer p.Close()
 	s := newSigner(t, 1)
 	notified := make(chan struct{}, 1)
@@ -179,7 +220,7 @@ func TestUnpopPutsTheOldestBack(t *testing.T) {
 
 func TestCloseFinishesWhatIsQueued(t *testing.T) {
 	var batches, frames atomic.Int64
-	p := NewPool(Config{Workers: 2, Observe: func(n int, d time.Duration) {
+	p := newPool(t, Config{Workers: 2, Observe: func(n int, d time.Duration) {
 		batches.Add(1)
 		frames.Add(int64(n))
 		if d <= 0 || n < 1 || n > gatherMax {
@@ -206,7 +247,7 @@ func TestCloseFinishesWhatIsQueued(t *testing.T) {
 }
 
 func TestAFullRingRefusesMore(t *testing.T) {
-	p := NewPool(Config{Path: sign.PathStdlib})
+	p := newPool(t, Config{Path: sign.PathStdlib})
 	defer p.Close()
 	ring := p.NewRing(nil, nil)
 	s := newSigner(t, 1)
@@ -228,8 +269,7 @@ func TestAFullRingRefusesMore(t *testing.T) {
 // with the first share of it.
 func TestAFloodDelaysOthersByOneShare(t *testing.T) {
 	s := newSigner(t, 1)
-	p := &Pool{workers: 1, quit: make(chan struct{}), path: sign.PathStdlib} // its worker is this test
-	p.wake.L = &p.mu
+	p := idlePool()
 	flood, lone := p.NewRing(func() {}, nil), p.NewRing(func() {}, nil)
 	var batch Batch
 	for n := range RingSize {
@@ -242,8 +282,9 @@ func TestAFloodDelaysOthersByOneShare(t *testing.T) {
 	if len(g.shares) < 2 || g.shares[0] != (share{&flood, takeMax}) || g.shares[1] != (share{&lone, takeMax + 1}) || g.n != gatherMax {
 		t.Errorf("gathered %+v, %d in all", g.shares, g.n)
 	}
+	c := p.newChecker()
 	for done := 0; ; p.gather(&g) {
-		p.run(&checker{pool: p}, &g)
+		p.run(c, &g)
 		if done += g.n; done == RingSize+1 {
 			break
 		}
@@ -260,8 +301,7 @@ func TestAFloodDelaysOthersByOneShare(t *testing.T) {
 
 // Large frames are shared out by bytes.
 func TestSharesAreBoundedInBytes(t *testing.T) {
-	p := &Pool{workers: 1, quit: make(chan struct{}), path: sign.PathStdlib}
-	p.wake.L = &p.mu
+	p := idlePool()
 	s := newSigner(t, 1)
 	ring := p.NewRing(func() {}, nil)
 	var batch Batch
@@ -291,7 +331,7 @@ func TestSignersGetTables(t *testing.T) {
 		return // nothing to get
 	}
 	for _, workers := range []int{0, 2} {
-		p := NewPool(Config{Workers: workers})
+		p := newPool(t, Config{Workers: workers})
 		s := newSigner(t, 1)
 		notified := make(chan struct{}, 1)
 		ring := p.NewRing(func() {
@@ -302,9 +342,9 @@ func TestSignersGetTables(t *testing.T) {
 		}, nil)
 		var batch Batch
 		end := time.Now().Add(20 * time.Second)
-		for n := 0; p.Tables().ByTable < 1000; n++ {
+		for n := 0; p.Stats().ByTable < 1000; n++ {
 			if time.Now().After(end) {
-				t.Fatalf("no table: %+v", p.Tables())
+				t.Fatalf("no table: %+v", p.Stats())
 			}
 			for ring.Len() < 50 {
 				ring.Push(s.frame(t, n, n%3 > 0), s.key, 0, &batch)
@@ -323,10 +363,10 @@ func TestSignersGetTables(t *testing.T) {
 				buf.Put(b)
 			}
 		}
-		if st := p.Tables(); st.Tables != 1 || st.Builds != 1 || st.Bytes != sign.TablesMemory(1) || st.Differences != 0 {
+		if st := p.Stats(); st.Tables != 1 || st.Builds != 1 || st.Bytes != sign.TablesMemory(1) || st.Differences != 0 {
 			t.Errorf("%+v", st)
 		}
-		if p.Path() != sign.BestPath() || p.Err() != nil {
+		if p.Path() != sign.BestPath() || p.Chosen() != p.Path() || p.Err() != nil {
 			t.Errorf("path %v, %v", p.Path(), p.Err())
 		}
 		for ring.Len() > 0 {
@@ -348,11 +388,9 @@ func TestTooLittleMemoryForTables(t *testing.T) {
 	if sign.BestPath() == sign.PathStdlib {
 		return
 	}
-	p := NewPool(Config{TableMemory: 4096})
-	for end := time.Now().Add(20 * time.Second); p.Err() == nil; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("no error")
-		}
+	p := newPool(t, Config{TableMemory: 4096})
+	if p.Err() == nil || p.Path() != sign.PathStdlib || p.Chosen() != sign.BestPath() {
+		t.Errorf("error %v; path %v, chosen %v", p.Err(), p.Path(), p.Chosen())
 	}
 	s := newSigner(t, 1)
 	ring := p.NewRing(func() {}, nil)
@@ -364,4 +402,66 @@ func TestTooLittleMemoryForTables(t *testing.T) {
 	}
 	buf.Put(ring.Pop())
 	p.Close()
+}
+
+// Whoever checks, and however: what was checked is counted.
+func TestWhatWasCheckedIsCounted(t *testing.T) {
+	for _, path := range []sign.Path{sign.PathStdlib, sign.BestPath()} {
+		p := newPool(t, Config{Path: path})
+		ring := p.NewRing(func() {}, nil)
+		var batch Batch
+		ed, ec := newSigner(t, 1), newP256Signer(t)
+		for n := range 5 {
+			ring.Push(ed.frame(t, n, n > 0), ed.key, 0, &batch)
+		}
+		ring.Push(ec.frame(t, 5, true), ec.key, 0, &batch)
+		p.Submit(&batch)
+		if s := p.Stats(); s.ByStdlib != 5 || s.ByP256 != 1 || s.Batches.Sum() != 1 || s.Batches.Of(sign.PathStdlib)["3-7"] != 1 || s.Bytes != 0 {
+			t.Errorf("%v: %+v", path, s)
+		}
+		for ring.Len() > 0 {
+			buf.Put(ring.Pop())
+		}
+		p.Close()
+	}
+}
+
+// A table that gives another verdict than crypto/ed25519 is the last that was
+// used; the verdict was right all the same.
+func TestADifferenceStopsTheFastPath(t *testing.T) {
+	if sign.BestPath() == sign.PathStdlib {
+		return
+	}
+	p := newPool(t, Config{})
+	defer p.Close()
+	s := newSigner(t, 1)
+	ring := p.NewRing(func() {}, nil)
+	var batch Batch
+	check := func() {
+		t.Helper()
+		ring.Push(s.frame(t, 1, true), s.key, 0, &batch)
+		p.Submit(&batch)
+		if _, v := ring.Head(); v != Good {
+			t.Fatalf("verdict %v", v)
+		}
+		buf.Put(ring.Pop())
+	}
+	for end := time.Now().Add(20 * time.Second); p.Stats().ByTable == 0; {
+		if check(); time.Now().After(end) {
+			t.Fatalf("no table: %+v", p.Stats())
+		}
+	}
+	if p.Path() != sign.BestPath() {
+		t.Errorf("path %v", p.Path())
+	}
+	for i := 0; i < p.Stats().Bytes; i += 32 { // every coordinate
+		p.arena[i] ^= 4
+	}
+	before := p.Stats().ByTable
+	for range 3 {
+		check()
+	}
+	if st := p.Stats(); st.Differences != 1 || st.ByTable != before+1 || p.Path() != sign.PathStdlib || p.Chosen() != sign.BestPath() {
+		t.Errorf("path %v, %+v", p.Path(), st)
+	}
 }
