@@ -208,10 +208,13 @@ func (r *Router) addVerifyMetrics(m *admin.Metrics) {
 	counter(m, "causeway_verify_batches_total", "Batches checked together by the path.",
 		func() float64 { return float64(r.pool.Tables().Batches) })
 	m.Add(admin.Family{
-		Name: "causeway_verify_signatures_total", Help: "Ed25519 signatures checked with the signer's table, and without.", Counter: true, Labels: []string{"by"},
+		Name: "causeway_verify_signatures_total", Help: "Ed25519 signatures checked with the signer's table, and without; and frames of bursts whose tree was known.", Counter: true, Labels: []string{"by"},
 		Read: func() []admin.Sample {
 			s := r.pool.Tables()
-			return []admin.Sample{{Labels: []string{"table"}, Value: float64(s.ByTable)}, {Labels: []string{"stdlib"}, Value: float64(s.ByStdlib)}}
+			return []admin.Sample{
+				{Labels: []string{"table"}, Value: float64(s.ByTable)}, {Labels: []string{"stdlib"}, Value: float64(s.ByStdlib)},
+				{Labels: []string{"tree"}, Value: float64(s.ByTree)},
+			}
 		},
 	})
 	counter(m, "causeway_verify_rechecked_total", "Signatures checked by table and again by crypto/ed25519: all that were refused, one accepted in a thousand.",
