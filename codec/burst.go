@@ -19,6 +19,8 @@ const (
 
 	// BurstRootSignatureSize is the size of an Ed25519 signature in bytes.
 	BurstRootSignatureSize = 64
+	// BurstPathOffset is where the inclusion path begins, in bytes.
+	BurstPathOffset = burstPathAt
 	// BurstStepSize is the size of one step of an inclusion path in bytes.
 	BurstStepSize = 32
 	// BurstSizeMin and BurstSizeMax bound the frames under one signature.

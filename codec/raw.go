@@ -4,7 +4,8 @@ import "encoding/binary"
 
 // Raw is one whole frame as Cut has found it. Its methods read in place and
 // allocate nothing; the slices they return are borrowed from it. On bytes that
-// are not exactly one frame they may panic.
+// are not exactly one frame they may panic. All but Signature also read a frame
+// that ends with its signed bytes, having no signature yet.
 type Raw []byte
 
 // TTL returns the time to live.

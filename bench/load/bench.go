@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -15,6 +16,8 @@ const (
 	loneEvery   = time.Millisecond // between lone frames
 	loneRounds  = 10
 	verifyTimes = 501
+	heatSlice   = 300 * time.Millisecond
+	heatMax     = time.Minute // for all signers to get their tables
 )
 
 // sample is what one slice has measured.
@@ -33,22 +36,50 @@ func (s sample) rate() float64 {
 
 func (s sample) void() bool { return s.LoadCore > voidFrom }
 
-// cell is one number of connections and size of bodies: for each variant a
-// sample of each round.
+// shape is who takes part: nodes that send, each with a key and a connection of its
+// own since a router takes from a connection only what its node has signed
+// (PROTOCOL.md section 8, rule 4), nodes that receive, and the variants.
+type shape struct {
+	senders, receivers int
+	variants           []string
+}
+
+// shapes of the forwarding benchmark.
+func (o *options) shapes() (all []shape) {
+	for _, receivers := range o.conns {
+		for _, senders := range o.signers {
+			if senders == 0 {
+				senders = receivers
+			}
+			all = append(all, shape{senders, receivers, o.variants})
+		}
+	}
+	return all
+}
+
+// loneShape is one sender and one receiver. A lone frame is in no burst.
+func (o *options) loneShape() shape {
+	return shape{1, 1, slices.DeleteFunc(slices.Clone(o.variants), func(v string) bool { return v == variantBursts })}
+}
+
+// cell is one shape and size of bodies: for each variant a sample of each round.
 type cell struct {
-	Conns, Body int
-	Samples     map[string][]sample
+	Senders, Receivers, Body int
+	Samples                  map[string][]sample
+	Tables                   map[string]int // signers who had a table when it began, by variant
 }
 
 // lone is the times of lone frames of each variant.
 type lone struct {
-	Times  map[string][]time.Duration
-	Verify time.Duration // of one signature, in the same run
+	Times          map[string][]time.Duration
+	Verify, Stdlib time.Duration  // of one signature, in the same run, by the signer's table and without
+	Tables         map[string]int // signers who had a table when it began, by variant
 }
 
-// bench is the processes of one number of connections.
+// bench is the processes of one shape.
 type bench struct {
 	o     *options
+	shape shape
 	world *world
 	under map[string]*process
 	load  *controller
@@ -68,10 +99,10 @@ func measure(ctx context.Context, o *options, stdout, log io.Writer) error {
 		return err
 	}
 	result := &result{About: aboutMachine(ctx, &o.machine, o.command), Rounds: o.rounds, Slice: o.slice}
-	for _, conns := range o.conns {
-		err := o.with(ctx, w, conns, log, func(b *bench) error {
+	for _, s := range o.shapes() {
+		err := o.with(ctx, w, s, log, func(b *bench) error {
 			for _, body := range o.bodies {
-				c, err := b.cell(ctx, conns, body)
+				c, err := b.cell(ctx, body)
 				if err != nil {
 					return err
 				}
@@ -83,8 +114,8 @@ func measure(ctx context.Context, o *options, stdout, log io.Writer) error {
 			return err
 		}
 	}
-	if o.latency > 0 {
-		err := o.with(ctx, w, 1, log, func(b *bench) (err error) {
+	if s := o.loneShape(); o.latency > 0 && len(s.variants) > 0 {
+		err := o.with(ctx, w, s, log, func(b *bench) (err error) {
 			result.Lone, err = b.lone(ctx)
 			return err
 		})
@@ -101,8 +132,8 @@ func measure(ctx context.Context, o *options, stdout, log io.Writer) error {
 
 // with starts all processes, connects, has work done, checks that nothing was
 // lost, and stops them.
-func (o *options) with(ctx context.Context, w *world, conns int, log io.Writer, work func(*bench) error) (err error) {
-	b := &bench{o: o, world: w, under: make(map[string]*process), sent: make(map[string]uint64), log: log}
+func (o *options) with(ctx context.Context, w *world, s shape, log io.Writer, work func(*bench) error) (err error) {
+	b := &bench{o: o, shape: s, world: w, under: make(map[string]*process), sent: make(map[string]uint64), log: log}
 	ctx, cancel := context.WithCancel(ctx)
 	defer func() {
 		cancel() // kills what stop has not ended
@@ -113,7 +144,7 @@ func (o *options) with(ctx context.Context, w *world, conns int, log io.Writer, 
 			<-b.load.ended
 		}
 	}()
-	if err := b.start(ctx, conns); err != nil {
+	if err := b.start(ctx); err != nil {
 		return err
 	}
 	if err := work(b); err != nil {
@@ -125,8 +156,12 @@ func (o *options) with(ctx context.Context, w *world, conns int, log io.Writer, 
 	return b.stop()
 }
 
-func (b *bench) start(ctx context.Context, conns int) error {
-	nodes, err := b.world.newNodes(2 * conns)
+func (b *bench) start(ctx context.Context) error {
+	count := b.shape.senders + b.shape.receivers
+	if err := checkFiles(count * len(b.shape.variants)); err != nil {
+		return err
+	}
+	nodes, err := b.world.newNodes(count)
 	if err != nil {
 		return err
 	}
@@ -135,11 +170,11 @@ func (b *bench) start(ctx context.Context, conns int) error {
 		return err
 	}
 	b.load = load
-	setup := &setupRequest{Root: b.world.authority.Root.Raw, Router: b.world.grant, Nodes: nodes, Senders: conns, LoadCore: b.o.loadCore, Window: b.o.window}
+	setup := &setupRequest{Root: b.world.authority.Root.Raw, Router: b.world.grant, Nodes: nodes, Senders: b.shape.senders, LoadCore: b.o.loadCore, Window: b.o.window}
 	if _, err := load.ask(request{Setup: setup}); err != nil {
 		return err
 	}
-	for _, v := range b.o.variants {
+	for _, v := range b.shape.variants {
 		p, err := b.o.startVariant(ctx, b.world, v)
 		if p != nil {
 			b.under[v] = p
@@ -182,27 +217,71 @@ func (b *bench) balance() error {
 }
 
 // cell measures one size of bodies.
-func (b *bench) cell(ctx context.Context, conns, body int) (*cell, error) {
+func (b *bench) cell(ctx context.Context, body int) (*cell, error) {
 	if _, err := b.load.ask(request{Body: &bodyRequest{body}}); err != nil {
 		return nil, err
 	}
-	c := &cell{Conns: conns, Body: body, Samples: make(map[string][]sample)}
+	c := &cell{Senders: b.shape.senders, Receivers: b.shape.receivers, Body: body, Samples: make(map[string][]sample)}
+	var err error
+	if c.Tables, err = b.heat(ctx); err != nil {
+		return nil, err
+	}
 	for round := range b.o.rounds {
-		for i := range b.o.variants {
-			if err := ctx.Err(); err != nil {
+		for i := range b.shape.variants {
+			v := b.shape.variants[(i+round)%len(b.shape.variants)]
+			a, err := b.slice(ctx, v, b.o.warm(), b.o.slice)
+			if err != nil {
 				return nil, err
 			}
-			v := b.o.variants[(i+round)%len(b.o.variants)]
-			a, err := b.load.ask(request{Slice: &sliceRequest{Variant: v, Warm: b.o.warm(), Length: b.o.slice}})
-			if err != nil {
-				return nil, errors.Join(err, b.under[v].failed(errors.New("was under test")))
-			}
-			b.sent[v] = a.Total
 			c.Samples[v] = append(c.Samples[v], sample{Frames: a.Frames, usage: a.Usage})
 		}
-		fmt.Fprintf(b.log, "%d+%d connections, %d bytes: round %d of %d\n", conns, conns, body, round+1, b.o.rounds)
+		fmt.Fprintf(b.log, "%d+%d connections, %d bytes: round %d of %d\n", c.Senders, c.Receivers, body, round+1, b.o.rounds)
 	}
 	return c, nil
+}
+
+// slice has the load carry out one.
+func (b *bench) slice(ctx context.Context, v string, warm, length time.Duration) (*answer, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	a, err := b.load.ask(request{Slice: &sliceRequest{Variant: v, Warm: warm, Length: length}})
+	if err != nil {
+		return nil, errors.Join(err, b.under[v].failed(errors.New("was under test")))
+	}
+	b.sent[v] = a.Total
+	return &a, nil
+}
+
+// heat has routers make tables of all signers before anything counts, and returns
+// how many there are. Where they do not fit (--verify-table-memory) or there are
+// none (--verify-path stdlib) it says so and goes on.
+func (b *bench) heat(ctx context.Context) (tables map[string]int, err error) {
+	tables = make(map[string]int)
+	for _, v := range b.shape.variants {
+		if !checks(v) {
+			continue
+		}
+		for end := time.Now().Add(heatMax); ; {
+			m, err := b.under[v].metrics()
+			if err != nil {
+				return nil, b.under[v].failed(err)
+			}
+			tables[v] = int(m["causeway_verify_tables"])
+			full := m["causeway_verify_tables_evicted_total"] > 0 || m[`causeway_verify_path{path="stdlib"}`] > 0
+			if tables[v] < b.shape.senders && (full || time.Now().After(end)) {
+				fmt.Fprintf(b.log, "%s: %d of %d signers have a table\n", variantNames[v], tables[v], b.shape.senders)
+				break
+			}
+			if tables[v] >= b.shape.senders {
+				break
+			}
+			if _, err := b.slice(ctx, v, 0, heatSlice); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return tables, nil
 }
 
 // lone measures the time of lone frames.
@@ -211,12 +290,16 @@ func (b *bench) lone(ctx context.Context) (*lone, error) {
 		return nil, err
 	}
 	l := &lone{Times: make(map[string][]time.Duration)}
+	var err error
+	if l.Tables, err = b.heat(ctx); err != nil {
+		return nil, err
+	}
 	for round := range loneRounds {
-		for i := range b.o.variants {
+		for i := range b.shape.variants {
 			if err := ctx.Err(); err != nil {
 				return nil, err
 			}
-			v := b.o.variants[(i+round)%len(b.o.variants)]
+			v := b.shape.variants[(i+round)%len(b.shape.variants)]
 			frames := (b.o.latency + loneRounds - 1) / loneRounds
 			a, err := b.load.ask(request{Lone: &loneRequest{Variant: v, Frames: frames, Every: loneEvery}})
 			if err != nil {
@@ -227,6 +310,6 @@ func (b *bench) lone(ctx context.Context) (*lone, error) {
 		}
 	}
 	a, err := b.load.ask(request{Verify: &verifyRequest{verifyTimes}})
-	l.Verify = a.Verify
+	l.Verify, l.Stdlib = a.Verify, a.Stdlib
 	return l, err
 }

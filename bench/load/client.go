@@ -67,7 +67,8 @@ type answer struct {
 	Frames  float64         // that arrived in the slice
 	Total   uint64          // that were sent and arrived since the start
 	Lone    []time.Duration `json:",omitempty"` // or a newcomer's
-	Verify  time.Duration   // for one
+	Verify  time.Duration   // for one, by the signer's table
+	Stdlib  time.Duration   // the same by crypto/ed25519
 	Carried int
 	Round   roundAnswer
 	Crowd   crowdStatus
@@ -188,7 +189,7 @@ func (c *client) connect(r *connectRequest) error {
 		if err != nil {
 			return fmt.Errorf("%s: connection %d: %w", r.Variant, i+1, err)
 		}
-		if r.Variant == variantNone || r.Variant == variantAll {
+		if isRouter(r.Variant) {
 			if err := conn.hello(c.setup.Router); err != nil {
 				return fmt.Errorf("%s: hello: %w", r.Variant, err)
 			}
@@ -198,7 +199,7 @@ func (c *client) connect(r *connectRequest) error {
 			return err
 		}
 	}
-	if r.Variant == variantNone || r.Variant == variantAll {
+	if isRouter(r.Variant) {
 		return f.prime()
 	}
 	return nil
@@ -211,9 +212,15 @@ const checkedFrom = 4 * inSize
 // sign sets the size of bodies and signs what senders will send.
 func (c *client) sign(body int) error {
 	senders, receivers := c.members[:c.setup.Senders], c.members[c.setup.Senders:]
-	distinct := distinctFrames(frameSize(body), len(receivers))
+	distinct, bursts := distinctFrames(frameSize(body), len(receivers), len(senders)), distinctBursts(burstFrameSize(body), len(senders))
 	for i, m := range senders {
 		if err := m.signAhead(receivers, i*distinct+i, distinct, body); err != nil {
+			return err
+		}
+		if c.flows[variantBursts] == nil {
+			continue
+		}
+		if err := m.signBursts(receivers, i*bursts*burstFrames+i, bursts, body); err != nil {
 			return err
 		}
 	}

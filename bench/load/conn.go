@@ -34,6 +34,7 @@ type member struct {
 	cert    tls.Certificate
 	last    uint64 // send time used last
 	frames  []byte // signed ahead: whole frames of one size
+	bursts  []byte // the same, signed in bursts: whole ones
 }
 
 func newMember(n node) (*member, error) {
@@ -50,8 +51,7 @@ func newMember(n node) (*member, error) {
 
 // frame appends a signed frame of the member to dst.
 func (m *member) frame(dst []byte, to codec.Address, category codec.Category, body []byte) ([]byte, error) {
-	m.last = max(m.last+1, uint64(time.Now().UnixNano()))
-	f := codec.Frame{TTL: codec.TTLDefault, Recipient: to, Sender: m.address, Category: category, SendTime: m.last, CertID: m.certID, Body: body}
+	f := codec.Frame{TTL: codec.TTLDefault, Recipient: to, Sender: m.address, Category: category, SendTime: m.sendTime(), CertID: m.certID, Body: body}
 	dst = append(dst, f.TTL)
 	from := len(dst)
 	dst = f.AppendSigned(dst)
@@ -60,6 +60,12 @@ func (m *member) frame(dst []byte, to codec.Address, category codec.Category, bo
 		return nil, err
 	}
 	return codec.AppendSignature(dst, signature)
+}
+
+// sendTime returns one that was not used yet.
+func (m *member) sendTime() uint64 {
+	m.last = max(m.last+1, uint64(time.Now().UnixNano()))
+	return m.last
 }
 
 // conn is one TLS connection, its records in our own hands.
@@ -72,7 +78,8 @@ type conn struct {
 	buffer  []byte // memory for units
 	pending []byte // sealed and not yet written, in buffer
 	blocked bool   // the kernel took only a part
-	next    int    // offset in who.frames of what is sent next
+	source  []byte // what is sent again and again: frames or bursts of who
+	next    int    // offset in source of what is sent next
 	got     tally  // what has come since the hello
 	expects bool   // frames come on it
 	checked bool   // a frame of this slice was looked at

@@ -18,6 +18,7 @@ const (
 	drainMax    = 30 * time.Second      // longest wait for what is under way
 	windowLeast = 2 << 20               // bytes under way; room for a unit of each sender if that is more
 	verifyMax   = 4096                  // frames under way when each costs a verification
+	receiverMax = 1 << 20               // bytes under way to a receiver, on average; a quarter of its queue in the router
 )
 
 // flow is the connections of one variant and what moves on them. One goroutine
@@ -36,6 +37,7 @@ type flow struct {
 
 	// fixed while anything is under way
 	frame  int // size of a frame, bytes
+	burst  int // size of a burst, bytes, which a sender sends before it is another's turn; 0: of one unit
 	unit   int // bytes of a write, at most, but for one larger frame
 	window int // bytes under way, at most
 
@@ -86,17 +88,29 @@ func (f *flow) size(body int) error {
 	if f.sent != f.received {
 		return errUnderWay
 	}
-	f.frame = frameSize(body)
+	f.frame, f.burst = frameSize(body), 0
+	if f.variant == variantBursts {
+		f.frame = burstFrameSize(body)
+		f.burst = burstFrames * f.frame
+	}
 	f.window = f.asked
 	if f.window == 0 {
-		f.window = max(windowLeast, unitMax*len(f.senders))
+		f.window = min(max(windowLeast, unitMax*len(f.senders)), receiverMax*len(f.receivers))
 	}
-	if f.variant == variantAll {
+	share := f.window / len(f.senders)
+	if checks(f.variant) {
 		f.window = min(f.window, verifyMax*f.frame)
+		share = max(f.window/len(f.senders), burstFrames*f.frame) // so little is under way that not all senders have their part
 	}
-	f.unit = min(unitMax, f.window/len(f.senders))
+	f.unit = min(unitMax, share)
+	if f.burst > 0 {
+		f.unit = max(unitMax/f.burst*f.burst, min(unitMax, f.burst)) // whole bursts, or a part of one
+	}
 	for _, c := range f.conns {
 		c.got.plain, c.next = 0, 0
+		if c.source = c.who.frames; f.burst > 0 {
+			c.source = c.who.bursts
+		}
 	}
 	return nil
 }
@@ -143,13 +157,17 @@ func (f *flow) send() error {
 			return nil
 		}
 		c := f.senders[f.turn]
-		f.turn = (f.turn + 1) % len(f.senders)
 		if c.blocked {
+			f.turn = (f.turn + 1) % len(f.senders)
 			idle++
 			continue
 		}
 		idle = 0
-		if err := f.sendUnit(c, c.unit(f.unit, f.frame)); err != nil {
+		unit := c.unit(f.unit, f.frame, f.burst)
+		if f.burst == 0 || c.next%f.burst == 0 {
+			f.turn = (f.turn + 1) % len(f.senders)
+		}
+		if err := f.sendUnit(c, unit); err != nil {
 			return err
 		}
 	}

@@ -98,9 +98,17 @@ func TestQuickFormMeasuresEveryVariant(t *testing.T) {
 				t.Errorf("%d bytes, %s: %+v", c.Body, v, s)
 			}
 		}
-		if n := len(r.Lone.Times[v]); n < 20 {
+		if n := len(r.Lone.Times[v]); n < 20 && v != variantBursts || n > 0 && v == variantBursts {
 			t.Errorf("%s: %d lone frames", v, n)
 		}
+	}
+	for _, c := range r.Cells {
+		if c.Tables[variantAll] != c.Senders || c.Tables[variantBursts] != c.Senders || len(c.Tables) != 2 {
+			t.Errorf("%d bytes: tables %v of %d signers", c.Body, c.Tables, c.Senders)
+		}
+	}
+	if r.Lone.Tables[variantAll] != 1 || r.Lone.Verify <= 0 || r.Lone.Stdlib <= 0 {
+		t.Errorf("lone frames: %+v", r.Lone.Tables)
 	}
 }
 
@@ -116,6 +124,33 @@ func TestTableHasARowForEachVariant(t *testing.T) {
 	}
 	if strings.Contains(out, "goroutine per connection |\n") || strings.Contains(out, "verify none") {
 		t.Errorf("a variant that was not asked for:\n%s", out)
+	}
+}
+
+// More and fewer signers than receivers; bursts and plain signatures.
+func TestSignersAreAsManyAsAskedFor(t *testing.T) {
+	code, out, log := runs(t, "--quick", "--signers", "1,5", "--bodies", "256,2048", "--variants", "all,bursts", "--latency", "0")
+	if code != 0 {
+		t.Fatalf("exit code %d: %s", code, log)
+	}
+	for _, conns := range []string{"1+2", "5+2"} {
+		for _, body := range []string{"256 B", "2 KiB"} {
+			for _, variant := range []string{"router, verify all", "router, verify all, bursts"} {
+				if want := fmt.Sprintf("| %s | %s | %s |", conns, body, variant); strings.Count(out, want) != 1 {
+					t.Errorf("not once: %q in\n%s", want, out)
+				}
+			}
+		}
+	}
+	if strings.Contains(out, "had a table") {
+		t.Errorf("not all signers had a table:\n%s", out)
+	}
+}
+
+func TestSignersWithoutTablesAreTold(t *testing.T) {
+	code, out, log := runs(t, "--quick", "--variants", "all", "--router-arg", "--verify-path=stdlib", "--bodies", "64")
+	if code != 0 || !strings.Contains(out, "only 0 of 2 signers had a table") || !strings.Contains(out, "only 0 of 1 signers had a table") {
+		t.Errorf("exit code %d: %s%s", code, out, log)
 	}
 }
 
@@ -210,6 +245,8 @@ func TestCommandLinesThatMakeNoSense(t *testing.T) {
 		{"--bodies 0", "--bodies"},
 		{"--bodies 1000000", "--bodies"},
 		{"--conns 0", "--conns"},
+		{"--signers 8,-1", "--signers"},
+		{"--signers 2001", "--signers"},
 		{"--variants echo,udp", `"udp"`},
 		{"--latency -1", "--latency"},
 		{"--window 100", "--window"},

@@ -19,9 +19,15 @@ const (
 	variantForwarder = "forwarder"
 	variantNone      = "none"
 	variantAll       = "all"
+	variantBursts    = "bursts"
 )
 
-var variants = []string{variantEcho, variantForwarder, variantNone, variantAll}
+var variants = []string{variantEcho, variantForwarder, variantNone, variantAll, variantBursts}
+
+// isRouter reports whether a variant is the router, checks whether it checks
+// signatures.
+func isRouter(variant string) bool { return variant == variantNone || checks(variant) }
+func checks(variant string) bool   { return variant == variantAll || variant == variantBursts }
 
 // Bounds and defaults.
 const (
@@ -52,7 +58,8 @@ type options struct {
 	rounds   int
 	slice    time.Duration
 	bodies   []int
-	conns    []int // senders; as many receivers
+	conns    []int // receivers
+	signers  []int // senders; 0: as many as receivers
 	variants []string
 	window   int // bytes under way, at most; 0: as saturates
 	latency  int // lone frames of each variant; 0: not measured
@@ -100,12 +107,13 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 	if err := o.add(f); err != nil {
 		return nil, err
 	}
-	bodies, conns, chosen := "64,256,1024,16384", "8,200", strings.Join(variants, ",")
+	bodies, conns, signers, chosen := "64,256,1024,16384", "8,200", "0", strings.Join(variants, ",")
 	var quick bool
 	f.IntVar(&o.rounds, "rounds", 5, "rounds of all variants")
 	f.DurationVar(&o.slice, "slice", time.Second, "length of a slice, beside its warm-up")
 	f.StringVar(&bodies, "bodies", bodies, "sizes of bodies, bytes")
-	f.StringVar(&conns, "conns", conns, "numbers of senders, each with as many receivers")
+	f.StringVar(&conns, "conns", conns, "numbers of receivers, each with as many senders unless --signers says otherwise")
+	f.StringVar(&signers, "signers", signers, "numbers of senders, each a node with a key and a connection of its own; 0: as many as receivers")
 	f.StringVar(&chosen, "variants", chosen, "variants to measure")
 	f.IntVar(&o.window, "window", 0, "bytes under way at one time, at most; 0: 64 KiB a sender, or 2 MiB if that is more")
 	f.IntVar(&o.latency, "latency", latencyDefault, "lone frames of each variant; 0: none")
@@ -121,15 +129,16 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 			return nil, err
 		}
 	}
-	var errBodies, errConns error
+	var errBodies, errConns, errSigners error
 	o.bodies, errBodies = numbers("--bodies", bodies, bodyMin, bodyMax)
 	o.conns, errConns = numbers("--conns", conns, 1, connsMax)
+	o.signers, errSigners = numbers("--signers", signers, 0, connsMax)
 	o.variants = strings.Split(chosen, ",")
-	return o, errors.Join(errBodies, errConns, o.check())
+	return o, errors.Join(errBodies, errConns, errSigners, o.check())
 }
 
 // quickValues are the defaults that --quick has.
-var quickValues = map[string]string{"rounds": "1", "slice": "40ms", "bodies": "64,16384", "conns": "2", "latency": "20"}
+var quickValues = map[string]string{"rounds": "1", "slice": "150ms", "bodies": "64,16384", "conns": "2", "latency": "20"}
 
 // applyDefaults gives flags that the command line did not set other defaults.
 func applyDefaults(f *flag.FlagSet, values map[string]string) (err error) {

@@ -141,7 +141,11 @@ func (m *machine) serveArgs(w *world, verify string) []string {
 
 // startVariant starts the process under test of a variant.
 func (m *machine) startVariant(ctx context.Context, w *world, variant string) (*process, error) {
-	program, args := m.router, m.serveArgs(w, variant)
+	verify := variant
+	if checks(variant) {
+		verify = variantAll
+	}
+	program, args := m.router, m.serveArgs(w, verify)
 	if variant == variantEcho || variant == variantForwarder {
 		self, err := os.Executable()
 		if err != nil {

@@ -145,6 +145,7 @@ func (c *cell) median(v string, of func(sample) float64) float64 {
 var variantNames = map[string]string{
 	variantEcho: "TLS echo", variantForwarder: "goroutine per connection",
 	variantNone: "router, verify none", variantAll: "router, verify all",
+	variantBursts: "router, verify all, bursts",
 }
 
 func (a about) write(w io.Writer) {
@@ -156,7 +157,9 @@ func (r *result) write(w io.Writer) {
 	r.About.write(w)
 	fmt.Fprintf(w, "%d rounds of %v slices that take turns. Median (quartiles); ratios are of one round. Busy: share of its core that the process under test used. "+
 		"Kernel: share of its time in system calls. Load: share of its core that the load used, and that was used at all; a slice with more than %.0f%% of the latter is void. "+
-		"Under way: 64 KiB a sender, or 2 MiB if that is more, unless --window says otherwise; with signatures checked %d frames at most.\n\n", r.Rounds, r.Slice, 100*voidFrom, verifyMax)
+		"Under way: 64 KiB a sender, or 2 MiB if that is more, unless --window says otherwise; with signatures checked %d frames at most. Connections: senders, each with a key of its own, + receivers. "+
+		"Bursts: %d frames share a signature, and each is %d bytes longer; elsewhere each has its own.\n\n",
+		r.Rounds, r.Slice, 100*voidFrom, verifyMax, burstFrames, burstFrameSize(0)-frameSize(0))
 	fmt.Fprintln(w, "| connections | body | variant | messages / CPU-s | to TLS echo | to goroutine per connection | busy | kernel | load | void |")
 	fmt.Fprintln(w, "|---|---|---|---|---|---|---|---|---|---|")
 	for _, c := range r.Cells {
@@ -166,8 +169,20 @@ func (r *result) write(w io.Writer) {
 			}
 		}
 	}
+	for _, c := range r.Cells {
+		writeCold(w, fmt.Sprintf("%d+%d, %s", c.Senders, c.Receivers, sizeText(c.Body)), c.Tables, c.Senders)
+	}
 	if r.Lone != nil {
 		r.Lone.write(w)
+	}
+}
+
+// writeCold says where not all signers had a table.
+func writeCold(w io.Writer, where string, tables map[string]int, signers int) {
+	for _, v := range variants {
+		if n, checked := tables[v]; checked && n < signers {
+			fmt.Fprintf(w, "\n%s, %s: only %d of %d signers had a table.\n", where, variantNames[v], n, signers)
+		}
 	}
 }
 
@@ -187,7 +202,7 @@ func (c *cell) writeRow(w io.Writer, v string) {
 		void = fmt.Sprintf("%d of %d, left out", n, len(s))
 	}
 	rate := c.rates(v)
-	fmt.Fprintf(w, "| %d+%d | %s | %s | %s (%s–%s) | %s | %s | %.0f%% | %.0f%% | %.0f%% of %.0f%% | %s |\n", c.Conns, c.Conns, sizeText(c.Body), variantNames[v],
+	fmt.Fprintf(w, "| %d+%d | %s | %s | %s (%s–%s) | %s | %s | %.0f%% | %.0f%% | %.0f%% of %.0f%% | %s |\n", c.Senders, c.Receivers, sizeText(c.Body), variantNames[v],
 		count(rate.Median), count(rate.Q1), count(rate.Q3), c.ratioText(v, variantEcho), c.ratioText(v, variantForwarder),
 		100*c.median(v, func(s sample) float64 { return s.CPU.Seconds() / s.Wall.Seconds() }),
 		100*c.median(v, func(s sample) float64 { return float64(s.System) / float64(max(1, s.User+s.System)) }),
@@ -244,9 +259,10 @@ func (l *lone) write(w io.Writer) {
 		slices.Sort(us)
 		return len(us), quantile(us, 0.5), quantile(us, 0.99)
 	}
-	verify := float64(l.Verify.Nanoseconds()) / 1e3
+	verify, stdlib := float64(l.Verify.Nanoseconds())/1e3, float64(l.Stdlib.Nanoseconds())/1e3
 	_, echo50, echo99 := quantiles(variantEcho)
-	fmt.Fprintf(w, "\nA lone frame, %d bytes of body, one every %v through an idle process, from write to whole arrival. One signature check takes %.1f us (V).\n\n", latencyBody, loneEvery, verify)
+	fmt.Fprintf(w, "\nA lone frame, %d bytes of body, one every %v through an idle process, from write to whole arrival. The router has the signer's table; by it one signature check takes %.1f us (V), by crypto/ed25519 %.1f us.\n\n",
+		latencyBody, loneEvery, verify, stdlib)
 	fmt.Fprintln(w, "| variant | frames | p50 | p99 | p50 to 1.3 × echo + V | p99 to 1.3 × echo + V |")
 	fmt.Fprintln(w, "|---|---|---|---|---|---|")
 	for _, v := range variants {
@@ -262,4 +278,5 @@ func (l *lone) write(w io.Writer) {
 		}
 		fmt.Fprintf(w, "| %s | %d | %.0f us | %.0f us | %s | %s |\n", variantNames[v], n, p50, p99, bound(p50, echo50), bound(p99, echo99))
 	}
+	writeCold(w, "Lone frames", l.Tables, 1)
 }

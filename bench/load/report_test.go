@@ -40,7 +40,7 @@ func TestCountsHaveThreeDigits(t *testing.T) {
 // testCell has three rounds; in the second the load's core was too busy with
 // the router.
 func testCell(voids ...int) *cell {
-	c := &cell{Conns: 8, Body: 1024, Samples: map[string][]sample{}}
+	c := &cell{Senders: 8, Receivers: 8, Body: 1024, Samples: map[string][]sample{}}
 	for i, frames := range []float64{1000, 9000, 2000} {
 		for _, v := range []string{variantEcho, variantNone} {
 			s := sample{Frames: frames, usage: usage{CPU: time.Second, Wall: time.Second, LoadCore: 0.5}}

@@ -11,7 +11,8 @@
 //
 //	verifier.go     the stages of a batch
 //	tables.go       who has a table, and for how long; stats.go what was done
-//	trees.go        what is remembered of bursts; burst.go how they are made up
+//	trees.go        what is remembered of bursts; burst.go how they are made up,
+//	                burst_signer.go their making
 //	comb.go         what is in a table; scalars as steps through it
 //	portable.go     the sum of a signature's steps; mulx_amd64.go the same, by assembly
 //	lanes_amd64.go  eight signatures at once, hash_amd64.go their SHA-512; ifma_amd64.go the assembly

@@ -9,7 +9,7 @@ import (
 
 // What the node says of itself to other members: replies to echoes, and notices
 // about frames it refused. The reader only takes note of them here; a goroutine
-// of the node signs and queues them, so that reading goes on.
+// of the node makes and queues them, so that reading goes on.
 
 const (
 	answersMax        = 256                    // echoes waiting; beyond that they are dropped
@@ -140,7 +140,7 @@ func (a *answers) putBack(key noticeKey, d *noticeDue, now time.Time) {
 	a.notices[key] = d
 }
 
-// answer is the goroutine that signs and queues answers. It also gives up
+// answer is the goroutine that makes and queues answers. It also gives up
 // requests that ran out of time.
 func (n *Node) answer() {
 	housekeeping := time.NewTicker(housekeepingEvery)
@@ -192,13 +192,14 @@ func (n *Node) sendNotice(key noticeKey, d *noticeDue) bool {
 	return err == nil && n.queueAnswer(key.to, codec.CategoryNotice, body)
 }
 
-// queueAnswer signs and queues a frame if there is room and a connection.
+// queueAnswer makes and queues a frame if there is room and a connection.
 func (n *Node) queueAnswer(to codec.Address, category codec.Category, body []byte) bool {
 	s := n.out.reserveAnswer(len(body))
 	if s == nil {
 		return false
 	}
-	frame, err := n.self.Load().seal(n.address, to, category, s.sendTime, body)
+	by := n.self.Load()
+	frame, state, err := by.compose(n.address, to, category, s.sendTime, body)
 	if err != nil {
 		n.out.void(s)
 		return false
@@ -207,6 +208,6 @@ func (n *Node) queueAnswer(to codec.Address, category codec.Category, body []byt
 	if category != codec.CategoryNotice { // notices about it come, and are counted
 		sent = &Sent{To: to, Category: category, SendTime: s.sendTime, Digest: codec.Raw(frame).Digest(), node: n, internal: true}
 	}
-	n.out.publish(s, frame, sent)
+	n.out.publish(s, state, by, frame, sent)
 	return true
 }

@@ -13,8 +13,11 @@
 //
 // # Sending
 //
-// Send signs a message and queues it. It blocks, with its context, while the
-// queue is full or no router is connected. The Sent it returns can be asked for
+// Send queues a message. It blocks, with its context, while the queue is full or
+// no router is connected. Messages are signed just before they are written: those
+// that wait together then, as they do while a node sends much, share a signature
+// (bursts, PROTOCOL.md section 2); one that waits alone has its own, and is never
+// delayed for the sake of others. The Sent that Send returns can be asked for
 // more: Confirmed waits until the router has counted the frame, Seen until the
 // recipient says that it has it. A *NoticeError says why a message was not
 // delivered. What Send accepted is never lost in silence: it is sent on the next
@@ -80,7 +83,7 @@
 // # Inside
 //
 // One goroutine (run.go) owns the life of the node; a connection has a reader
-// (control.go, receive.go) and a writer (write.go); replies are signed and
+// (control.go, receive.go) and a writer (write.go, sign.go, take.go); replies are
 // queued by one more (answer.go). Locks, in the order in which they may be held
 // together: receiving.mu, then outgoing.mu; those of the other parts
 // (deliveries, answers, echoes, names) guard their own maps and queues, and no

@@ -84,14 +84,32 @@ func (r *frameReader) makeRoom(need int) {
 // seal makes a frame of this node, from its address, with the send time and a body (borrowed):
 // signed, whole.
 func (s *self) seal(from, to codec.Address, category codec.Category, sendTime uint64, body []byte) ([]byte, error) {
+	return s.signAlone(s.unsigned(from, to, category, sendTime, body, plainSignatureMax))
+}
+
+// compose makes a frame for the queue. It is not signed yet if the key can sign
+// bursts, which the writer does (sign.go).
+func (s *self) compose(from, to codec.Address, category codec.Category, sendTime uint64, body []byte) (frame []byte, state slotState, err error) {
+	if s.signer.Bursts() {
+		return s.unsigned(from, to, category, sendTime, body, signatureMax), slotUnsigned, nil
+	}
+	frame, err = s.seal(from, to, category, sendTime, body)
+	return frame, slotReady, err
+}
+
+// unsigned makes a frame up to its signature, with room for one of so many bytes.
+func (s *self) unsigned(from, to codec.Address, category codec.Category, sendTime uint64, body []byte, signature int) []byte {
 	f := codec.Frame{
 		TTL: codec.TTLDefault, Recipient: to, Sender: from, Category: category,
 		SendTime: sendTime, CertID: s.certID, Body: body,
 	}
-	frame := make([]byte, 0, len(body)+frameOverhead+signatureSpare)
-	frame = append(frame, f.TTL)
-	frame = f.AppendSigned(frame)
-	var space [signatureSpare]byte
+	frame := make([]byte, 0, codec.HeaderSize+len(body)+codec.SignatureLengthSize+signature)
+	return f.AppendSigned(append(frame, f.TTL))
+}
+
+// signAlone appends a plain signature to a frame.
+func (s *self) signAlone(frame []byte) ([]byte, error) {
+	var space [plainSignatureMax]byte
 	signature, err := s.signer.Sign(space[:0], frame[ttlSize:])
 	if err != nil {
 		return nil, err
@@ -99,9 +117,11 @@ func (s *self) seal(from, to codec.Address, category codec.Category, sendTime ui
 	return codec.AppendSignature(frame, signature)
 }
 
+// Sizes, in bytes.
 const (
-	ttlSize        = 1  // the byte before the signed bytes
-	signatureSpare = 80 // both kinds of plain signature fit, ECDSA's has at most 72
+	ttlSize           = 1  // what is before the signed bytes
+	plainSignatureMax = 80 // both kinds of plain signature fit, ECDSA's has at most 72
+	signatureMax      = codec.BurstPathOffset + burstSteps*codec.BurstStepSize
 )
 
 // frameTime returns a send time as a time.Time, for all values there are.

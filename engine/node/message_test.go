@@ -70,7 +70,7 @@ func TestMessagesOfOneSenderKeepTheirOrder(t *testing.T) {
 	})
 }
 
-// Many goroutines sign at once; whoever was given a later send time must stand
+// Many goroutines send at once; whoever was given a later send time must stand
 // later in the queue.
 func TestSendTimesFollowTheQueue(t *testing.T) {
 	inWorld(t, func(w *world) {

@@ -202,10 +202,12 @@ func (n *Node) Router() (r Router, ok bool) {
 	}, true
 }
 
-// Send signs a message and queues it, and blocks while the queue is full or no
-// router is connected. The body is borrowed until return. Category is 0 or one
-// from 64 on. Messages to one recipient arrive in the order in which Send was
-// called, as long as neither changes routers. Errors: ErrPlainNotAllowed,
+// Send queues a message, and blocks while the queue is full or no router is
+// connected. It is signed when the connection is free to take it, together with
+// others that wait then; a key that fails to sign it is told by its Sent
+// (*UnsentError), or by Send if it is P-256. The body is borrowed until return.
+// Category is 0 or one from 64 on. Messages to one recipient arrive in the order in
+// which Send was called, as long as neither changes routers. Errors: ErrPlainNotAllowed,
 // *CategoryError, *BodySizeError, *NotConnectedError or *WaitError when ctx ends,
 // and what ended the node.
 func (n *Node) Send(ctx context.Context, to codec.Address, category codec.Category, body []byte) (*Sent, error) {
@@ -235,13 +237,14 @@ func (n *Node) send(ctx context.Context, to codec.Address, category codec.Catego
 		return nil, err
 	}
 	s := &Sent{To: to, Category: category, SendTime: slot.sendTime, node: n, internal: internal, queuedAt: time.Now()}
-	frame, err := n.self.Load().seal(n.address, to, category, slot.sendTime, body)
+	by := n.self.Load()
+	frame, state, err := by.compose(n.address, to, category, slot.sendTime, body)
 	if err != nil {
 		n.out.void(slot)
 		return nil, err
 	}
 	s.Digest = codec.Raw(frame).Digest()
-	n.out.publish(slot, frame, s)
+	n.out.publish(slot, state, by, frame, s)
 	return s, nil
 }
 

@@ -14,33 +14,35 @@ import (
 // The way of a message out:
 //
 //	1. reserve   under the lock: room in bytes, a slot in the queue, a send time
-//	2. sign      in the caller's goroutine, without the lock
-//	3. publish   the slot is ready
-//	4. take      the writer takes ready slots from the front, never past one
+//	2. compose   in the caller's goroutine, without the lock: body and digest
+//	3. publish   the slot is in the writer's hands
+//	4. sign      the writer signs what waits, without the lock (sign.go)
+//	5. take      the writer takes ready slots from the front, never past one
 //	             that is not ready (take.go); frames to a recipient to whom
 //	             others are being sent again wait beside the queue (resend.go)
-//	5. keep      what was written can be sent again for a while (kept.go)
+//	6. keep      what was written can be sent again for a while (kept.go)
 //
 // A slot and its send time are given out together, so the order in the queue is
 // that of send times, which recipients rely on (PROTOCOL.md section 9 rule 5),
-// while many goroutines sign at once. Signing under the lock would be simpler
-// and would limit a node to one core; the price of slots is that a signer that
-// takes long holds up those behind it, and they would have waited for the lock
-// otherwise.
+// while many goroutines compose at once, and sign if their keys make no bursts.
+// The price of slots is that a goroutine that takes long holds up those behind it.
 
 // answerBytesMax bounds replies to echoes and notices in the queue, in bytes.
 // They are counted apart from what Send queued: neither crowds the other out.
 const answerBytesMax = 256 << 10
 
-// frameOverhead is charged for each queued frame besides its body, in bytes.
-const frameOverhead = codec.HeaderSize + codec.SignatureLengthSize + 64
+// frameOverhead is charged for each queued frame besides its body, in bytes: room
+// for the longest signature is made before it is known which it is to be.
+const frameOverhead = codec.HeaderSize + codec.SignatureLengthSize + signatureMax
 
 type slotState uint8
 
 const (
-	slotReserved slotState = iota // being signed
+	slotReserved slotState = iota // being composed
+	slotUnsigned                  // the writer is to sign it
+	slotSigning                   // a writer signs it
 	slotReady
-	slotVoid // signing failed, or nobody wants it any more
+	slotVoid // it could not be signed
 )
 
 type slot struct {
@@ -48,8 +50,9 @@ type slot struct {
 	answer   bool // charged to answerBytes
 	charge   int
 	sendTime uint64
-	frame    []byte // when ready; the whole frame
-	sent     *Sent  // when ready; nil for notices, which nobody is told about
+	self     *self  // who is to sign it; from slotUnsigned on, as the rest
+	frame    []byte // the whole frame when ready, before that without its signature
+	sent     *Sent  // nil for notices, which nobody is told about
 }
 
 type waiter struct {
@@ -203,26 +206,26 @@ func (o *outgoing) grantLocked() {
 	}
 }
 
-// publish makes a reserved slot ready with its frame (taken); sent is nil for
-// notices.
-func (o *outgoing) publish(s *slot, frame []byte, sent *Sent) {
+// publish gives the writer the frame (taken) for a reserved slot, as compose has
+// made it under by; sent is nil for notices.
+func (o *outgoing) publish(s *slot, state slotState, by *self, frame []byte, sent *Sent) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	s.frame, s.sent = frame, sent
+	s.self, s.frame, s.sent = by, frame, sent
 	if sent != nil && o.discarded {
 		sent.resolveLocked(sentFailed, &UnsentError{o.ended})
 	}
-	o.readyLocked(s, slotReady)
+	o.doneLocked(s, state)
 }
 
 // void gives a reserved slot back.
 func (o *outgoing) void(s *slot) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.readyLocked(s, slotVoid)
+	o.doneLocked(s, slotVoid)
 }
 
-func (o *outgoing) readyLocked(s *slot, state slotState) {
+func (o *outgoing) doneLocked(s *slot, state slotState) {
 	s.state = state
 	if o.writer != nil {
 		o.writer.wakeWriter()

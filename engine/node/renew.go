@@ -134,7 +134,7 @@ func (o *outgoing) renew(next *self) error {
 // is, or may be, signed under the certificate.
 func (o *outgoing) usedLocked(id codec.CertID) bool {
 	used := func(s *slot) bool {
-		return s.state == slotReserved || s.state == slotReady && codec.Raw(s.frame).CertID() == id
+		return s.state == slotReserved || s.state != slotVoid && codec.Raw(s.frame).CertID() == id
 	}
 	if slices.ContainsFunc(o.slots.rest(), used) || slices.ContainsFunc(o.resends.released.rest(), used) {
 		return true

@@ -37,6 +37,8 @@ type Stats struct {
 	ProtocolErrors uint64 // connections closed for what the router sent
 
 	FramesOut   uint64 // written, link control apart
+	Bursts      uint64 // signatures under several frames each
+	BurstFrames uint64 // frames that were signed so, written or not yet
 	Resent      uint64 // of those, sent again after a notice
 	BytesOut    uint64 // of all frames, before TLS
 	Confirmed   uint64 // frames that routers have counted
@@ -70,7 +72,7 @@ type Stats struct {
 type counters struct {
 	connections, connectFailed, protocolErrors     atomic.Uint64
 	framesOut, bytesOut, confirmed, unconfirmed    atomic.Uint64
-	resent, noticesAmbiguous                       atomic.Uint64
+	resent, noticesAmbiguous, bursts, burstFrames  atomic.Uint64
 	framesIn, bytesIn, delivered, consumed, parked atomic.Uint64
 	certificatesAsked, certificatesRefused         atomic.Uint64
 	listsTaken, listsRefused, namesRefused         atomic.Uint64
@@ -88,6 +90,7 @@ func (n *Node) Stats() Stats {
 		Connections: c.connections.Load(), ConnectFailed: c.connectFailed.Load(), ProtocolErrors: c.protocolErrors.Load(),
 		FramesOut: c.framesOut.Load(), BytesOut: c.bytesOut.Load(), Confirmed: c.confirmed.Load(), Unconfirmed: c.unconfirmed.Load(),
 		FramesIn: c.framesIn.Load(), BytesIn: c.bytesIn.Load(), Delivered: c.delivered.Load(), Consumed: c.consumed.Load(), Parked: c.parked.Load(),
+		Bursts: c.bursts.Load(), BurstFrames: c.burstFrames.Load(),
 		Resent: c.resent.Load(), NoticesAmbiguous: c.noticesAmbiguous.Load(),
 		CertificatesAsked: c.certificatesAsked.Load(), CertificatesRefused: c.certificatesRefused.Load(),
 		ListsTaken: c.listsTaken.Load(), ListsRefused: c.listsRefused.Load(), NamesRefused: c.namesRefused.Load(),

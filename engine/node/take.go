@@ -20,15 +20,20 @@ func (f *filling) fits(frame []byte) bool {
 	return !f.c.pend.full() && (len(f.slots) == 0 || f.size+len(frame) <= f.budget)
 }
 
-// takeLocked fills f: what is sent again, what waited for that, then the queue. It
-// returns when to look again for what is sent again; zero: not before something
-// happens.
+// drainsLocked reports whether c's writer may take from the queue.
 //
 // From a router's goodbye on nothing more is written to it: the next one may
 // know the way, and this one less and less. Only when the node closes there is
 // no next one.
+func (o *outgoing) drainsLocked(c *conn) bool {
+	return o.writer == c && (!c.heard || o.ended != nil)
+}
+
+// takeLocked fills f: what is sent again, what waited for that, then the queue. It
+// returns when to look again for what is sent again; zero: not before something
+// happens.
 func (o *outgoing) takeLocked(f *filling) (next time.Time) {
-	if o.writer != f.c || f.c.heard && o.ended == nil {
+	if !o.drainsLocked(f.c) {
 		return time.Time{}
 	}
 	next = o.resends.run(f.now, func(s *Sent) progress { return o.sendAgainLocked(f, s) })
@@ -51,7 +56,7 @@ func (o *outgoing) takeSlotLocked(f *filling, q *fifo[*slot], fresh bool) bool {
 		behind = o.resends.lanes[s.sent.To]
 	}
 	switch {
-	case s.state == slotReserved:
+	case s.state < slotReady:
 		return false
 	case s.state == slotReady && behind == nil && !f.fits(s.frame):
 		return false

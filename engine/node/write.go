@@ -23,7 +23,7 @@ type work struct {
 
 func (w *work) empty() bool { return len(w.renewed)+len(w.control)+len(w.frames) == 0 && w.last == nil }
 
-// write is the connection's writer: it drains the outgoing queue, answers
+// write is the connection's writer: it signs and drains the outgoing queue, answers
 // keep-alives, asks for confirmation, and says something before the router
 // could think that this node is dead.
 func (c *conn) write() {
@@ -34,11 +34,15 @@ func (c *conn) write() {
 	w := writer{c: c, buf: make([]byte, 0, writeBatch+writeBatch/2), stalledSince: time.Now()}
 	silent := false
 	for {
+		w.signWaiting()
 		turn := w.collect(silent)
 		silent = false
 		if w.stalled() {
 			c.kill(errNotConfirming)
 			return
+		}
+		if turn.empty() && w.signWaiting() {
+			continue // what was ready waits beside the queue now, and these were behind it
 		}
 		if turn.empty() {
 			var due <-chan time.Time
@@ -79,6 +83,7 @@ type writer struct {
 	c     *conn
 	buf   []byte  // frames for one write
 	batch []*slot // reused
+	signing
 
 	stalledSince   time.Time // when confirmations last moved, or nothing was outstanding
 	stalledAtCount uint64

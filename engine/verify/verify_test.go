@@ -189,7 +189,7 @@ func TestFramesWithoutAKeyKeepTheirPlace(t *testing.T) {
 }
 
 func TestUnpopPutsTheOldestBack(t *testing.T) {
-	p := NewPool(Config{Path: sign.PathStdlib})
+	p := newPool(t, Config{Path: sign.PathStdlib})
 	defer p.Close()
 	s := newSigner(t, 1)
 	account := buf.NewBudget(0, 1).Account()

@@ -1,0 +1,52 @@
+package engine
+
+import (
+	"context"
+	"encoding/binary"
+	"testing"
+
+	"causeway/codec"
+	"causeway/crypto/sign"
+	"causeway/engine/node"
+)
+
+// A node that sends as fast as it can makes bursts, which the router verifies by
+// their trees; the recipient gets all of them in order.
+func TestBurstsOfNodesAreVerifiedByTheirTrees(t *testing.T) {
+	d := newAuthority("prod.example")
+	r, addr := startRouter(t, func(c *Config) { c.VerifyPath = sign.BestPath() }, d)
+	ctx, end := context.WithTimeout(t.Context(), patience)
+	defer end()
+	join := func(name string) *node.Node {
+		n, err := node.Connect(ctx, node.Config{Identity: d.node(name), Routers: []string{"dbw://" + addr}, Plain: true, AcceptPlain: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { n.Close() })
+		return n
+	}
+	a, b := join("a"), join("b")
+	waitFor(t, "the tables, in which trees are remembered", func() bool { return r.pool.Stats().Bytes > 0 })
+	next := uint64(0)
+	for a.Stats().BurstFrames == 0 || r.pool.Stats().ByTree == 0 {
+		const together = 100
+		for i := range uint64(together) {
+			if _, err := a.Send(ctx, b.Address(), codec.CategoryApplication, binary.BigEndian.AppendUint64(nil, next+i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range together {
+			m, err := b.Receive(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := binary.BigEndian.Uint64(m.Body); got != next {
+				t.Fatalf("message %d came in the place of %d", got, next)
+			}
+			next++
+		}
+	}
+	if st := r.pool.Stats(); st.Differences != 0 {
+		t.Errorf("%+v", st)
+	}
+}
