@@ -128,3 +128,14 @@ func (h *hashLanes) setBlock(lane, block int, j *job) {
 		binary.BigEndian.PutUint64(b[size-8:], uint64(total)*8)
 	}
 }
+
+// stepsLanes does what group.setSteps does, for eight lanes: offsets of tables,
+// and scalars with a word of all lanes in each row.
+//
+//go:noescape
+func stepsLanes(out *group, offsets *[lanes]uint64, k, s *[4][lanes]uint64)
+
+// sha512Lanes adds a block of 128 bytes to each lane's SHA-512.
+//
+//go:noescape
+func sha512Lanes(state *[8][lanes]uint64, blocks *[lanes]unsafe.Pointer)

@@ -10,16 +10,17 @@ func (p Path) supported() bool {
 		return true
 	case PathMULX:
 		return cpu.X86.HasBMI2 && cpu.X86.HasADX
+	case PathFMA:
+		return PathMULX.supported() && cpu.X86.HasAVX512F && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512VL
 	case PathIFMA:
-		return PathMULX.supported() && cpu.X86.HasAVX512F && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL &&
-			cpu.X86.HasAVX512IFMA && cpu.X86.HasAVX512VBMI2
+		return PathFMA.supported() && cpu.X86.HasAVX512IFMA && cpu.X86.HasAVX512VBMI2
 	}
 	return false
 }
 
 // decide does stages 2 to 5 for the jobs.
 func (v *Verifier) decide() {
-	if v.tables.path == PathIFMA && v.n >= laneJobsMin {
+	if v.tables.path >= PathFMA && v.n >= laneJobsMin {
 		v.decideLanes()
 		return
 	}
