@@ -15,7 +15,7 @@ import (
 // instructions are all that the assembly has, by what the CPU must have for them
 // with vectors of 512 bits, or with what else they are used.
 var instructions = map[string]string{
-	"": `ADCQ ADDQ ANDL CMPQ DECL IMUL3Q JCC JMP JNE JNZ LEAQ MOVL MOVQ PREFETCHT0 RET SBBQ SUBQ XORL XORQ`,
+	"": `ADCQ ADDQ ANDL CALL CMPQ DECL IMUL3Q JCC JMP JNE JNZ LEAQ MOVL MOVQ PREFETCHT0 RET SBBQ SUBQ XORL XORQ`,
 
 	"BMI2": `MULXQ`,
 	"ADX":  `ADCXQ ADOXQ`,

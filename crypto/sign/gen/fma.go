@@ -122,7 +122,8 @@ func (t *terms) fixes() (fix [5]uint64) {
 	return fix
 }
 
-func (p fmaPrinter) data() {
+// fmaValues are the constants.
+func fmaValues() []uint64 {
 	var all [fmaEnd]uint64
 	for i, f := range map[int]float64{
 		fmaLimbOffset: 1<<52 + 1<<50 + 1<<(fmaTopShift-51), fmaLimbOffset0: 1<<52 + 1<<50 + 19<<(fmaTopShift-51),
@@ -136,9 +137,13 @@ func (p fmaPrinter) data() {
 	for k := range 5 {
 		all[fmaProductFix+k], all[fmaSquareFix+k] = product.fixes()[k], square.fixes()[k]
 	}
+	return all[:]
+}
+
+func (p fmaPrinter) data() {
 	p.line("")
 	p.line("// What the kernels below load.")
-	for i, c := range all {
+	for i, c := range fmaValues() {
 		p.line("DATA %s/8, $%#016x", fmaConstant(i), c)
 	}
 	p.line("GLOBL fmaConstants<>(SB), RODATA|NOPTR, $%d", 8*fmaEnd)
@@ -209,15 +214,23 @@ func (p fmaPrinter) columns(t terms, fix int) {
 	}
 }
 
-// product leaves a b in result.
-func (p fmaPrinter) product(a, b vectors) { p.columns(productTerms(a, b), fmaProductFix) }
+// product leaves factorA times factorB in result, square the square of factorA,
+// which is carried; it overwrites factorB. They are functions of their own, not
+// for Go to call: written out each time the loop would not fit into the caches of
+// instructions.
+func (p fmaPrinter) product() { p.op("CALL", "productOfDoubles<>(SB)") }
+func (p fmaPrinter) square()  { p.op("CALL", "squareOfDoubles<>(SB)") }
 
-// square leaves a² in result, for a carried. It overwrites factorB.
-func (p fmaPrinter) square(a vectors) {
-	for i := 1; i < len(a); i++ {
-		p.op("VADDPD", z(a[i]), z(a[i]), z(factorB[i]))
+func (p fmaPrinter) functions() {
+	p.local("factorA times factorB: Z10 to Z14 from Z0 to Z4 and Z5 to Z9.", "productOfDoubles")
+	p.columns(productTerms(factorA, factorB), fmaProductFix)
+	p.op("RET")
+	p.local("The square of factorA, with twice of it in factorB.", "squareOfDoubles")
+	for i := 1; i < len(factorA); i++ {
+		p.op("VADDPD", z(factorA[i]), z(factorA[i]), z(factorB[i]))
 	}
-	p.columns(squareTerms(a, factorB), fmaSquareFix)
+	p.columns(squareTerms(factorA, factorB), fmaSquareFix)
+	p.op("RET")
 }
 
 // reduce carries v, of limbs up to 2^53, with registers to spare.
@@ -278,19 +291,19 @@ func (p fmaPrinter) addEntries(withT bool) {
 	p.loadEntry(0, factorB)
 	p.getVectors(wY, factorA)
 	p.minusMemory(factorA, wX)
-	p.product(factorA, factorB)
+	p.product()
 	p.putVectors(result, wA)
 	p.comment("b = (Y+X) p")
 	p.other()
 	p.loadEntry(0, factorB)
 	p.getVectors(wY, factorA)
 	p.plusMemory(factorA, wX)
-	p.product(factorA, factorB)
+	p.product()
 	p.putVectors(result, wB)
 	p.comment("c = T t")
 	p.loadEntry(64, factorB)
 	p.getVectors(wT, factorA)
-	p.product(factorA, factorB)
+	p.product()
 	p.putVectors(result, wC)
 	p.comment("e = b-a, h = b+a")
 	p.getVectors(wB, factorA)
@@ -300,14 +313,14 @@ func (p fmaPrinter) addEntries(withT bool) {
 	p.putVectors(factorB, wH)
 	if withT {
 		p.comment("T = EH")
-		p.product(factorA, factorB)
+		p.product()
 		p.putVectors(result, wT)
 	}
 	p.comment("f = d-c, X = EF")
 	p.getVectors(wZ, factorB)
 	p.minusMemory(factorB, wC)
 	p.putVectors(factorB, wF)
-	p.product(factorA, factorB)
+	p.product()
 	p.putVectors(result, wX)
 	p.comment("g = d+c, Y = GH")
 	p.getVectors(wZ, factorA)
@@ -318,11 +331,11 @@ func (p fmaPrinter) addEntries(withT bool) {
 // rest is Y = GH and Z = FG; A is G.
 func (p fmaPrinter) rest() {
 	p.getVectors(wH, factorB)
-	p.product(factorA, factorB)
+	p.product()
 	p.putVectors(result, wY)
 	p.comment("Z = FG")
 	p.getVectors(wF, factorB)
-	p.product(factorA, factorB)
+	p.product()
 	p.putVectors(result, wZ)
 }
 
@@ -331,16 +344,16 @@ func (p fmaPrinter) rest() {
 func (p fmaPrinter) doubles() {
 	p.comment("A = X², B = Y², XY, C = Z²")
 	p.getVectors(wX, factorA)
-	p.square(factorA)
+	p.square()
 	p.putVectors(result, wA)
 	p.getVectors(wY, factorA)
-	p.square(factorA)
+	p.square()
 	p.putVectors(result, wB)
 	p.getVectors(wX, factorB)
-	p.product(factorA, factorB)
+	p.product()
 	p.putVectors(result, wE)
 	p.getVectors(wZ, factorA)
-	p.square(factorA)
+	p.square()
 	p.comment("G = A-B, F = 2C + G, H = A+B, E = -2XY; of these F, up to four times a carried one, has to be carried")
 	p.getVectors(wA, factorB)
 	p.copyVectors(factorB, factorA)
@@ -358,11 +371,11 @@ func (p fmaPrinter) doubles() {
 		p.op("VMULPD.BCST", fmaConstant(fmaMinusTwo), z(r), z(r))
 	}
 	p.comment("T = EH")
-	p.product(factorA, factorB)
+	p.product()
 	p.putVectors(result, wT)
 	p.comment("X = EF")
 	p.getVectors(wF, factorB)
-	p.product(factorA, factorB)
+	p.product()
 	p.putVectors(result, wX)
 	p.comment("Y = GH")
 	p.getVectors(wG, factorA)
@@ -396,14 +409,15 @@ func (p fmaPrinter) toIntegers(v vectors) {
 func fma(printer *printer) {
 	p := fmaPrinter{printer}
 	p.data()
+	p.functions()
 	for _, f := range []struct {
 		name, arguments string
 		integers        bool
 		do              func()
 	}{
-		{"multiplyFMA", "out, a, b *elements", true, func() { p.product(factorA, factorB) }},
-		{"productFMA", "out, a, b *doubles", false, func() { p.product(factorA, factorB) }},
-		{"squareFMA", "out, a, b *doubles", false, func() { p.square(factorA) }},
+		{"multiplyFMA", "out, a, b *elements", true, func() { p.product() }},
+		{"productFMA", "out, a, b *doubles", false, func() { p.product() }},
+		{"squareFMA", "out, a, b *doubles", false, func() { p.square() }},
 		{"reduceFMA", "out, a, b *doubles", false, func() { p.copyVectors(factorA, result); p.reduce(result, spareA) }},
 	} {
 		p.function(fmt.Sprintf("func %s(%s)", f.name, f.arguments), f.name, "NOSPLIT", 0, 24)
@@ -436,7 +450,7 @@ func (p fmaPrinter) evaluate() {
 	p.constants()
 
 	p.comment("the first entry: X = p-m, Y = p+m, Z = 1, T = XY")
-	p.nextSteps()
+	p.nextSteps(8)
 	p.loadEntry(0, factorA)
 	p.other()
 	p.loadEntry(0, factorB)
@@ -449,14 +463,14 @@ func (p fmaPrinter) evaluate() {
 	p.reduce(factorB, spareA)
 	p.putVectors(factorA, wX)
 	p.putVectors(factorB, wY)
-	p.product(factorA, factorB)
+	p.product()
 	p.putVectors(result, wT)
 	for i := range 5 {
 		p.zero(i)
 	}
 	p.op("VPBROADCASTQ", fmaConstant(fmaOne), z(0))
 	p.putVectors(factorA, wZ)
-	p.passes(p.doubles, p.addEntries)
+	p.passes(8, p.doubles, p.addEntries)
 	for _, offset := range []int{wX, wY, wZ} {
 		p.getVectors(offset, factorA)
 		p.toIntegers(factorA)

@@ -392,7 +392,7 @@ func (p *printer) evaluateIFMA() {
 	p.constants()
 
 	p.comment("the first entry: X = p-m, Y = p+m, Z = 1, T = XY")
-	p.nextSteps()
+	p.nextSteps(8)
 	p.loadEntry(0, factorA)
 	p.other()
 	p.loadEntry(0, factorB)
@@ -413,7 +413,7 @@ func (p *printer) evaluateIFMA() {
 	p.op("MOVL", "$1", "AX")
 	p.op("VPBROADCASTQ", "AX", z(0))
 	p.putVectors(factorA, wZ)
-	p.passes(p.doubles, p.addEntries)
+	p.passes(8, p.doubles, p.addEntries)
 	p.op("VZEROUPPER")
 	p.op("RET")
 }

@@ -97,15 +97,16 @@ func (p *printer) other() {
 	}
 }
 
-// nextSteps loads the lanes' steps at DX, and asks for the entries of later ones.
-func (p *printer) nextSteps() {
-	for lane, r := range laneRegisters {
+// nextSteps loads the steps of so many lanes at DX, and asks for the entries of
+// later ones.
+func (p *printer) nextSteps(lanes int) {
+	for lane, r := range laneRegisters[:lanes] {
 		p.op("MOVQ", mem("DX", 8*lane+prefetchAhead*stepStride), r)
 		p.op("PREFETCHT0", fmt.Sprintf("(SI)(%s*1)", r))
 		p.op("XORQ", "$64", r)
 		p.op("PREFETCHT0", fmt.Sprintf("(SI)(%s*1)", r))
 	}
-	for lane, r := range laneRegisters {
+	for lane, r := range laneRegisters[:lanes] {
 		p.op("MOVQ", mem("DX", 8*lane), r)
 	}
 	p.op("ADDQ", fmt.Sprintf("$%d", stepStride), "DX")
@@ -117,32 +118,37 @@ var (
 	spareB = vectors{20, 21, 22, 23, 24}
 )
 
-// beginEvaluate begins the function that adds up the steps of eight signatures:
-// the end of all steps in 0(SP), the last one of the pass in CX.
+// beginEvaluate begins the function that adds up the steps of eight signatures.
 func (p *printer) beginEvaluate(path string) {
 	p.function(fmt.Sprintf("func evaluate%s(work *laneWork, arena unsafe.Pointer, steps *group)", path), "evaluate"+path, "0", 16, 24)
 	p.op("MOVQ", "work+0(FP)", "DI")
 	p.op("MOVQ", "arena+8(FP)", "SI")
 	p.op("MOVQ", "steps+16(FP)", "DX")
+	p.passEnds()
+}
+
+// passEnds puts the end of all steps, which begin at DX, in 0(SP), and the last
+// one of the pass in CX.
+func (p *printer) passEnds() {
 	p.op("LEAQ", mem("DX", stepsCount*stepStride), "AX")
 	p.op("MOVQ", "AX", "0(SP)")
 	p.op("LEAQ", mem("DX", (passSteps-1)*stepStride), "CX")
 }
 
 // passes goes through all steps but the first.
-func (p *printer) passes(doubles func(), addEntries func(withT bool)) {
+func (p *printer) passes(lanes int, doubles func(), addEntries func(withT bool)) {
 	p.op("JMP", "entry")
 	p.line("	PCALIGN $64")
 	p.line("pass:")
 	doubles()
 	p.line("	PCALIGN $64")
 	p.line("entry:")
-	p.nextSteps()
+	p.nextSteps(lanes)
 	addEntries(true)
 	p.op("CMPQ", "DX", "CX")
 	p.op("JNE", "entry")
 	p.comment("the last of the pass, without T")
-	p.nextSteps()
+	p.nextSteps(lanes)
 	addEntries(false)
 	p.op("ADDQ", fmt.Sprintf("$%d", passSteps*stepStride), "CX")
 	p.op("CMPQ", "DX", "0(SP)")

@@ -63,6 +63,13 @@ func (p *printer) function(comment, name, flags string, frame, args int) {
 	p.line("TEXT ·%s(SB), %s, $%d-%d", name, flags, frame, args)
 }
 
+// local begins a function without frame or arguments that only this file calls.
+func (p *printer) local(comment, name string) {
+	p.line("")
+	p.line("// %s", comment)
+	p.line("TEXT %s<>(SB), NOSPLIT|NOFRAME, $0-0", name)
+}
+
 // label returns a name that no other label has.
 func (p *printer) label(name string) string {
 	p.labels++
