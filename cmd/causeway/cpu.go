@@ -39,6 +39,7 @@ var verifyWays = map[sign.Path]string{
 	sign.PathStdlib:   "crypto/ed25519",
 	sign.PathPortable: "tables of known signers, in Go",
 	sign.PathMULX:     "tables of known signers, by MULX and ADX",
+	sign.PathAVX2:     "tables of known signers, four at once by AVX2 and FMA",
 	sign.PathFMA:      "tables of known signers, eight at once by AVX-512 FMA",
 	sign.PathIFMA:     "tables of known signers, eight at once by AVX-512 IFMA",
 }

@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/big"
 	"math/rand/v2"
+	"runtime"
 	"testing"
 )
 
@@ -54,36 +55,91 @@ func checkDoubles(t *testing.T, what string, got, a, b *doubles, want func(a, b 
 	}
 }
 
-// Limbs are as large as they may be, and as they are in evaluateFMA: sums of two
-// carried ones, entries, and small ones beside large ones.
-func TestFieldOfFMAAgainstIntegers(t *testing.T) {
-	if !PathFMA.supported() {
-		t.Logf("this CPU lacks %v", PathFMA)
-		return
-	}
-	r := rand.New(rand.NewPCG(32, 33))
-	const carried = 1<<50 + 1<<11
-	factors := [][2]float64{
-		{2 * carried, 2 * carried}, {1<<51 + 1<<16, 1<<51 + 1<<16}, {2 * carried, 1<<51 - 1}, {1 << 53, 1<<50 - 1}, {1<<52 - 1, 1<<51 - 1},
-		{carried, carried}, {3, 1 << 51}, {1, 2},
-	}
-	for i := range rounds(10_000) {
-		most := factors[i%len(factors)]
-		a, b := randomDoubles(r, most[0]), randomDoubles(r, most[1])
-		var out doubles
-		productFMA(&out, &a, &b)
-		checkDoubles(t, "product", &out, &a, &b, func(a, b *big.Int) *big.Int { return a.Mul(a, b) })
-		productFMA(&out, &b, &a)
-		checkDoubles(t, "product", &out, &a, &b, func(a, b *big.Int) *big.Int { return a.Mul(a, b) })
-		reduceFMA(&out, &a, &b)
-		checkDoubles(t, "carried", &out, &a, &b, func(a, b *big.Int) *big.Int { return a })
-		a = randomDoubles(r, []float64{carried, 1<<51 - 1, 2}[i%3])
-		squareFMA(&out, &a, &b)
-		checkDoubles(t, "square", &out, &a, &b, func(a, b *big.Int) *big.Int { return a.Mul(a, a) })
+// byHalves does with eight lanes what f does with four.
+func byHalves(f func(out, a, b *doubles4)) func(out, a, b *doubles) {
+	return func(out, a, b *doubles) {
+		for half := range 2 {
+			var x, y, z doubles4
+			for i := range x {
+				copy(x[i][:], a[i][half*len(x[i]):])
+				copy(y[i][:], b[i][half*len(y[i]):])
+			}
+			f(&z, &x, &y)
+			for i := range z {
+				copy(out[i][half*len(z[i]):], z[i][:])
+			}
+		}
 	}
 }
 
-func BenchmarkProductFMA(b *testing.B) {
+// Limbs are as large as they may be, and as they are in evaluateFMA: sums of two
+// carried ones, entries, and small ones beside large ones.
+func TestFieldsOfDoublesAgainstIntegers(t *testing.T) {
+	for _, way := range []struct {
+		path                    Path
+		product, square, reduce func(out, a, b *doubles)
+	}{
+		{PathAVX2, byHalves(productAVX2), byHalves(func(out, a, _ *doubles4) { productAVX2(out, a, a) }), byHalves(reduceAVX2)},
+		{PathFMA, productFMA, squareFMA, reduceFMA},
+	} {
+		if !way.path.supported() {
+			t.Logf("this CPU lacks %v", way.path)
+			continue
+		}
+		r := rand.New(rand.NewPCG(32, 33))
+		const carried = 1<<50 + 1<<11
+		factors := [][2]float64{
+			{2 * carried, 2 * carried}, {1<<51 + 1<<16, 1<<51 + 1<<16}, {2 * carried, 1<<51 - 1}, {1 << 53, 1<<50 - 1}, {1<<52 - 1, 1<<51 - 1},
+			{carried, carried}, {3, 1 << 51}, {1, 2},
+		}
+		for i := range rounds(10_000) {
+			most := factors[i%len(factors)]
+			a, b := randomDoubles(r, most[0]), randomDoubles(r, most[1])
+			var out doubles
+			way.product(&out, &a, &b)
+			checkDoubles(t, "product", &out, &a, &b, func(a, b *big.Int) *big.Int { return a.Mul(a, b) })
+			way.product(&out, &b, &a)
+			checkDoubles(t, "product", &out, &a, &b, func(a, b *big.Int) *big.Int { return a.Mul(a, b) })
+			way.reduce(&out, &a, &b)
+			checkDoubles(t, "carried", &out, &a, &b, func(a, b *big.Int) *big.Int { return a })
+			a = randomDoubles(r, []float64{carried, 1<<51 - 1, 2}[i%3])
+			way.square(&out, &a, &b)
+			checkDoubles(t, "square", &out, &a, &b, func(a, b *big.Int) *big.Int { return a.Mul(a, a) })
+		}
+	}
+}
+
+// The kernels by AVX2 round towards zero; what Go computes after them is rounded
+// to the nearest, as before.
+func TestRoundingOutlivesKernels(t *testing.T) {
+	if !PathAVX2.supported() {
+		t.Logf("this CPU lacks %v", PathAVX2)
+		return
+	}
+	one, most := 1.0, 1.5*0x1p-53
+	check := func(after string) {
+		t.Helper()
+		if got := one + most; got != 1+0x1p-52 {
+			t.Fatalf("after %s: %x", after, got)
+		}
+	}
+	check("nothing")
+	v := laneVerifier(t, PathAVX2)
+	PathAVX2.evaluateLanes((*laneWork)(v.lanes.memory[:]), v.tables.arena, &v.groups[0], lanes)
+	check("evaluateAVX2")
+	var e elements
+	multiplyAVX2(&e, &e, &e)
+	check("multiplyAVX2")
+	var d doubles4
+	productAVX2(&d, &d, &d)
+	check("productAVX2")
+	reduceAVX2(&d, &d, &d)
+	check("reduceAVX2")
+	runtime.KeepAlive(&one)
+	runtime.KeepAlive(&most)
+}
+
+func BenchmarkProductOfDoubles(b *testing.B) {
 	if !PathFMA.supported() {
 		return
 	}

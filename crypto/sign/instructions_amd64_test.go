@@ -12,51 +12,61 @@ import (
 	"golang.org/x/sys/cpu"
 )
 
-// instructions are all that the assembly has, by what the CPU must have for them
-// with vectors of 512 bits, or with what else they are used.
+// instructions are all that the assembly has, by what the CPU must have for them.
+// Of those with vectors two features are named, for 256 bits and for 512.
 var instructions = map[string]string{
-	"": `ADCQ ADDQ ANDL CALL CMPQ DECL IMUL3Q JCC JMP JNE JNZ LEAQ MOVL MOVQ PREFETCHT0 RET SBBQ SUBQ XORL XORQ`,
+	"": `ADCQ ADDQ ANDL CALL CMPQ DECL IMUL3Q JCC JMP JNE JNZ LDMXCSR LEAQ MOVL MOVQ PREFETCHT0 RET SBBQ SHLQ STMXCSR SUBQ XORL XORQ`,
 
 	"BMI2": `MULXQ`,
 	"ADX":  `ADCXQ ADOXQ`,
 
-	"AVX": `VMOVDQU VZEROUPPER`,
-	"AVX512F": `VADDPD VBROADCASTI32X4 VFMADD132PD VFMADD231PD VINSERTI64X4 VMOVAPD VMOVDQA64 VMOVDQU64 VMULPD VPADDQ VPANDQ
-		VPBROADCASTQ VPMULUDQ VPORQ VPRORQ VPSLLQ VPSRLQ VPSUBQ VPTERNLOGQ VPTESTNMQ VPUNPCKHQDQ VPUNPCKLQDQ VPXORQ VSHUFI64X2 VSUBPD`,
-	"AVX512BW":    `VPSHUFB`,
-	"AVX512DQ":    `VCVTPD2QQ VCVTQQ2PD VPMULLQ`,
-	"AVX512IFMA":  `VPMADD52HUQ VPMADD52LUQ`,
-	"AVX512VBMI2": `VPSHRDQ`,
+	"AVX":          `VMOVDQU VMOVUPD VXORPD VZEROUPPER`,
+	"AVX AVX512F":  `VADDPD VMULPD VSUBPD`,
+	"AVX2":         `VPAND VPERM2I128 VPOR`,
+	"AVX2 AVX512F": `VPADDQ VPMULUDQ VPSLLQ VPSRLQ VPUNPCKHQDQ VPUNPCKLQDQ`,
+	"FMA":          `VFMADD213PD VFMSUB231PD`,
+	"FMA AVX512F":  `VFMADD132PD VFMADD231PD`,
+
+	" AVX512F": `VBROADCASTI32X4 VINSERTI64X4 VMOVAPD VMOVDQA64 VMOVDQU64 VPANDQ VPBROADCASTQ VPORQ VPRORQ VPSUBQ VPTERNLOGQ
+		VPTESTNMQ VPXORQ VSHUFI64X2`,
+	" AVX512BW":    `VPSHUFB`,
+	" AVX512DQ":    `VCVTPD2QQ VCVTQQ2PD VPMULLQ`,
+	" AVX512IFMA":  `VPMADD52HUQ VPMADD52LUQ`,
+	" AVX512VBMI2": `VPSHRDQ`,
 }
 
 // filePaths are the paths that run what is in a file.
 var filePaths = map[string][]Path{
-	"mulx_amd64.s":  {PathMULX, PathFMA, PathIFMA},
+	"mulx_amd64.s":  {PathMULX, PathAVX2, PathFMA, PathIFMA},
+	"avx2_amd64.s":  {PathAVX2},
 	"lanes_amd64.s": {PathFMA, PathIFMA},
 	"fma_amd64.s":   {PathFMA},
 	"ifma_amd64.s":  {PathIFMA},
 }
 
-// features are those of instructions; AVX comes with AVX512F.
+// features are those of instructions; AVX, which all with vectors have, comes with
+// each of the others.
 var features = map[string]*bool{
-	"BMI2": &cpu.X86.HasBMI2, "ADX": &cpu.X86.HasADX, "AVX": &cpu.X86.HasAVX512F, "AVX512F": &cpu.X86.HasAVX512F,
+	"BMI2": &cpu.X86.HasBMI2, "ADX": &cpu.X86.HasADX, "AVX2": &cpu.X86.HasAVX2, "FMA": &cpu.X86.HasFMA, "AVX512F": &cpu.X86.HasAVX512F,
 	"AVX512BW": &cpu.X86.HasAVX512BW, "AVX512DQ": &cpu.X86.HasAVX512DQ, "AVX512VL": &cpu.X86.HasAVX512VL,
 	"AVX512IFMA": &cpu.X86.HasAVX512IFMA, "AVX512VBMI2": &cpu.X86.HasAVX512VBMI2,
 }
 
 var (
 	instruction = regexp.MustCompile(`^\t([A-Z][A-Z0-9]*)[.A-Z_]*(?: (.*))?$`)
-	shortVector = regexp.MustCompile(`\b[XY][0-9]+\b`)
-	shortEVEX   = regexp.MustCompile(`\b[XY](1[6-9]|2[0-9]|3[01])\b|\bK[1-7]\b.*\b[XY]`)
+	short       = regexp.MustCompile(`\bY([0-9]|1[0-5])\b`)
+	// shortEVEX are shorter vectors that only AVX512VL has.
+	shortEVEX = regexp.MustCompile(`\bX[0-9]|\bY(1[6-9]|[23][0-9])\b|\bK[0-7]\b.*\bY|\bY.*\bK[0-7]\b`)
+	long      = regexp.MustCompile(`\bZ[0-9]`)
 )
 
 // needs returns the features of the instructions in a file.
 func needs(t *testing.T, file string) map[string]bool {
 	t.Helper()
-	of := map[string]string{}
-	for feature, names := range instructions {
+	of := map[string][]string{}
+	for needed, names := range instructions {
 		for _, name := range strings.Fields(names) {
-			of[name] = feature
+			of[name] = strings.Split(needed, " ")
 		}
 	}
 	text, err := os.ReadFile(file)
@@ -69,24 +79,28 @@ func needs(t *testing.T, file string) map[string]bool {
 		if m == nil || m[1] == "PCALIGN" {
 			continue
 		}
-		feature, known := of[m[1]]
+		needed, known := of[m[1]]
+		vectors := long.MatchString(m[2])
 		switch {
 		case !known:
 			t.Errorf("%s: %s is not in the table of instructions", file, m[1])
 		case shortEVEX.MatchString(m[2]):
-			found["AVX512VL"] = true
-		case shortVector.MatchString(m[2]) && feature != "AVX":
-			t.Errorf("%s: %s with a shorter vector: the table is for 512 bits", file, m[1])
-		}
-		if feature != "" {
-			found[feature] = true
+			t.Errorf("%s: %q needs AVX512VL", file, line)
+		case vectors && (short.MatchString(m[2]) || len(needed) < 2), short.MatchString(m[2]) && needed[0] == "":
+			t.Errorf("%s: %q is not in the table with vectors of this size", file, line)
+		case vectors:
+			found[needed[1]] = true
+		default:
+			found[needed[0]] = true
 		}
 	}
+	delete(found, "")
+	delete(found, "AVX")
 	return found
 }
 
 // A path is not there when one of the features is missing that its instructions
-// need, and needs no other: the FMA path runs where there is no IFMA.
+// need, and the next best one is.
 func TestPathsAskForWhatTheirInstructionsNeed(t *testing.T) {
 	files, _ := filepath.Glob("*_amd64.s")
 	if len(files) != len(filePaths) {
@@ -96,7 +110,7 @@ func TestPathsAskForWhatTheirInstructionsNeed(t *testing.T) {
 		defer func(was bool) { *flag = was }(*flag)
 		*flag = true
 	}
-	asked := map[Path]map[string]bool{PathMULX: {}, PathFMA: {}, PathIFMA: {}}
+	asked := map[Path]map[string]bool{PathMULX: {}, PathAVX2: {}, PathFMA: {}, PathIFMA: {}}
 	for _, file := range files {
 		for feature := range needs(t, file) {
 			for _, p := range filePaths[file] {
@@ -115,12 +129,12 @@ func TestPathsAskForWhatTheirInstructionsNeed(t *testing.T) {
 			*features[feature] = true
 		}
 	}
-	for _, feature := range []string{"AVX512IFMA", "AVX512VBMI2"} {
-		if asked[PathFMA][feature] {
-			t.Errorf("%v needs %s", PathFMA, feature)
-		}
-		if *features[feature] = false; BestPath() != PathFMA {
-			t.Errorf("without %s the path is %v", feature, BestPath())
+	for feature, want := range map[string]Path{
+		"AVX512IFMA": PathFMA, "AVX512VBMI2": PathFMA, "AVX512DQ": PathAVX2, "AVX512BW": PathAVX2, "AVX512VL": PathAVX2, "AVX512F": PathAVX2,
+		"BMI2": PathPortable,
+	} {
+		if *features[feature] = false; BestPath() != want {
+			t.Errorf("without %s the path is %v, not %v", feature, BestPath(), want)
 		}
 		*features[feature] = true
 	}

@@ -20,23 +20,29 @@ type elements [5][lanes]uint64
 type laneWork [11]elements
 
 // evaluateLanes sets work[0], work[1] and work[2] to X, Y and Z of the sums of
-// steps, lane by lane. Limbs are below 2^59.
-func (p Path) evaluateLanes(work *laneWork, arena []entry, steps *group) {
-	if p == PathIFMA {
+// steps, lane by lane, of which the first ones have jobs. Limbs are below 2^59.
+func (p Path) evaluateLanes(work *laneWork, arena []entry, steps *group, jobs int) {
+	switch p {
+	case PathAVX2:
+		evaluateHalves(work, arena, steps, jobs)
+	case PathFMA:
+		evaluateFMA(work, arenaStart(arena), steps)
+	default:
 		evaluateIFMA(work, arenaStart(arena), steps)
-		return
 	}
-	evaluateFMA(work, arenaStart(arena), steps)
 }
 
 // multiplyLanes sets out to a b. Limbs may be up to 2^62, and are below 2^52 in
 // the result.
 func (p Path) multiplyLanes(out, a, b *elements) {
-	if p == PathIFMA {
+	switch p {
+	case PathAVX2:
+		multiplyAVX2(out, a, b)
+	case PathFMA:
+		multiplyFMA(out, a, b)
+	default:
 		multiplyIFMA(out, a, b)
-		return
 	}
-	multiplyFMA(out, a, b)
 }
 
 // laneState is what decideLanes works in. The result of a group, X, Y and Z,
@@ -71,8 +77,13 @@ func (v *Verifier) decideLanes() {
 	s, path := &v.lanes, v.tables.path
 	groups := (v.n + lanes - 1) / lanes
 	for g := range groups {
-		v.hashLanes(&v.groups[g], v.jobs[g*lanes:min((g+1)*lanes, v.n)])
-		path.evaluateLanes((*laneWork)(s.memory[g*resultElements:]), v.tables.arena, &v.groups[g])
+		jobs := v.jobs[g*lanes : min((g+1)*lanes, v.n)]
+		if path == PathAVX2 {
+			v.hashOnes(&v.groups[g], jobs)
+		} else {
+			v.hashLanes(&v.groups[g], jobs)
+		}
+		path.evaluateLanes((*laneWork)(s.memory[g*resultElements:]), v.tables.arena, &v.groups[g], len(jobs))
 	}
 	s.product[0] = s.result(0)[2]
 	for g := 1; g < groups; g++ {

@@ -13,7 +13,7 @@ import (
 
 // eachLanePath runs test for the paths with eight signatures at once.
 func eachLanePath(t *testing.T, test func(t *testing.T, p Path)) {
-	for _, p := range []Path{PathFMA, PathIFMA} {
+	for _, p := range []Path{PathAVX2, PathFMA, PathIFMA} {
 		if !p.supported() {
 			t.Logf("this CPU lacks %v", p)
 			continue
@@ -94,7 +94,7 @@ func TestSumsOfLanesAgainstPortable(t *testing.T) {
 					}
 				}
 			}
-			p.evaluateLanes((*laneWork)(v.lanes.memory[:]), v.tables.arena, g)
+			p.evaluateLanes((*laneWork)(v.lanes.memory[:]), v.tables.arena, g, lanes)
 			for lane := range lanes {
 				var want point
 				evaluatePortable(&want, v.tables.arena, g, lane)
@@ -102,6 +102,21 @@ func TestSumsOfLanesAgainstPortable(t *testing.T) {
 				x, y, z := got[0].lane(lane), got[1].lane(lane), got[2].lane(lane)
 				if p := (point{x: x, y: y, z: z}); p.z.isZero() || !p.ref().equal(want.ref()) {
 					t.Fatalf("lane %d: another point", lane)
+				}
+			}
+		}
+	})
+}
+
+// Lanes without a job have a Z that is not zero, whatever was in the memory.
+func TestIdleLanesDoNotSpoilTheInversion(t *testing.T) {
+	eachLanePath(t, func(t *testing.T, p Path) {
+		for jobs := 1; jobs <= lanes; jobs++ {
+			v := laneVerifier(t, p)
+			p.evaluateLanes((*laneWork)(v.lanes.memory[:]), v.tables.arena, &v.groups[0], jobs)
+			for lane := range lanes {
+				if z := v.lanes.result(0)[2].lane(lane); z.isZero() {
+					t.Fatalf("%d jobs: Z of lane %d is zero", jobs, lane)
 				}
 			}
 		}
@@ -129,7 +144,7 @@ func TestSumsOfExtremeEntriesAgainstPortable(t *testing.T) {
 					g[i][lane] = r.Uint64N(uint64(len(arena)))*entrySize + r.Uint64N(2)*stepNegative
 				}
 			}
-			p.evaluateLanes((*laneWork)(v.lanes.memory[:]), arena, g)
+			p.evaluateLanes((*laneWork)(v.lanes.memory[:]), arena, g, lanes)
 			for lane := range lanes {
 				var want point
 				evaluatePortable(&want, arena, g, lane)

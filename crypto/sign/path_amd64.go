@@ -10,6 +10,8 @@ func (p Path) supported() bool {
 		return true
 	case PathMULX:
 		return cpu.X86.HasBMI2 && cpu.X86.HasADX
+	case PathAVX2:
+		return PathMULX.supported() && cpu.X86.HasAVX2 && cpu.X86.HasFMA
 	case PathFMA:
 		return PathMULX.supported() && cpu.X86.HasAVX512F && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512VL
 	case PathIFMA:
@@ -20,7 +22,7 @@ func (p Path) supported() bool {
 
 // decide does stages 2 to 5 for the jobs.
 func (v *Verifier) decide() {
-	if v.tables.path >= PathFMA && v.n >= laneJobsMin {
+	if v.tables.path >= PathAVX2 && v.n >= laneJobsMin {
 		v.decideLanes()
 		return
 	}

@@ -18,6 +18,7 @@ func main() {
 	flag.Parse()
 	for name, write := range map[string]func(*printer){
 		"mulx_amd64.s":  mulx,
+		"avx2_amd64.s":  avx2,
 		"fma_amd64.s":   fma,
 		"ifma_amd64.s":  ifma,
 		"lanes_amd64.s": func(p *printer) { steps(p); sha512(p) },
