@@ -4,9 +4,10 @@ package sign
 
 import "unsafe"
 
-// laneJobsMin is from how many signatures on eight lanes are used, some of them
-// idle. On Zen 4 four take half the time that they take one after the other, and two
-// a tenth less; but other CPUs lower their clock for some time after vectors.
+// laneJobsMin is from how many signatures on lanes are used, some of them idle. On
+// Zen 4 four take half the time that they take one after the other with IFMA, two
+// thirds with doubles, and two a tenth less with IFMA only; other CPUs lower their
+// clock for some time after vectors.
 const laneJobsMin = 3
 
 const groupsMax = batchMax / lanes

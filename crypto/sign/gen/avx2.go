@@ -61,10 +61,10 @@ func (p avx2Printer) vadd(a, sum int) { p.op("VPADDQ", y(a), y(sum), y(sum)) }
 
 // Constants in memory, by index: those of fma.go up to fmaSquareFix, and
 const (
-	avx2Half    = fmaSquareFix + iota // 2^50
-	avx2Integer                       // 1.5·2^52, whose bits, and those of p limbs, ...
-	avx2TwoPFirst
-	avx2TwoP
+	avx2Half      = fmaSquareFix + iota // 2^50
+	avx2Integer                         // 1.5·2^52: a limb and it are a double whose bits are the limb and known ones,
+	avx2TwoPFirst                       // which these take away, and add limb 0 of 2p
+	avx2TwoP                            // or limbs 1 to 4
 	avx2End
 )
 

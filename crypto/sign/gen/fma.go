@@ -78,7 +78,7 @@ type fmaPrinter struct{ *printer }
 
 func fmaConstant(i int) string { return fmt.Sprintf("fmaConstants<>+%d(SB)", 8*i) }
 
-// terms are the products of limbs of one column, as pairs of registers.
+// terms are the products of limbs of each column, as pairs of registers or limbs.
 type terms [9][][2]int
 
 // productTerms are those of a b.
