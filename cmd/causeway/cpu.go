@@ -15,6 +15,7 @@ import (
 var cpuFeatures = []cpuid.FeatureID{
 	cpuid.AESNI, cpuid.CLMUL, cpuid.VAES, cpuid.VPCLMULQDQ, cpuid.SHA, cpuid.BMI2, cpuid.ADX,
 	cpuid.AVX, cpuid.AVX2, cpuid.FMA3, cpuid.AVX512F, cpuid.AVX512DQ, cpuid.AVX512BW, cpuid.AVX512VL, cpuid.AVX512IFMA,
+	cpuid.AVX512VBMI2,
 }
 
 // path is one piece of work and how this process does it.
@@ -38,6 +39,8 @@ var verifyWays = map[sign.Path]string{
 	sign.PathStdlib:   "crypto/ed25519",
 	sign.PathPortable: "tables of known signers, in Go",
 	sign.PathMULX:     "tables of known signers, by MULX and ADX",
+	sign.PathAVX2:     "tables of known signers, four at once by AVX2 and FMA",
+	sign.PathFMA:      "tables of known signers, eight at once by AVX-512 FMA",
 	sign.PathIFMA:     "tables of known signers, eight at once by AVX-512 IFMA",
 }
 

@@ -15,7 +15,8 @@
 //	                burst_signer.go their making
 //	comb.go         what is in a table; scalars as steps through it
 //	portable.go     the sum of a signature's steps; mulx_amd64.go the same, by assembly
-//	lanes_amd64.go  eight signatures at once, hash_amd64.go their SHA-512; ifma_amd64.go the assembly
+//	lanes_amd64.go  eight signatures at once, hash_amd64.go their SHA-512; the assembly in
+//	                avx2_amd64.go (four and four), fma_amd64.go and ifma_amd64.go
 //	gen             the program that writes the assembly
 //	point.go        the curve
 //	scalar.go       integers modulo its order

@@ -36,6 +36,19 @@ var sha512Start = [8]uint64{
 	0x510e527fade682d1, 0x9b05688c2b3e6c1f, 0x1f83d9abfb41bd6b, 0x5be0cd19137e2179,
 }
 
+// hashOnes is hashLanes without vectors, one message after the other.
+func (v *Verifier) hashOnes(g *group, jobs []job) {
+	for lane := range lanes {
+		if lane >= len(jobs) {
+			g.setSteps(lane, 0, &scalar{1}, &scalar{1})
+			continue
+		}
+		var k scalar
+		v.hashOne(&jobs[lane], &k)
+		g.setSteps(lane, jobs[lane].table.offset, &k, &jobs[lane].s)
+	}
+}
+
 // hashLanes sets the steps of jobs, eight at most, in g. Lanes that have no job
 // get the same good steps: of others, left by earlier jobs, the tables may be
 // gone, and a Z of zero would spoil the inversion of all.
@@ -128,3 +141,14 @@ func (h *hashLanes) setBlock(lane, block int, j *job) {
 		binary.BigEndian.PutUint64(b[size-8:], uint64(total)*8)
 	}
 }
+
+// stepsLanes does what group.setSteps does, for eight lanes: offsets of tables,
+// and scalars with a word of all lanes in each row.
+//
+//go:noescape
+func stepsLanes(out *group, offsets *[lanes]uint64, k, s *[4][lanes]uint64)
+
+// sha512Lanes adds a block of 128 bytes to each lane's SHA-512.
+//
+//go:noescape
+func sha512Lanes(state *[8][lanes]uint64, blocks *[lanes]unsafe.Pointer)

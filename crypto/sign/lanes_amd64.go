@@ -4,12 +4,47 @@ package sign
 
 import "unsafe"
 
-// laneJobsMin is from how many signatures on eight lanes are used, some of them
-// idle. On Zen 4 four take half the time that they take one after the other, and two
-// a tenth less; but other CPUs lower their clock for some time after vectors.
+// laneJobsMin is from how many signatures on lanes are used, some of them idle. On
+// Zen 4 four take half the time that they take one after the other with IFMA, two
+// thirds with doubles, and two a tenth less with IFMA only; other CPUs lower their
+// clock for some time after vectors.
 const laneJobsMin = 3
 
 const groupsMax = batchMax / lanes
+
+// elements are eight field elements, a limb of each in a vector of the CPU, as
+// fe otherwise: v[i][lane].
+type elements [5][lanes]uint64
+
+// laneWork is the memory of evaluateLanes, best aligned to 64 bytes. Its first
+// three elements are the result.
+type laneWork [11]elements
+
+// evaluateLanes sets work[0], work[1] and work[2] to X, Y and Z of the sums of
+// steps, lane by lane, of which the first ones have jobs. Limbs are below 2^59.
+func (p Path) evaluateLanes(work *laneWork, arena []entry, steps *group, jobs int) {
+	switch p {
+	case PathAVX2:
+		evaluateHalves(work, arena, steps, jobs)
+	case PathFMA:
+		evaluateFMA(work, arenaStart(arena), steps)
+	default:
+		evaluateIFMA(work, arenaStart(arena), steps)
+	}
+}
+
+// multiplyLanes sets out to a b. Limbs may be up to 2^62, and are below 2^52 in
+// the result.
+func (p Path) multiplyLanes(out, a, b *elements) {
+	switch p {
+	case PathAVX2:
+		multiplyAVX2(out, a, b)
+	case PathFMA:
+		multiplyFMA(out, a, b)
+	default:
+		multiplyIFMA(out, a, b)
+	}
+}
 
 // laneState is what decideLanes works in. The result of a group, X, Y and Z,
 // takes the place of the first three elements of its work; the rest of that lies
@@ -21,7 +56,7 @@ type laneState struct {
 }
 
 const (
-	workElements   = len(workIFMA{})
+	workElements   = len(laneWork{})
 	resultElements = 3
 )
 
@@ -40,27 +75,31 @@ func (s *laneState) result(g int) *[resultElements]elements {
 
 // decideLanes hashes and adds up eight at a time, and divides by their Z together.
 func (v *Verifier) decideLanes() {
-	s := &v.lanes
+	s, path := &v.lanes, v.tables.path
 	groups := (v.n + lanes - 1) / lanes
 	for g := range groups {
-		v.hashLanes(&v.groups[g], v.jobs[g*lanes:min((g+1)*lanes, v.n)])
-		work := (*workIFMA)(s.memory[g*resultElements:])
-		evaluateIFMA(work, arenaStart(v.tables.arena), &v.groups[g])
+		jobs := v.jobs[g*lanes : min((g+1)*lanes, v.n)]
+		if path == PathAVX2 {
+			v.hashOnes(&v.groups[g], jobs)
+		} else {
+			v.hashLanes(&v.groups[g], jobs)
+		}
+		path.evaluateLanes((*laneWork)(s.memory[g*resultElements:]), v.tables.arena, &v.groups[g], len(jobs))
 	}
 	s.product[0] = s.result(0)[2]
 	for g := 1; g < groups; g++ {
-		multiplyIFMA(&s.product[g], &s.product[g-1], &s.result(g)[2])
+		path.multiplyLanes(&s.product[g], &s.product[g-1], &s.result(g)[2])
 	}
-	inverse := invertLanes(&s.product[groups-1])
+	inverse := path.invertLanes(&s.product[groups-1])
 	for g := groups - 1; g >= 0; g-- {
 		r := s.result(g)
 		mine := inverse
 		if g > 0 {
-			multiplyIFMA(&mine, &inverse, &s.product[g-1])
-			multiplyIFMA(&inverse, &inverse, &r[2])
+			path.multiplyLanes(&mine, &inverse, &s.product[g-1])
+			path.multiplyLanes(&inverse, &inverse, &r[2])
 		}
-		multiplyIFMA(&r[0], &r[0], &mine)
-		multiplyIFMA(&r[1], &r[1], &mine)
+		path.multiplyLanes(&r[0], &r[0], &mine)
+		path.multiplyLanes(&r[1], &r[1], &mine)
 		for i := g * lanes; i < min((g+1)*lanes, v.n); i++ {
 			x, y := r[0].lane(i%lanes), r[1].lane(i%lanes)
 			v.jobs[i].compare(&x, &y)
@@ -83,12 +122,12 @@ func (e *elements) rotated(n int) (r elements) {
 // invertLanes returns the inverses of all lanes, by one inversion: the product
 // of all lanes is put together by three rotations, and in others that of all but
 // a lane's own.
-func invertLanes(e *elements) (inverse elements) {
+func (p Path) invertLanes(e *elements) (inverse elements) {
 	all, others := *e, elements{{1, 1, 1, 1, 1, 1, 1, 1}}
 	for n := lanes / 2; n > 0; n /= 2 {
 		rotated := all.rotated(n)
-		multiplyIFMA(&others, &others, &rotated)
-		multiplyIFMA(&all, &all, &rotated)
+		p.multiplyLanes(&others, &others, &rotated)
+		p.multiplyLanes(&all, &all, &rotated)
 	}
 	one := all.lane(0)
 	one.invert(&one)
@@ -97,6 +136,6 @@ func invertLanes(e *elements) (inverse elements) {
 			inverse[i][lane] = one[i]
 		}
 	}
-	multiplyIFMA(&inverse, &inverse, &others)
+	p.multiplyLanes(&inverse, &inverse, &others)
 	return inverse
 }

@@ -15,8 +15,13 @@ const (
 	PathPortable
 	// PathMULX is assembly for amd64 with BMI2 and ADX, one signature at a time.
 	PathMULX
-	// PathIFMA is assembly for amd64 with AVX-512 and its IFMA, eight signatures at
-	// once; a lone one goes through PathMULX.
+	// PathAVX2 is assembly for amd64 with AVX2 and FMA, four signatures at once; a
+	// lone one goes through PathMULX.
+	PathAVX2
+	// PathFMA is assembly for amd64 with AVX-512 F, DQ, BW and VL, eight signatures
+	// at once; a lone one goes through PathMULX.
+	PathFMA
+	// PathIFMA is PathFMA with the integer multiplication of AVX-512 IFMA.
 	PathIFMA
 
 	pathEnd
@@ -25,7 +30,7 @@ const (
 // ErrPath says that there is no such path, or that the CPU or the build lacks it.
 var ErrPath = errors.New("sign: no such path")
 
-var pathNames = [pathEnd]string{PathStdlib: "stdlib", PathPortable: "portable", PathMULX: "mulx", PathIFMA: "ifma"}
+var pathNames = [pathEnd]string{PathStdlib: "stdlib", PathPortable: "portable", PathMULX: "mulx", PathAVX2: "avx2", PathFMA: "fma", PathIFMA: "ifma"}
 
 // String returns the name used on the command line and in listings.
 func (p Path) String() string {

@@ -10,22 +10,26 @@ func (p Path) supported() bool {
 		return true
 	case PathMULX:
 		return cpu.X86.HasBMI2 && cpu.X86.HasADX
+	case PathAVX2:
+		return PathMULX.supported() && cpu.X86.HasAVX2 && cpu.X86.HasFMA
+	case PathFMA:
+		return PathMULX.supported() && cpu.X86.HasAVX512F && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512VL
 	case PathIFMA:
-		return PathMULX.supported() && cpu.X86.HasAVX512F && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL &&
-			cpu.X86.HasAVX512IFMA && cpu.X86.HasAVX512VBMI2
+		return PathFMA.supported() && cpu.X86.HasAVX512IFMA && cpu.X86.HasAVX512VBMI2
 	}
 	return false
 }
 
 // decide does stages 2 to 5 for the jobs, and returns the path that it took.
 func (v *Verifier) decide() Path {
-	switch path := v.tables.path; {
-	case path != PathIFMA:
+	path := v.tables.path
+	if path < PathAVX2 {
 		v.decideEach()
 		return path
-	case v.n >= laneJobsMin:
+	}
+	if v.n >= laneJobsMin {
 		v.decideLanes()
-		return PathIFMA
+		return path
 	}
 	v.decideEach()
 	return PathMULX

@@ -23,41 +23,22 @@ import "fmt"
 // bottom, below 2^16.
 
 const (
-	vectorSize  = 64
-	elementSize = 5 * vectorSize
-)
-
-// vectors are registers, Z0 to Z31 by number, that hold an element.
-type vectors [5]int
-
-var (
-	factorA = vectors{0, 1, 2, 3, 4}
-	factorB = vectors{5, 6, 7, 8, 9}
-	result  = vectors{10, 11, 12, 13, 14}
-	// sums of high halves and of low halves of the upper columns
-	highs = []int{15, 16, 17, 18, 19}
-	lows  = []int{20, 21, 22, 23}
-)
-
-const (
 	biasRest  = 28 // limbs 1 to 4 of 512 p
 	biasFirst = 29
 	nineteen  = 30
 	mask51    = 31
 )
 
-func z(n int) string { return fmt.Sprintf("Z%d", n) }
-func y(n int) string { return fmt.Sprintf("Y%d", n) }
-
-// vmem is limb i of the element at offset from the work area.
-func vmem(offset, i int) string { return mem("DI", offset+i*vectorSize) }
-
-func (p *printer) zero(r int) { p.op("VPXORQ", z(r), z(r), z(r)) }
+// highs and lows hold the sums of high halves and of low halves of the upper
+// columns.
+var (
+	highs = []int{15, 16, 17, 18, 19}
+	lows  = []int{20, 21, 22, 23}
+)
 
 // low and high add halves of the product of a and b to sum.
 func (p *printer) low(a, b, sum int)  { p.op("VPMADD52LUQ", z(a), z(b), z(sum)) }
 func (p *printer) high(a, b, sum int) { p.op("VPMADD52HUQ", z(a), z(b), z(sum)) }
-func (p *printer) vadd(a, sum int)    { p.op("VPADDQ", z(a), z(sum), z(sum)) }
 
 // halves is one sum of halves of products: those of limbs i and j.
 type halves struct {
@@ -208,19 +189,6 @@ func (p *printer) carry(v vectors, spare vectors) {
 	p.low(spare[4], nineteen, v[0])
 }
 
-// getVectors loads the element at offset; put stores it.
-func (p *printer) getVectors(offset int, v vectors) {
-	for i, r := range v {
-		p.op("VMOVDQU64", vmem(offset, i), z(r))
-	}
-}
-
-func (p *printer) putVectors(v vectors, offset int) {
-	for i, r := range v {
-		p.op("VMOVDQU64", z(r), vmem(offset, i))
-	}
-}
-
 // plusMemory adds the element at offset to v, minusMemory takes it away from v
 // and the bias.
 func (p *printer) plusMemory(v vectors, offset int) {
@@ -240,13 +208,6 @@ func (p *printer) minusMemory(v vectors, offset int) {
 	}
 }
 
-// copyVectors sets to to from.
-func (p *printer) copyVectors(from, to vectors) {
-	for i := range from {
-		p.op("VMOVDQA64", z(from[i]), z(to[i]))
-	}
-}
-
 // constants loads the registers that nothing changes.
 func (p *printer) constants() {
 	for _, c := range []struct {
@@ -263,26 +224,10 @@ func (p *printer) constants() {
 	}
 }
 
-// laneRegisters hold the steps of the eight lanes, as offsets from SI.
-var laneRegisters = []string{"R8", "R9", "R10", "R11", "R12", "R13", "R14", "R15"}
-
-// loadEntry brings an element of the lanes' entries, at offset, into to. Four
-// words of each lane are transposed and cut into limbs, by way of Z10 to Z17.
+// loadEntry brings an element of the lanes' entries, at offset, into to, by way
+// of Z10 to Z17.
 func (p *printer) loadEntry(offset int, to vectors) {
-	at := func(lane int) string { return fmt.Sprintf("%d(SI)(%s*1)", offset, laneRegisters[lane]) }
-	// Lanes 0 2, 1 3, 4 6, 5 7, so that the shuffles below end in order.
-	for i, pair := range [][2]int{{0, 2}, {1, 3}, {4, 6}, {5, 7}} {
-		p.op("VMOVDQU", at(pair[0]), y(10+i))
-		p.op("VINSERTI64X4", "$1", at(pair[1]), z(10+i), z(10+i))
-	}
-	for i := range 2 {
-		p.op("VPUNPCKLQDQ", z(11+2*i), z(10+2*i), z(14+2*i)) // words 0 and 2
-		p.op("VPUNPCKHQDQ", z(11+2*i), z(10+2*i), z(15+2*i)) // words 1 and 3
-	}
-	for i := range 2 {
-		p.op("VSHUFI64X2", "$0x88", z(16+i), z(14+i), z(10+i))
-		p.op("VSHUFI64X2", "$0xdd", z(16+i), z(14+i), z(12+i))
-	}
+	p.loadEntryWords(offset)
 	p.op("VPANDQ", z(mask51), z(10), z(to[0]))
 	for i, shift := range []int{51, 38, 25} {
 		p.op("VPSHRDQ", fmt.Sprintf("$%d", shift), z(11+i), z(10+i), z(to[i+1]))
@@ -290,51 +235,6 @@ func (p *printer) loadEntry(offset int, to vectors) {
 	}
 	p.op("VPSRLQ", "$12", z(13), z(to[4]))
 }
-
-// Elements in the work area; the first three are the result.
-const (
-	wX = iota * elementSize
-	wY
-	wZ
-	wT
-	wA
-	wB
-	wC
-	wE
-	wF
-	wG
-	wH
-	wEnd
-
-	prefetchAhead = 3 // steps
-)
-
-// other takes each lane from its entry to that of the negative point.
-func (p *printer) other() {
-	for _, r := range laneRegisters {
-		p.op("XORQ", "$32", r)
-	}
-}
-
-// nextSteps loads the lanes' steps at DX, and asks for the entries of later ones.
-func (p *printer) nextSteps() {
-	for lane, r := range laneRegisters {
-		p.op("MOVQ", mem("DX", 8*lane+prefetchAhead*stepStride), r)
-		p.op("PREFETCHT0", fmt.Sprintf("(SI)(%s*1)", r))
-		p.op("XORQ", "$64", r)
-		p.op("PREFETCHT0", fmt.Sprintf("(SI)(%s*1)", r))
-	}
-	for lane, r := range laneRegisters {
-		p.op("MOVQ", mem("DX", 8*lane), r)
-	}
-	p.op("ADDQ", fmt.Sprintf("$%d", stepStride), "DX")
-}
-
-// spare registers for carries of A and B, where result is not needed.
-var (
-	spareA = vectors{15, 16, 17, 18, 19}
-	spareB = vectors{20, 21, 22, 23, 24}
-)
 
 // Each product of addEntries and doubles uses what the last but one has left, so
 // that none waits for the one before it.
@@ -488,17 +388,11 @@ func ifma(p *printer) {
 }
 
 func (p *printer) evaluateIFMA() {
-	p.function("func evaluateIFMA(work *workIFMA, arena unsafe.Pointer, steps *group)", "evaluateIFMA", "0", 16, 24)
-	p.op("MOVQ", "work+0(FP)", "DI")
-	p.op("MOVQ", "arena+8(FP)", "SI")
-	p.op("MOVQ", "steps+16(FP)", "DX")
-	p.op("LEAQ", mem("DX", stepsCount*stepStride), "AX")
-	p.op("MOVQ", "AX", "0(SP)")
-	p.op("LEAQ", mem("DX", (passSteps-1)*stepStride), "CX")
+	p.beginEvaluate("IFMA")
 	p.constants()
 
 	p.comment("the first entry: X = p-m, Y = p+m, Z = 1, T = XY")
-	p.nextSteps()
+	p.nextSteps(8)
 	p.loadEntry(0, factorA)
 	p.other()
 	p.loadEntry(0, factorB)
@@ -519,23 +413,7 @@ func (p *printer) evaluateIFMA() {
 	p.op("MOVL", "$1", "AX")
 	p.op("VPBROADCASTQ", "AX", z(0))
 	p.putVectors(factorA, wZ)
-	p.op("JMP", "entry")
-
-	p.line("	PCALIGN $64")
-	p.line("pass:")
-	p.doubles()
-	p.line("	PCALIGN $64")
-	p.line("entry:")
-	p.nextSteps()
-	p.addEntries(true)
-	p.op("CMPQ", "DX", "CX")
-	p.op("JNE", "entry")
-	p.comment("the last of the pass, without T")
-	p.nextSteps()
-	p.addEntries(false)
-	p.op("ADDQ", fmt.Sprintf("$%d", passSteps*stepStride), "CX")
-	p.op("CMPQ", "DX", "0(SP)")
-	p.op("JNE", "pass")
+	p.passes(8, p.doubles, p.addEntries)
 	p.op("VZEROUPPER")
 	p.op("RET")
 }

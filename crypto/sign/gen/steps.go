@@ -3,7 +3,8 @@ package main
 import "fmt"
 
 // The steps of eight signatures from their scalars, a signature in each 64-bit
-// lane. What the digits are stands in comb.go.
+// lane. What the digits are stands in comb.go. These and SHA-512 need no more of
+// AVX-512 than F and BW.
 
 const (
 	stepBlocks     = 4
@@ -36,7 +37,9 @@ func steps(p *printer) {
 	p.comment("the signs: halves, and the topmost bit")
 	for _, first := range []int{0, 4} {
 		for i := range 3 {
-			p.op("VPSHRDQ", "$1", z(first+i+1), z(first+i), z(first+i))
+			p.op("VPSRLQ", "$1", z(first+i), z(first+i))
+			p.op("VPSLLQ", "$63", z(first+i+1), z(9))
+			p.op("VPORQ", z(9), z(first+i), z(first+i))
 		}
 		p.op("VPSRLQ", "$1", z(first+3), z(first+3))
 		p.op("VPORQ", z(19), z(first+3), z(first+3))
