@@ -24,6 +24,9 @@ func (p *Peer) heard(now time.Time, s *session, out *Actions) bool {
 	s.confirmAt = time.Time{}
 	if !s.heard {
 		s.heard = true
+		if s == p.current && s.unsure {
+			p.endAttempt()
+		}
 		p.ready(now, out)
 	}
 	if s.state != pending {
@@ -32,6 +35,8 @@ func (p *Peer) heard(now time.Time, s *session, out *Actions) bool {
 	p.local.halfOpen--
 	if p.current != nil && s.order < p.current.order {
 		p.retire(now, s)
+		p.overtaken(s)
+		p.endOldest(out)
 		return false
 	}
 	p.use(now, s, out)
@@ -42,6 +47,9 @@ func (p *Peer) heard(now time.Time, s *session, out *Actions) bool {
 func (p *Peer) use(now time.Time, s *session, out *Actions) {
 	if c := p.current; c != nil {
 		s.previous, s.previousEnd = c.peerID, c.last
+		if c.unsure && !c.heard { // no message was sent in it, and the peer may not know it
+			s.previous, s.previousEnd = c.previous, c.previousEnd
+		}
 		p.retire(now, c)
 	}
 	s.state = inUse
@@ -50,7 +58,9 @@ func (p *Peer) use(now time.Time, s *session, out *Actions) {
 		s.renewAt = s.renewAt.Add(renewLater)
 	}
 	p.current, p.hold = s, false
-	p.endAttempt()
+	if !s.unsure {
+		p.endAttempt()
+	}
 	p.probeAt = time.Time{}
 	p.endOldest(out)
 	p.confirm(s, out)

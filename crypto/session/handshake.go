@@ -16,6 +16,7 @@ const (
 	m1First      = time.Second // until the second M1; doubled
 	m1Most       = 30 * time.Second
 	m1Least      = time.Second     // between two M1s
+	m1Hurried    = 4 * time.Second // between two M1s, when the peer shows that it is there
 	pendingWait  = 2 * time.Second // for the peer, before an own M1
 	pendingFor   = 30 * time.Second
 	attemptAlone = 120 * time.Second // an attempt that nobody waits for
@@ -42,12 +43,14 @@ func (p *Peer) start(now time.Time, out *Actions) {
 	p.tryM1(now, out)
 }
 
-// startSoon starts a handshake, or goes on with that under way as soon as that
-// may be: the peer is there.
+// startSoon starts a handshake, or hurries that under way: the peer is there.
 func (p *Peer) startSoon(now time.Time, out *Actions) {
 	p.start(now, out)
-	if next := p.earliestM1(now); next.Before(p.nextM1) {
-		p.nextM1, p.waits = next, 0
+	if next := p.lastM1.Add(m1Hurried); next.Before(p.nextM1) {
+		p.nextM1 = next
+		if least := p.earliestM1(now); least.After(next) {
+			p.nextM1 = least
+		}
 	}
 	p.tryM1(now, out)
 }
@@ -230,7 +233,7 @@ func (p *Peer) takeM2(now time.Time, signed []byte, out *Actions) Drop {
 		return DropUnknownM1
 	}
 	o := p.offers[i]
-	p.offers = slices.Delete(p.offers, i, i+1) // good for one M2
+	p.offers = slices.Delete(p.offers, 0, i+1) // it is good for one M2, older ones for none
 	if !p.local.cfg.AEADs.Has(m.aead) || len(m.ciphertext) > 0 && o.keys.kem == nil {
 		return DropRefused
 	}

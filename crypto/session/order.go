@@ -187,6 +187,16 @@ func (p *Peer) finishThrough(s *session, out *Actions) {
 	}
 }
 
+// overtaken closes the stream of s, in which the first frame has come, when
+// delivery has gone on to a later one.
+func (p *Peer) overtaken(s *session) {
+	for _, t := range p.sessions {
+		if t.order > s.order && t.stream.done > 0 {
+			p.closeStream(&s.stream)
+		}
+	}
+}
+
 // follow takes a confirm: before s the peer sent in the session with that ID, and
 // there last under that counter. Sessions between the two it has never sent in. One
 // that is not known, or none, ends all before s where they are.
@@ -202,11 +212,13 @@ func (p *Peer) follow(now time.Time, s *session, before ID, last uint64, out *Ac
 			if t.state == pending {
 				p.local.halfOpen--
 				p.retire(now, t)
+				p.overtaken(t)
 			}
 			t.stream.finish(last)
 		case t.state != pending && (known == nil || t.order > known.order):
 			t.stream.finish(t.replay.Highest())
 		}
 	}
+	p.endOldest(out)
 	p.advance(out)
 }

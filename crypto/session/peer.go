@@ -124,7 +124,7 @@ type session struct {
 	renewAt     time.Time
 	carried     bool // a message of an application
 	heard       bool // a frame of the peer has opened
-	unsure      bool // until heard: the peer may have dropped it
+	unsure      bool // until heard: the peer may have dropped it; the attempt goes on
 
 	last   uint64 // counter used last
 	out    outbound
