@@ -67,8 +67,7 @@ func (p *Peer) receiveSealed(now time.Time, f Received, body []byte, out *Action
 	if !s.replay.Fresh(b.counter) {
 		return DropReplayed
 	}
-	binary.BigEndian.PutUint64(s.nonce[NonceSize-counterSize:], b.counter)
-	plain, err := s.open.Open(b.box[:0], s.nonce[:], b.box, f.Signed[:HeaderSize])
+	plain, err := s.openBody(&b, f.Signed[:HeaderSize])
 	if err != nil {
 		return DropSeal
 	}

@@ -69,11 +69,22 @@ func (p *Peer) sealFrame(dst []byte, s *session, category uint8, content []byte)
 	if category == categorySession {
 		dst = append(dst, bodySealed)
 	}
+	return s.sealBody(dst, content, dst[start:start+HeaderSize])
+}
+
+// sealBody appends a sealed body under the next counter.
+func (s *session) sealBody(dst, content, header []byte) []byte {
 	s.last++
 	dst = append(dst, s.peerID[:]...)
 	dst = binary.BigEndian.AppendUint64(dst, s.last)
 	binary.BigEndian.PutUint64(s.nonce[NonceSize-counterSize:], s.last)
-	return s.seal.Seal(dst, s.nonce[:], content, dst[start:start+HeaderSize])
+	return s.seal.Seal(dst, s.nonce[:], content, header)
+}
+
+// openBody opens a sealed body in place.
+func (s *session) openBody(b *sealed, header []byte) ([]byte, error) {
+	binary.BigEndian.PutUint64(s.nonce[NonceSize-counterSize:], b.counter)
+	return s.open.Open(b.box[:0], s.nonce[:], b.box, header)
 }
 
 // tell sends the peer a sealed content.
