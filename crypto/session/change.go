@@ -14,8 +14,6 @@ const (
 	oldFor       = 60 * time.Second
 	confirmFirst = time.Second // until confirm is repeated; doubled
 	confirmMost  = 30 * time.Second
-	// renewLater: the responder of a session starts its renewal so much later.
-	renewLater = 10 * time.Second
 )
 
 // heard takes note that a frame has opened in s, and reports whether that has put
@@ -55,7 +53,7 @@ func (p *Peer) use(now time.Time, s *session, out *Actions) {
 	s.state = inUse
 	s.renewAt = s.made.Add(p.local.pace.renewAfter)
 	if !s.initiator {
-		s.renewAt = s.renewAt.Add(renewLater)
+		s.renewAt = s.renewAt.Add(p.local.pace.renewLater)
 	}
 	p.current, p.hold = s, false
 	if !s.unsure {

@@ -201,7 +201,7 @@ func TestRevocationErasesEverything(t *testing.T) {
 
 func TestAnotherCertificateKeepsTheSession(t *testing.T) {
 	n := newNetwork(t, 25)
-	a, b := n.join()
+	a, _ := n.join()
 	first := a.peer.current
 	a.local.cfg.Chain = func() [][]byte { return [][]byte{[]byte("new leaf"), []byte("intermediate")} }
 	n.talk()
@@ -215,7 +215,6 @@ func TestAnotherCertificateKeepsTheSession(t *testing.T) {
 	if chain, err := Chain((*m1s)[0][HeaderSize:]); err != nil || len(chain) != 2 || string(chain[0]) != "new leaf" {
 		t.Errorf("the next M1 has %q, %v", chain, err)
 	}
-	_ = b
 	n.talk()
 }
 

@@ -277,6 +277,9 @@ func TestAnswerToTheThirdLastM1IsHeldUntilThePeerIsHeard(t *testing.T) {
 	if len(b.got) != 1 || b.drops[DropUnknown] == 0 {
 		t.Fatalf("b got %q, drops %v", b.texts(), b.drops)
 	}
+	if s := a.peer.current; s.previous != (ID{}) || s.previousEnd != 0 {
+		t.Error("confirm names a session in which no message was sent")
+	}
 	n.talk()
 }
 

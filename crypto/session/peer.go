@@ -65,6 +65,7 @@ type Local struct {
 // pace has what tests want shorter.
 type pace struct {
 	renewAfter    time.Duration // age of a session that is renewed
+	renewLater    time.Duration // the responder of a session renews it so much later
 	holdAfter     time.Duration // age from which nothing is sent in it
 	eraseAfter    time.Duration // age at which it is erased
 	renewMessages uint64        // the counter at which it is renewed
@@ -73,6 +74,7 @@ type pace struct {
 
 var normalPace = pace{
 	renewAfter:    10 * time.Minute,
+	renewLater:    10 * time.Second,
 	holdAfter:     20 * time.Minute,
 	eraseAfter:    21 * time.Minute,
 	renewMessages: 1 << 30,
