@@ -301,3 +301,55 @@ func TestAnyBitCounts(t *testing.T) {
 		t.Errorf("again: %v", d)
 	}
 }
+
+// An M1 that was delayed until a later session is in use makes an earlier one.
+func TestAnEarlierSessionNeverOvertakes(t *testing.T) {
+	n := newNetwork(t, 29)
+	a, b := n.ends[0], n.ends[1]
+	var out Actions
+	early := a.local.Peer(b.address)
+	early.start(n.now, &out)
+	delayed := out.Frames[0]
+	n.run(time.Second)
+	n.join()
+	n.talk()
+	current := b.peer.current
+	m2s := n.capture("M2")
+	if d := b.receive(delayed); d != DropNone || len(*m2s) != 1 {
+		t.Fatalf("%v, %d M2s", d, len(*m2s))
+	}
+	if d := early.Receive(n.now, Received{Signed: (*m2s)[0]}, &out); d != DropNone {
+		t.Fatal(d)
+	}
+	signed, ok := early.Send(n.now, nil, 64, []byte("too late"), &out)
+	if !ok {
+		t.Fatal("no session")
+	}
+	got := len(b.got)
+	if d := b.receive(signed); d != DropLate || len(b.got) != got || b.peer.current != current {
+		t.Errorf("%v; %d messages delivered; the session in use has changed: %v", d, len(b.got)-got, b.peer.current != current)
+	}
+	n.talk()
+}
+
+func TestWhatIsHeldIsBounded(t *testing.T) {
+	n := newNetwork(t, 34)
+	a, b := n.join()
+	n.route = func(*end, []byte) []time.Duration { return nil }
+	a.peer.current.last++ // a gap
+	for range heldMax + 100 {
+		b.receive(a.peer.sealFrame(nil, a.peer.current, categorySession, []byte{contentGrant}))
+	}
+	st := &b.peer.current.stream
+	if len(st.held) > heldMax || b.peer.arrivals.len() > heldMax || st.done < 2 {
+		t.Errorf("%d held, %d arrivals, done %d", len(st.held), b.peer.arrivals.len(), st.done)
+	}
+	a.peer.current.last++
+	for i := range heldMax / 2 {
+		a.peer.current.last += uint64(i % 3)
+		b.receive(a.peer.sealFrame(nil, a.peer.current, categorySession, []byte{contentProbe, 0}))
+	}
+	if len(st.held) > heldMax || b.peer.arrivals.len() > heldMax {
+		t.Errorf("%d held, %d arrivals", len(st.held), b.peer.arrivals.len())
+	}
+}

@@ -11,7 +11,12 @@ import "time"
 // The head is the first stream that is not closed; only what is next in it is
 // delivered. All that is held has waited since it came, in any stream; when the
 // oldest has waited for gapWait, whatever it waits for is given up.
-const gapWait = 200 * time.Millisecond
+const (
+	gapWait = 200 * time.Millisecond
+	// heldMax bounds what is held, contents of category 1 too, which have no charge.
+	// With more, what the oldest waits for has left the replay window.
+	heldMax = replayWindow
+)
 
 // held is a counter that came before its turn.
 type held struct {
@@ -111,6 +116,11 @@ func (p *Peer) place(now time.Time, s *session, counter uint64, m *Message, out 
 		p.arrivals.push(arrival{now, s, counter})
 	}
 	p.advance(out)
+	for p.arrivals.len() > heldMax {
+		if _, ok := p.oldestHeld(); ok && p.arrivals.len() > heldMax {
+			p.skip(out)
+		}
+	}
 	return true
 }
 

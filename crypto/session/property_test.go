@@ -2,6 +2,7 @@ package session
 
 import (
 	"encoding/binary"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -19,6 +20,8 @@ type trouble struct {
 	window      int
 	lazy        bool
 }
+
+var seeds = flag.Uint64("seeds", propertySeeds, "seeds of each property test")
 
 const (
 	propertyTime  = 40 * time.Second
@@ -129,7 +132,7 @@ func checkSubsequence(t *testing.T, got [][]byte, sent uint64, complete bool) {
 }
 
 func TestWhatIsDeliveredIsASubsequenceOfWhatWasSent(t *testing.T) {
-	for seed := range uint64(propertySeeds) {
+	for seed := range *seeds {
 		r := rand.New(rand.NewPCG(seed, 1))
 		x := trouble{
 			loss: r.Float64() * 0.4, twice: r.Float64() * 0.3, base: rand64(r, 500*time.Millisecond), jitter: rand64(r, 2*time.Second),
@@ -142,7 +145,7 @@ func TestWhatIsDeliveredIsASubsequenceOfWhatWasSent(t *testing.T) {
 }
 
 func TestEveryMessageIsDeliveredWhenTheNetworkLosesNone(t *testing.T) {
-	for seed := range uint64(propertySeeds) {
+	for seed := range *seeds {
 		r := rand.New(rand.NewPCG(seed, 2))
 		x := trouble{
 			twice: r.Float64() * 0.3, base: rand64(r, 2*time.Second), jitter: rand64(r, networkJitter),

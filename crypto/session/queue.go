@@ -1,8 +1,7 @@
 package session
 
-// queue is first in, first out. It keeps no more memory than four times what
-// was in it at most since it was last empty, and none of more than queueKeep
-// items when it is empty.
+// queue is first in, first out. When it is empty it keeps memory for at most
+// queueKeep items.
 type queue[T any] struct {
 	items []T // from head on
 	head  int

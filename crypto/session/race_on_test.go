@@ -2,4 +2,4 @@
 
 package session
 
-const propertySeeds = 100
+const propertySeeds = 50

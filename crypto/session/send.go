@@ -22,6 +22,9 @@ const (
 // false, with dst as it was, when there is no session or no credit: then
 // Actions.Ready tells when to try again; who waits no longer calls GiveUp.
 func (p *Peer) Send(now time.Time, dst []byte, category uint8, content []byte, out *Actions) ([]byte, bool) {
+	if category == categorySession {
+		panic("session: Send: category 1 is for this package alone")
+	}
 	bytes := Charge(len(content) + SealedOverhead)
 	s := p.current
 	if !p.usable(now) {
