@@ -266,6 +266,7 @@ func TestExamplesOfTheProtocolAreVectors(t *testing.T) {
 		known[v.Body] = true
 	}
 	_, section, _ := strings.Cut(string(text), "## 13 ")
+	section, _, _ = strings.Cut(section, "\n## ")
 	blocks := strings.Split(section, "```")
 	if len(blocks) != 7 {
 		t.Fatalf("section 13 has %d blocks, want 3", len(blocks)/2)

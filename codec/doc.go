@@ -26,6 +26,9 @@
 //   - Domain: a trust boundary with its own certificate authority; its Prefix
 //     begins all addresses in it.
 //   - Grant: the certificate with which a domain lets a router route for it.
+//   - Session: keys that two nodes have agreed on, and what they send under them.
+//   - Sealed: a body that only the other end of a session can read.
+//   - Credit: how many bytes a session's sender may have under way.
 //   - Received: how many frames other than link control an end of a connection
 //     has cut; a frame that it covers is confirmed.
 //

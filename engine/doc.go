@@ -15,6 +15,7 @@
 //	engine/node         the far end: the library of nodes
 //	crypto/sign         signatures of frames
 //	crypto/pki          certificates, domains, trust store
+//	crypto/session      keys between two nodes, sealed bodies, their order and credit
 //	codec               bytes on the wire ↔ structs; PROTOCOL.md
 //
 // Imports go down this list only; tidy_test.go has the exact table. The parts

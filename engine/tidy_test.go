@@ -16,24 +16,25 @@ import (
 // others of ours it may import. Tests of a package may also import what
 // testsMayImport says.
 var mayImport = map[string][]string{
-	"codec":         {},
-	"crypto/sign":   {},
-	"crypto/pki":    {},
-	"engine/buf":    {},
-	"engine/link":   {"engine/buf"},
-	"engine/verify": {"codec", "crypto/sign", "engine/buf"},
-	"engine/table":  {"codec"},
-	"engine/gate":   {},
-	"engine/admin":  {},
-	"engine/node":   {"codec", "crypto/pki", "crypto/sign"},
-	"engine":        {"codec", "crypto/pki", "crypto/sign", "engine/admin", "engine/buf", "engine/gate", "engine/link", "engine/node", "engine/table", "engine/verify"},
-	"cmd/causeway":  {"codec", "crypto/pki", "crypto/sign", "engine", "engine/admin", "engine/buf", "engine/gate", "engine/node"},
-	"bench/load":    {"codec", "crypto/pki", "crypto/sign"},
+	"codec":          {},
+	"crypto/sign":    {},
+	"crypto/pki":     {},
+	"crypto/session": {},
+	"engine/buf":     {},
+	"engine/link":    {"engine/buf"},
+	"engine/verify":  {"codec", "crypto/sign", "engine/buf"},
+	"engine/table":   {"codec"},
+	"engine/gate":    {},
+	"engine/admin":   {},
+	"engine/node":    {"codec", "crypto/pki", "crypto/sign"},
+	"engine":         {"codec", "crypto/pki", "crypto/sign", "engine/admin", "engine/buf", "engine/gate", "engine/link", "engine/node", "engine/table", "engine/verify"},
+	"cmd/causeway":   {"codec", "crypto/pki", "crypto/sign", "engine", "engine/admin", "engine/buf", "engine/gate", "engine/node"},
+	"bench/load":     {"codec", "crypto/pki", "crypto/sign"},
 }
 
 // pure packages have no goroutine, socket, file, clock or randomness of their
 // own. The imports and calls below would bring one in.
-var pure = []string{"codec", "crypto/sign", "crypto/pki"}
+var pure = []string{"codec", "crypto/sign", "crypto/pki", "crypto/session"}
 
 var impureImports = []string{"net/http", "os", "os/exec", "syscall", "golang.org/x/sys/unix", "math/rand", "math/rand/v2", "crypto/rand", "sync"}
 
