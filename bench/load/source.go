@@ -24,7 +24,7 @@ const (
 	// verified anew when it comes again. Of large bodies there is not the memory for
 	// so many; heads that are remembered then spare less than a hundredth of the
 	// hashing.
-	burstsLeast = 1024
+	burstsLeast = 4096
 	burstsMax   = 128 << 20 // bytes
 )
 

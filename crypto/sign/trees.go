@@ -29,8 +29,8 @@ type trees struct {
 }
 
 const (
-	treesMax = 256
-	nodesMax = 8192 // a burst of 64 has 127
+	treesMax = 1 << 10
+	nodesMax = 1 << 15 // a burst of 64 has 127: those of 250 senders at one time
 )
 
 var _ [0]struct{} = [nodesMax & (nodesMax - 1)]struct{}{}
