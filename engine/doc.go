@@ -10,6 +10,7 @@
 //	engine/gate         who may connect: firewall, limits per source
 //	engine/verify       frames waiting for a verdict in a worker pool
 //	engine/table        recipient address → destination, read without locks
+//	engine/simnet       a network in memory, for tests
 //	engine/admin        what an operator sees
 //	engine/buf          frame memory
 //	engine/node         the far end: the library of nodes

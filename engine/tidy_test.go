@@ -23,6 +23,7 @@ var mayImport = map[string][]string{
 	"engine/link":   {"engine/buf"},
 	"engine/verify": {"codec", "crypto/sign", "engine/buf"},
 	"engine/table":  {"codec"},
+	"engine/simnet": {},
 	"engine/gate":   {},
 	"engine/admin":  {},
 	"engine/node":   {"codec", "crypto/pki", "crypto/sign"},
