@@ -6,8 +6,9 @@ FUZZTIME  ?= 60s
 BENCHTIME ?= 1s
 BENCHRUNS ?= 6
 REF       ?= HEAD~1
+SEEDS     ?= 10000
 
-.PHONY: build run test check fmt vet tidy race debug fuzz soak bench bench-compare deps clean
+.PHONY: build run test check fmt vet tidy race debug fuzz simulate soak bench bench-compare deps clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN) ./cmd/causeway
@@ -47,6 +48,10 @@ fuzz:
 	  for target in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$dir/*_test.go 2>/dev/null | cut -c6-); do \
 	    echo "== $$dir $$target"; (cd $$dir && $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s $(FUZZFLAGS) .); \
 	  done; done
+
+# Routes between routers on SEEDS random networks (two minutes for 10,000).
+simulate:
+	$(GO) test -count=1 -timeout 60m -run NoLoop ./engine/route -args -seeds $(SEEDS)
 
 # What slow and hostile peers cost the others, and certificates that are renewed
 # and revoked under load: every scenario in full (a quarter of an hour, on a

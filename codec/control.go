@@ -14,13 +14,19 @@ const (
 	typeCertificates       = 5
 	typeNameRequest        = 6
 	typeNames              = 7
+	typeRouteUpdate        = 10
 	typeRevocationList     = 11
 	typeRenewal            = 12
+	typeSeqnoRequest       = 13
+	typeAddressList        = 14
+	typeListRequest        = 15
+	typeListNumbers        = 16
 )
 
 // Control is a link-control message: *Hello, *KeepAlive, *Goodbye,
-// *CertificateRequest, *Certificates, *NameRequest, *Names, *RevocationList or
-// *Renewal.
+// *CertificateRequest, *Certificates, *NameRequest, *Names, *RouteUpdate,
+// *RevocationList, *Renewal, *SeqnoRequest, *AddressList, *ListRequest or
+// *ListNumbers.
 type Control interface {
 	controlType() uint64
 	// wire returns the struct to encode; ErrControlValue when a value is out
@@ -63,10 +69,20 @@ func DecodeControl(body []byte) (Control, error) {
 		return done(decodeNameRequest(&w))
 	case typeNames:
 		return done(decodeNames(&w))
+	case typeRouteUpdate:
+		return done(decodeRouteUpdate(&w))
 	case typeRevocationList:
 		return done(decodeRevocationList(&w))
 	case typeRenewal:
 		return done(decodeRenewal(&w))
+	case typeSeqnoRequest:
+		return done(decodeSeqnoRequest(&w))
+	case typeAddressList:
+		return done(decodeAddressList(&w))
+	case typeListRequest:
+		return done(decodeListRequest(&w))
+	case typeListNumbers:
+		return done(decodeListNumbers(&w))
 	}
 	return nil, ErrControlType
 }

@@ -60,10 +60,13 @@ func vectorMessages() []struct {
 	copy(router[:], "\xfd\xe1\x4b\x0f\x20\x20\x00\x01")
 	copy(node[:], "\xfd\xe1\x4b\x0f\x20\x20\x00\x00")
 	copy(other[:], "\xfd\xe1\x4b\x0f\x20\x20\x00\x00")
+	otherRouter := other
+	otherRouter[7] = 1
 	key := CertKey{Address: node, CertID: CertID{0xf1, 0x49, 0xad, 0x31, 0x9c, 0x6a, 0x2a, 0x84}}
 	chain := [][]byte{{0x30, 0x03, 0x02, 0x01, 0x01}, {0x30, 0x03, 0x02, 0x01, 0x02}}
 	digest := Digest{0x5b, 0x7c, 0xa5, 0x0b, 0xd7, 0xd6, 0xee, 0xea, 0xbb, 0xd2, 0x15, 0x4e, 0x4e, 0x1c, 0x21, 0x4f}
 	const sent = 1_700_000_000_000_000_000
+	source := Source{Epoch: sent, ID: RouterID{0xa0, 0xa1, 0xa2, 0xa3, 0xa4, 0xa5, 0xa6, 0xa7}}
 	return []struct {
 		name    string
 		message any
@@ -85,6 +88,12 @@ func vectorMessages() []struct {
 		{"revocation list, second of two parts", &RevocationList{Number: 1, Part: 1, Parts: 2, Data: []byte{0x30, 0x00}}},
 		{"renewal, same key", &Renewal{Chain: chain, Proof: []byte{}}},
 		{"renewal, another key", &Renewal{Chain: chain[:1], Proof: bytes.Repeat([]byte{0x5a}, 64)}},
+		{"routes, one and one retracted", &RouteUpdate{Interval: time.Minute, Routes: []Route{{router, source, 7, 20}, {otherRouter, Source{}, 65535, MetricInfinity}}}},
+		{"seqno request", &SeqnoRequest{Wanted: []SeqnoWanted{{router, source, 8, 64}}}},
+		{"address list, whole, second of two parts", &AddressList{Router: router, Source: source, To: 3, Part: 1, Parts: 2, Added: []Attached{{node, sent + 1}, {other, sent + 2}}, Removed: []Address{}}},
+		{"address list, change", &AddressList{Router: router, Source: source, From: 3, To: 4, Parts: 1, Added: []Attached{{node, sent + 3}}, Removed: []Address{other}}},
+		{"list request", &ListRequest{Router: router}},
+		{"list numbers", &ListNumbers{Lists: []ListNumber{{router, source, 4}, {otherRouter, source, 1}}}},
 		{"notice, one frame", &Notice{Reason: NoticeNoRoute, Recipient: other, Frames: []NoticeFrame{{digest, sent}}}},
 		{"notice, one frame and more", &Notice{Reason: NoticeQueueFull, Recipient: other, Frames: []NoticeFrame{{digest, sent}}, More: 1000, First: sent + 1, Last: sent + 5_000_000_000}},
 		{"notice, only counted", &Notice{Reason: NoticeLate, Recipient: other, Frames: []NoticeFrame{}, More: 1, First: sent, Last: sent}},
@@ -125,6 +134,22 @@ func badBodies() []badVector {
 		{"renewal: proof of 81 bytes", CategoryControl, "control-value", "a3 000c 01814130 025851" + strings.Repeat("00", 81)},
 		{"renewal: chain as text", CategoryControl, "control-value", "a3 000c 01816130 0240"},
 		{"renewal: without proof", CategoryControl, "control-keys", "a2 000c 01814130"},
+		{"routes: interval of 999 ms", CategoryControl, "control-value", "a3 000a 011903e7 0281 85" + hexRouter + "00" + hexCertID + "0000"},
+		{"routes: none", CategoryControl, "control-value", "a3 000a 011903e8 0280"},
+		{"routes: to a node", CategoryControl, "control-value", "a3 000a 011903e8 0281 85" + hexNode + "00" + hexCertID + "0000"},
+		{"routes: of two domains", CategoryControl, "control-value", "a3 000a 011903e8 0282 85" + hexRouter + "00" + hexCertID + "0000 85" + hexStranger + "00" + hexCertID + "0000"},
+		{"routes: metric of 65,536", CategoryControl, "control-value", "a3 000a 011903e8 0281 85" + hexRouter + "00" + hexCertID + "001a00010000"},
+		{"seqno request: no hops", CategoryControl, "control-value", "a2 000d 0181 85" + hexRouter + "00" + hexCertID + "0000"},
+		{"address list: sequence number 0", CategoryControl, "control-value", "aa 000e 01" + hexRouter + "0200 03" + hexCertID + "0400 0500 0600 0701 0880 0980"},
+		{"address list: backwards", CategoryControl, "control-value", "aa 000e 01" + hexRouter + "0200 03" + hexCertID + "0403 0502 0600 0701 0880 0980"},
+		{"address list: whole and removes", CategoryControl, "control-value", "aa 000e 01" + hexRouter + "0200 03" + hexCertID + "0400 0502 0600 0701 0880 0981" + hexNode},
+		{"address list: change in two parts", CategoryControl, "control-value", "aa 000e 01" + hexRouter + "0200 03" + hexCertID + "0401 0502 0600 0702 0880 0980"},
+		{"address list: change of nothing", CategoryControl, "control-value", "aa 000e 01" + hexRouter + "0200 03" + hexCertID + "0402 0502 0600 0701 0880 0980"},
+		{"address list: of another domain", CategoryControl, "control-value", "aa 000e 01" + hexStranger + "0200 03" + hexCertID + "0401 0502 0600 0701 0881 82" + hexNode + "00 0980"},
+		{"address list: router attached", CategoryControl, "control-value", "aa 000e 01" + hexRouter + "0200 03" + hexCertID + "0401 0502 0600 0701 0881 82" + hexRouter + "00 0980"},
+		{"list numbers: none", CategoryControl, "control-value", "a2 0010 0180"},
+		{"list numbers: number 0", CategoryControl, "control-value", "a2 0010 0181 84" + hexRouter + "00" + hexCertID + "00"},
+		{"list request: for a node's", CategoryControl, "control-value", "a2 000f 01" + hexNode},
 		{"notice about nothing", CategoryNotice, "control-value", "a6 0001 01" + hexAddress + "0280 0300 0400 0500"},
 		{"notice of unknown reason", CategoryNotice, "control-value", "a6 0009 01" + hexAddress + "0280 0301 0400 0500"},
 		{"echo: identifier of 7 bytes", CategoryEcho, "control-value", "a3 0001 014700112233445566 0240"},
@@ -268,8 +293,8 @@ func TestExamplesOfTheProtocolAreVectors(t *testing.T) {
 	_, section, _ := strings.Cut(string(text), "## 13 ")
 	section, _, _ = strings.Cut(section, "\n## ")
 	blocks := strings.Split(section, "```")
-	if len(blocks) != 7 {
-		t.Fatalf("section 13 has %d blocks, want 3", len(blocks)/2)
+	if len(blocks) != 11 {
+		t.Fatalf("section 13 has %d blocks, want 5", len(blocks)/2)
 	}
 	for i := 1; i < len(blocks); i += 2 {
 		var example strings.Builder

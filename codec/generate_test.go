@@ -135,9 +135,82 @@ func renewals() *rapid.Generator[Control] {
 	})
 }
 
+// inDomain returns an address of that kind; all it returns are in one domain.
+func inDomain(t *rapid.T, kind Kind) (a Address) {
+	filled(a[kindAt+kindSize:], t, "random")
+	a[0], a[kindAt+1] = 0xfd, byte(kind)
+	return a
+}
+
+func sources(t *rapid.T) (s Source) {
+	s.Epoch = rapid.Uint64().Draw(t, "epoch")
+	filled(s.ID[:], t, "router ID")
+	return s
+}
+
+func routeUpdates() *rapid.Generator[Control] {
+	route := rapid.Custom(func(t *rapid.T) Route {
+		return Route{inDomain(t, KindRouter), sources(t), rapid.Uint16().Draw(t, "seqno"), rapid.Uint16().Draw(t, "metric")}
+	})
+	return rapid.Custom(func(t *rapid.T) Control {
+		return &RouteUpdate{
+			Interval: durations(RouteIntervalMin, RouteIntervalMax).Draw(t, "interval"),
+			Routes:   rapid.SliceOfN(route, 1, 40).Draw(t, "routes"),
+		}
+	})
+}
+
+func seqnoRequests() *rapid.Generator[Control] {
+	wanted := rapid.Custom(func(t *rapid.T) SeqnoWanted {
+		return SeqnoWanted{inDomain(t, KindRouter), sources(t), rapid.Uint16().Draw(t, "seqno"), rapid.Uint8Range(1, 255).Draw(t, "hops")}
+	})
+	return rapid.Custom(func(t *rapid.T) Control {
+		return &SeqnoRequest{Wanted: rapid.SliceOfN(wanted, 1, 40).Draw(t, "wanted")}
+	})
+}
+
+func addressLists() *rapid.Generator[Control] {
+	added := rapid.Custom(func(t *rapid.T) Attached {
+		return Attached{inDomain(t, KindNode), rapid.Uint64().Draw(t, "sent")}
+	})
+	removed := rapid.Custom(func(t *rapid.T) Address { return inDomain(t, KindNode) })
+	return rapid.Custom(func(t *rapid.T) Control {
+		l := &AddressList{
+			Router:  inDomain(t, KindRouter),
+			Source:  sources(t),
+			From:    rapid.Uint64Max(3).Draw(t, "from"),
+			Parts:   1,
+			Added:   []Attached{},
+			Removed: []Address{},
+		}
+		l.To = rapid.Uint64Range(l.From+1, 5).Draw(t, "to")
+		if l.From == 0 {
+			l.Parts = rapid.Uint16Range(1, AddressListPartsMax).Draw(t, "parts")
+			l.Part = rapid.Uint16Range(0, l.Parts-1).Draw(t, "part")
+		} else {
+			l.Removed = rapid.SliceOfN(removed, 0, 40).Draw(t, "removed")
+		}
+		l.Added = rapid.SliceOfN(added, 0, 40).Draw(t, "added")
+		return l
+	})
+}
+
+func listRequests() *rapid.Generator[Control] {
+	return rapid.Custom(func(t *rapid.T) Control { return &ListRequest{Router: inDomain(t, KindRouter)} })
+}
+
+func listNumbers() *rapid.Generator[Control] {
+	number := rapid.Custom(func(t *rapid.T) ListNumber {
+		return ListNumber{inDomain(t, KindRouter), sources(t), rapid.Uint64Min(1).Draw(t, "number")}
+	})
+	return rapid.Custom(func(t *rapid.T) Control {
+		return &ListNumbers{Lists: rapid.SliceOfN(number, 1, 40).Draw(t, "lists")}
+	})
+}
+
 func controls() *rapid.Generator[Control] {
 	return rapid.OneOf(hellos(), keepAlives(), goodbyes(), certificateRequests(), certificateAnswers(), nameRequests(), nameAnswers(),
-		revocationLists(), renewals())
+		revocationLists(), renewals(), routeUpdates(), seqnoRequests(), addressLists(), listRequests(), listNumbers())
 }
 
 func notices() *rapid.Generator[*Notice] {

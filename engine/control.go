@@ -68,7 +68,7 @@ func (p *peer) control(f codec.Raw) {
 			p.sendNames(m)
 		}
 	default:
-		p.leave(codec.GoodbyeProtocol, "certificates and names are answers, and go from router to node")
+		p.leave(codec.GoodbyeProtocol, "certificates and names go from router to node, routes between routers")
 	}
 }
 

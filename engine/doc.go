@@ -10,6 +10,8 @@
 //	engine/gate         who may connect: firewall, limits per source
 //	engine/verify       frames waiting for a verdict in a worker pool
 //	engine/table        recipient address → destination, read without locks
+//	engine/route        by which link each router is reached, and who is attached to it
+//	engine/simnet       a network in memory, for tests
 //	engine/admin        what an operator sees
 //	engine/buf          frame memory
 //	engine/node         the far end: the library of nodes

@@ -12,7 +12,6 @@ var (
 	refP  = new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 255), big.NewInt(19))
 	refL  = new(big.Int).Add(new(big.Int).Lsh(big.NewInt(1), 252), bigInt("27742317777372353535851937790883648493"))
 	refD  = refMul(big.NewInt(-121665), new(big.Int).ModInverse(big.NewInt(121666), refP))
-	refI  = new(big.Int).Exp(big.NewInt(2), new(big.Int).Rsh(refP, 2), refP) // a square root of -1
 	refB  = refBase()
 	refO  = refPoint{big.NewInt(0), big.NewInt(1)}
 	ref8T = refTorsion()

@@ -8,13 +8,6 @@ import (
 	"causeway/engine/buf"
 )
 
-// get is buf.Get, counted.
-func (l *Loop) get(n int) *buf.Buffer {
-	b := buf.Get(n)
-	l.account.Took(buf.SizeOf(b))
-	return b
-}
-
 // partialMin is the least a partial frame takes, in bytes.
 const partialMin = 1 << 10
 

@@ -1,0 +1,5 @@
+//go:build !debug
+
+package route
+
+const debug = false
