@@ -26,7 +26,6 @@ func TestBurstsOfNodesAreVerifiedByTheirTrees(t *testing.T) {
 		return n
 	}
 	a, b := join("a"), join("b")
-	waitFor(t, "the tables, in which trees are remembered", func() bool { return r.pool.Stats().Bytes > 0 })
 	next := uint64(0)
 	for a.Stats().BurstFrames == 0 || r.pool.Stats().ByTree == 0 {
 		const together = 100

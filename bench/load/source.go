@@ -20,12 +20,12 @@ const (
 	burstFrames = 64
 	burstSteps  = 6 // of each inclusion path
 	// burstsLeast is how many different bursts all senders have together: more than
-	// a router remembers, 256 trees and the nodes of 64, so that each has to be
+	// a router remembers, 1,024 trees and the nodes of 256, so that each has to be
 	// verified anew when it comes again. Of large bodies there is not the memory for
 	// so many; heads that are remembered then spare less than a hundredth of the
 	// hashing.
 	burstsLeast = 4096
-	burstsMax   = 128 << 20 // bytes
+	burstsMax   = 160 << 20 // bytes
 )
 
 // unit returns the next frames to send, whole ones of the size given: at most
