@@ -139,7 +139,7 @@ var scenarios = []*scenario{
 	},
 	{
 		name: "half-frames", title: "nodes send the first half of a frame of 1 MiB", course: flood,
-		full: form{serve: capped, attack: &raidRequest{Kind: attackHalfFrames, Attackers: 1000, Sources: 1000, PerSecond: 100, Actions: 1600}, reference: 10 * second, length: 40 * second,
+		full: form{serve: capped, attack: &raidRequest{Kind: attackHalfFrames, Attackers: 1000, Sources: 1000, PerSecond: 100, Actions: 800}, reference: 10 * second, length: 40 * second,
 			felt: halves, feltLeast: 64 << 20},
 		short: form{serve: capped, attack: &raidRequest{Kind: attackHalfFrames, Attackers: 100, Sources: 100, PerSecond: 200, Actions: 3200}, reference: second, length: 4 * second,
 			felt: halves, feltLeast: 16 << 20},
