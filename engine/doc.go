@@ -28,8 +28,9 @@
 //  1. link: accept.go accepts, handshake.go does TLS in a goroutine; Handshaken
 //     (admit.go) verifies the certificate and makes a peer.
 //  2. link: a loop wakes, decrypts, cuts; the frame is copied once, into buf.
-//  3. peer.go, Frame: cheap rules (section 8 of PROTOCOL.md, 2 to 6), then the
+//  3. peer.go, frame: cheap rules (section 8 of PROTOCOL.md, 2 to 6), then the
 //     peer's verify.Ring. What a loop gathers in a turn goes to the workers once.
+//     With --verify none a frame before which nothing waits goes on at 5.
 //  4. verify: a worker checks the signature and notifies the connection.
 //  5. forward.go, on the home loop, in order: the other rules, table.Lookup; or
 //     hold.go, where frames wait for who has just left.

@@ -14,7 +14,7 @@ type tableAlarm struct {
 // slowly.
 func (r *Router) lookAtTables() {
 	done := r.pool.Stats()
-	bytes := int64(done.Bytes)
+	bytes := int64(done.Bytes + done.TreeBytes)
 	r.budget.Use(buf.PartTables, bytes-r.alarmed.bytes)
 	r.alarmed.bytes = bytes
 	if err := r.pool.Err(); err != nil && !r.alarmed.failed {

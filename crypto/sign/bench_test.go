@@ -138,7 +138,7 @@ func BenchmarkVerifyBurst64(b *testing.B) {
 					v.Verify(all.next(size))
 				}
 				if i%(size*bursts) == 0 {
-					clear(v.trees.slots[:])
+					clear(v.trees.slots)
 				}
 			}
 			mustAll(b, all.checks[:size])
@@ -224,7 +224,7 @@ func BenchmarkVerifyRatios(b *testing.B) {
 		bursting, bursts := newBursts(b, path, 64, 256)
 		variants = append(variants, variant{fmt.Sprintf("%v-burst64", path), func() int {
 			if bursts.at == len(bursts.checks) {
-				clear(bursting.trees.slots[:])
+				clear(bursting.trees.slots)
 			}
 			bursting.Verify(bursts.next(64))
 			return 64

@@ -2,8 +2,8 @@ package sign
 
 import "strconv"
 
-// TablesStats are counters since the Tables were made, except Tables, Slots and
-// Bytes.
+// TablesStats are counters since the Tables were made, except Tables, Slots,
+// Bytes and TreeBytes.
 type TablesStats struct {
 	Batches     BatchCounts
 	ByTable     uint64 // Ed25519 signatures checked with a table
@@ -18,6 +18,7 @@ type TablesStats struct {
 	Tables      int    // now
 	Slots       int    // for tables
 	Bytes       int    // of memory that were written for tables, those of the base point included
+	TreeBytes   int    // of memory in which Verifiers remember bursts
 }
 
 // sizeClasses is how many classes of sizes batches are counted by.
@@ -79,7 +80,7 @@ func (c *verifierCounts) batch(p Path, n int) {
 func (t *Tables) Stats() TablesStats {
 	s := TablesStats{
 		Builds: t.builds.Load(), Evictions: t.evictions.Load(), Untabled: t.rejected.Load(),
-		Tables: int(t.tables.Load()), Slots: len(t.slots), Bytes: int(t.bytes.Load()),
+		Tables: int(t.tables.Load()), Slots: len(t.slots), Bytes: int(t.bytes.Load()), TreeBytes: int(t.treeBytes.Load()),
 	}
 	for v := t.verifiers.Load(); v != nil; v = v.next {
 		s.ByTable += v.count.byTable.Load()

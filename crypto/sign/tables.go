@@ -43,6 +43,8 @@ type Tables struct {
 	rejected   atomic.Uint64
 	tables     atomic.Int64
 	bytes      atomic.Int64 // of the arena that were written
+	treeBytes  atomic.Int64 // of what Verifiers remember of bursts
+	treeNodes  int          // that each of them remembers
 }
 
 // table is what stands behind a Key for its slot.
@@ -100,6 +102,9 @@ type TablesConfig struct {
 	Memory []byte
 	// Path as chosen by ParsePath; 0: the best one.
 	Path Path
+	// TreeMemory is what each Verifier may take to remember bursts, in bytes; at
+	// least 0.4 MB and at most 1.5 MB, whatever it says.
+	TreeMemory int
 	// BuildPause is the least time between the beginnings of two builds, so that
 	// signers who come and go cost a bounded share of the time.
 	BuildPause time.Duration
@@ -114,7 +119,7 @@ func NewTables(c TablesConfig) (*Tables, error) {
 	if !c.Path.supported() {
 		return nil, ErrPath
 	}
-	t := &Tables{path: c.Path, pause: c.BuildPause, wanted: make(chan *Key, wantedMax), byKey: map[[ed25519.PublicKeySize]byte]*table{}}
+	t := &Tables{path: c.Path, pause: c.BuildPause, treeNodes: nodesFor(c.TreeMemory), wanted: make(chan *Key, wantedMax), byKey: map[[ed25519.PublicKeySize]byte]*table{}}
 	if c.Path == PathStdlib {
 		return t, nil
 	}

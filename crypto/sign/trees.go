@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"hash"
+	"unsafe"
 )
 
 // trees remembers burst trees and what is known to be in them, so that of a
@@ -22,19 +23,31 @@ import (
 type trees struct {
 	leaf  hash.Hash
 	sum   [sha256.Size]byte
-	slots [treesMax]tree
-	nodes [nodesMax]node
+	slots []tree // as many as the nodes are for, by bursts of 32 leaves; a power of two
+	nodes []node // a power of two
 	ids   uint32 // of the last tree
 	base  uint32 // for the next tree's nodes
 }
 
 const (
-	treesMax = 1 << 10
-	nodesMax = 1 << 15 // a burst of 64 has 127: those of 250 senders at one time
+	nodesMin     = 1 << 13
+	nodesMax     = 1 << 15 // a burst of 64 has 127: those of 250 senders at one time
+	nodesPerTree = 32
 )
 
-var _ [0]struct{} = [nodesMax & (nodesMax - 1)]struct{}{}
-var _ [0]struct{} = [treesMax & (treesMax - 1)]struct{}{}
+// treesBytes returns the memory of trees with so many nodes.
+func treesBytes(nodes int) int {
+	return nodes*int(unsafe.Sizeof(node{})) + nodes/nodesPerTree*int(unsafe.Sizeof(tree{}))
+}
+
+// nodesFor returns the number of nodes, nodesMin to nodesMax, of trees that take at
+// most so many bytes, if nodesMin do.
+func nodesFor(bytes int) (nodes int) {
+	for nodes = nodesMax; nodes > nodesMin && treesBytes(nodes) > bytes; {
+		nodes /= 2
+	}
+	return nodes
+}
 
 // tree is a signed tree head.
 type tree struct {
@@ -88,8 +101,11 @@ type path struct {
 	steps       []byte
 }
 
-// init prepares the hash that is used again and again.
-func (t *trees) init() { t.leaf = sha256.New() }
+// init makes room for so many nodes, and the hash that is used again and again.
+func (t *trees) init(nodes int) {
+	t.leaf = sha256.New()
+	t.nodes, t.slots = make([]node, nodes), make([]tree, nodes/nodesPerTree)
+}
 
 // read takes field apart; false if it is malformed.
 func (t *trees) read(p *path, signed, field []byte) bool {
@@ -117,14 +133,14 @@ func (t *trees) find(public, signature []byte, size uint) *tree {
 }
 
 func (t *trees) slot(signature []byte) *tree {
-	return &t.slots[binary.LittleEndian.Uint64(signature)%treesMax]
+	return &t.slots[binary.LittleEndian.Uint64(signature)&uint64(len(t.slots)-1)]
 }
 
 // add remembers a tree, whose signature is not known to be good.
 func (t *trees) add(public, signature []byte, size uint, root *[sha256.Size]byte) *tree {
 	if t.ids++; t.ids == 0 { // all numbers were used
-		clear(t.slots[:])
-		clear(t.nodes[:])
+		clear(t.slots)
+		clear(t.nodes)
 		t.ids = 1
 	}
 	s := t.slot(signature)
@@ -146,7 +162,9 @@ func (t *trees) decided(signature []byte, id uint32, good bool) {
 	}
 }
 
-func (t *trees) node(s *tree, p place) *node { return &t.nodes[(s.base+p.position())%nodesMax] }
+func (t *trees) node(s *tree, p place) *node {
+	return &t.nodes[(s.base+p.position())&uint32(len(t.nodes)-1)]
+}
 
 // has tells whether sum is proven to be s's node at p.
 func (t *trees) has(s *tree, p place, sum *[sha256.Size]byte) bool {

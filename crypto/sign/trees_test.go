@@ -204,3 +204,21 @@ func TestNumbersOfTreesComeAgain(t *testing.T) {
 		t.Errorf("id %d", v.trees.ids)
 	}
 }
+
+// What remembers bursts takes what it is given, between its bounds.
+func TestTreesKeepToTheirMemory(t *testing.T) {
+	for _, c := range []struct{ bytes, nodes int }{
+		{0, nodesMin}, {treesBytes(nodesMin), nodesMin}, {treesBytes(2*nodesMin) - 1, nodesMin},
+		{treesBytes(2 * nodesMin), 2 * nodesMin}, {treesBytes(nodesMax), nodesMax}, {1 << 30, nodesMax},
+	} {
+		tables, err := NewTables(TablesConfig{Path: PathStdlib, TreeMemory: c.bytes})
+		if err != nil {
+			t.Fatal(err)
+		}
+		v := tables.NewVerifier()
+		tables.NewVerifier()
+		if n, all := len(v.trees.nodes), tables.Stats().TreeBytes; n != c.nodes || all != 2*treesBytes(c.nodes) || n&(n-1) != 0 || len(v.trees.slots) != n/nodesPerTree {
+			t.Errorf("%d bytes: %d nodes and %d trees, want %d; %d bytes for two", c.bytes, n, len(v.trees.slots), c.nodes, all)
+		}
+	}
+}

@@ -84,7 +84,8 @@ const recheckEvery = 1024
 func (t *Tables) NewVerifier() *Verifier {
 	v := &Verifier{tables: t, hash: sha512.New()}
 	v.lanes.init()
-	v.trees.init()
+	v.trees.init(t.treeNodes)
+	t.treeBytes.Add(int64(treesBytes(t.treeNodes)))
 	for {
 		v.next = t.verifiers.Load()
 		if t.verifiers.CompareAndSwap(v.next, v) {

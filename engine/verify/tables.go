@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"runtime"
 	"time"
 
 	"causeway/crypto/sign"
@@ -10,10 +11,15 @@ import (
 // and go cost at most a tenth of one core.
 const buildPause = 3 * time.Millisecond
 
+// treePart is the part of the tables' memory that may be taken beside it to
+// remember bursts, by all workers together, if that is enough for the least.
+const treePart = 8
+
 // newTables prepares signers' tables in memory of their own; without it
 // signatures are checked by crypto/ed25519, and Err says why.
 func (p *Pool) newTables(memory int) {
-	c := sign.TablesConfig{Path: p.chosen, BuildPause: buildPause}
+	trees := memory / treePart / max(p.workers, runtime.GOMAXPROCS(0)) // the loops check when there are no workers
+	c := sign.TablesConfig{Path: p.chosen, BuildPause: buildPause, TreeMemory: trees}
 	if p.chosen != sign.PathStdlib {
 		if c.Memory, p.failed = newArena(memory); p.failed == nil {
 			p.arena = c.Memory
@@ -22,7 +28,7 @@ func (p *Pool) newTables(memory int) {
 				return
 			}
 		}
-		c = sign.TablesConfig{Path: sign.PathStdlib}
+		c.Path, c.Memory = sign.PathStdlib, nil
 	}
 	var err error
 	if p.tables, err = sign.NewTables(c); err != nil {
