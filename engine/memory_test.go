@@ -309,7 +309,8 @@ func TestLargeAnswersWaitForMemory(t *testing.T) {
 	})
 }
 
-// When all connections have closed nothing counts any more but what is spare.
+// When all connections have closed nothing counts any more but certificates, what
+// is spare, and what workers remember bursts in.
 func TestNothingCountsWhenAllHaveLeft(t *testing.T) {
 	d := newAuthority("prod.example")
 	r, addr := startRouter(t, func(c *Config) { c.SkewMax = time.Minute }, d)
@@ -329,10 +330,11 @@ func TestNothingCountsWhenAllHaveLeft(t *testing.T) {
 		b.conn.NetConn().Close()
 	}
 	waitFor(t, "all have left", func() bool { return r.Connections() == 0 && r.Counts().InFlight == 0 })
-	waitFor(t, "nothing but certificates and what is spare counts", func() bool {
-		u := r.budget.Usage()
+	waitFor(t, "nothing but what stays counts", func() bool {
+		u, tables := r.budget.Usage(), r.pool.Stats()
 		certificates, spare := u[buf.PartCertificates], u[buf.PartCiphertext]+u[buf.PartLists]
 		u[buf.PartCertificates], u[buf.PartCiphertext], u[buf.PartLists] = 0, 0, 0
+		u[buf.PartTables] -= int64(tables.Bytes + tables.TreeBytes)
 		return u == [buf.Parts]int64{} && certificates > 40*certificateBytes && certificates < 50*certificateBytes && spare < 4<<20
 	})
 	members := r.state().domains["prod.example"].members
