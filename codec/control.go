@@ -21,12 +21,14 @@ const (
 	typeAddressList        = 14
 	typeListRequest        = 15
 	typeListNumbers        = 16
+	typeNameQuestion       = 17
+	typeNameAnswer         = 18
 )
 
 // Control is a link-control message: *Hello, *KeepAlive, *Goodbye,
 // *CertificateRequest, *Certificates, *NameRequest, *Names, *RouteUpdate,
-// *RevocationList, *Renewal, *SeqnoRequest, *AddressList, *ListRequest or
-// *ListNumbers.
+// *RevocationList, *Renewal, *SeqnoRequest, *AddressList, *ListRequest,
+// *ListNumbers, *NameQuestion or *NameAnswer.
 type Control interface {
 	controlType() uint64
 	// wire returns the struct to encode; ErrControlValue when a value is out
@@ -83,6 +85,10 @@ func DecodeControl(body []byte) (Control, error) {
 		return done(decodeListRequest(&w))
 	case typeListNumbers:
 		return done(decodeListNumbers(&w))
+	case typeNameQuestion:
+		return done(decodeNameQuestion(&w))
+	case typeNameAnswer:
+		return done(decodeNameAnswer(&w))
 	}
 	return nil, ErrControlType
 }

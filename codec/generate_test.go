@@ -1,6 +1,8 @@
 package codec
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"pgregory.net/rapid"
@@ -208,9 +210,63 @@ func listNumbers() *rapid.Generator[Control] {
 	})
 }
 
+func nameQuestions() *rapid.Generator[Control] {
+	return rapid.Custom(func(t *rapid.T) Control {
+		q := &NameQuestion{
+			Number: rapid.Uint64().Draw(t, "number"),
+			Hops:   rapid.Uint8Min(1).Draw(t, "hops"),
+			Max:    rapid.Uint16Range(1, NamesMax).Draw(t, "max"),
+		}
+		q.Asked, q.Asker = twoRouters(t)
+		if rapid.Bool().Draw(t, "list") {
+			q.After = texts(NameMax).Draw(t, "after")
+		} else {
+			q.Name = texts(NameMax).Draw(t, "name")
+		}
+		return q
+	})
+}
+
+// twoRouters returns two routers of one domain.
+func twoRouters(t *rapid.T) (a, b Address) {
+	a, b = inDomain(t, KindRouter), inDomain(t, KindRouter)
+	if a == b {
+		b[AddressSize-1]++
+	}
+	return a, b
+}
+
+func namedEntries(t *rapid.T) []NamedEntry {
+	named := make(map[string]NamedEntry)
+	for range rapid.IntRange(0, 40).Draw(t, "entries") {
+		name := rapid.StringN(1, -1, NameMax).Draw(t, "name")
+		named[name] = NamedEntry{name, nameEntries().Draw(t, "entry")}
+	}
+	entries := make([]NamedEntry, 0, len(named))
+	for _, name := range slices.Sorted(maps.Keys(named)) {
+		entries = append(entries, named[name])
+	}
+	return entries
+}
+
+func namesAnswered() *rapid.Generator[Control] {
+	return rapid.Custom(func(t *rapid.T) Control {
+		a := &NameAnswer{
+			Number:  rapid.Uint64().Draw(t, "number"),
+			Hops:    rapid.Uint8Min(1).Draw(t, "hops"),
+			Entries: namedEntries(t),
+		}
+		a.Asker, a.Asked = twoRouters(t)
+		if n := len(a.Entries); n > 0 && rapid.Bool().Draw(t, "more") {
+			a.Next = a.Entries[n-1].Name
+		}
+		return a
+	})
+}
+
 func controls() *rapid.Generator[Control] {
 	return rapid.OneOf(hellos(), keepAlives(), goodbyes(), certificateRequests(), certificateAnswers(), nameRequests(), nameAnswers(),
-		revocationLists(), renewals(), routeUpdates(), seqnoRequests(), addressLists(), listRequests(), listNumbers())
+		revocationLists(), renewals(), routeUpdates(), seqnoRequests(), addressLists(), listRequests(), listNumbers(), nameQuestions(), namesAnswered())
 }
 
 func notices() *rapid.Generator[*Notice] {
@@ -235,13 +291,23 @@ func notices() *rapid.Generator[*Notice] {
 	})
 }
 
+var echoTypes = []EchoType{EchoRequest, EchoReply, EchoTrace, EchoHop, EchoReceiptRequest, EchoReceipt}
+
 func echoes() *rapid.Generator[*Echo] {
 	return rapid.Custom(func(t *rapid.T) *Echo {
-		e := &Echo{Type: rapid.SampledFrom([]EchoType{EchoRequest, EchoReply, EchoReceiptRequest, EchoReceipt}).Draw(t, "type")}
+		e := &Echo{Type: rapid.SampledFrom(echoTypes).Draw(t, "type")}
 		filled(e.ID[:], t, "identifier")
 		switch e.Type {
 		case EchoRequest, EchoReply:
 			e.Payload = rapid.SliceOfN(rapid.Byte(), 0, EchoPayloadMax).Draw(t, "payload")
+			return e
+		case EchoTrace:
+			return e
+		case EchoHop:
+			e.Hop = Hop{rapid.Uint8().Draw(t, "TTL"), rapid.Uint64().Draw(t, "time"), Address{}, texts(HelloSoftwareMax).Draw(t, "software")}
+			if rapid.Bool().Draw(t, "next") {
+				e.Hop.Next = inDomain(t, KindRouter)
+			}
 			return e
 		case EchoReceipt:
 			e.Seen = rapid.Bool().Draw(t, "seen")

@@ -181,10 +181,20 @@ func TestEchoBounds(t *testing.T) {
 	check("receipt without seen", "a4 0006"+id+"02"+hexDigest+"0307", ErrControlKeys)
 	check("receipt request with seen", "a5 0005"+id+"02"+hexDigest+"0307 04f5", ErrControlKeys)
 	check("type 0", "a3 0000"+id+"0240", ErrControlType)
-	check("type 3", "a3 0003"+id+"0240", ErrControlType)
+	check("type 7", "a3 0007"+id+"0240", ErrControlType)
+	check("trace", "a2 0003"+id, nil)
+	check("trace with a payload", "a3 0003"+id+"0240", ErrControlKeys)
+	check("trace, identifier of 7", "a2 0003 01 47 00112233445566", ErrControlValue)
+	check("hop", "a6 0004"+id+"0218ff 03 1b ffffffffffffffff 04"+hexAddress+"05 7840"+strings.Repeat("61", 64), nil)
+	check("hop without next", "a6 0004"+id+"0200 0300 0440 0560", nil)
+	check("hop, next of zeroes", "a6 0004"+id+"0200 0300 0450"+strings.Repeat("00", 16)+"0560", ErrControlValue)
+	check("hop, next of 17", "a6 0004"+id+"0200 0300 0451"+strings.Repeat("01", 17)+"0560", ErrControlValue)
+	check("hop, software of 65", "a6 0004"+id+"0200 0300 0440 057841"+strings.Repeat("61", 65), ErrControlValue)
+	check("hop, TTL 256", "a6 0004"+id+"02190100 0300 0440 0560", ErrControlValue)
+	check("hop without software", "a5 0004"+id+"0200 0300 0440", ErrControlKeys)
 	check("type 257", "a3 00190101"+id+"0240", ErrControlType)
 	check("no type", "a2"+id+"0240", ErrControlType)
-	for _, e := range []Echo{{}, {Type: 3}, {Type: 7}, {Type: EchoRequest, Payload: make([]byte, 1025)}} {
+	for _, e := range []Echo{{}, {Type: 7}, {Type: EchoHop, Hop: Hop{Software: strings.Repeat("a", 65)}}, {Type: EchoHop, Hop: Hop{Software: "\xff"}}, {Type: EchoRequest, Payload: make([]byte, 1025)}} {
 		if b, err := AppendEcho([]byte{1}, &e); err != ErrControlValue || len(b) != 1 {
 			t.Errorf("AppendEcho(type %d, payload of %d) = %d bytes, %v", e.Type, len(e.Payload), len(b), err)
 		}
