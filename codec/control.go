@@ -14,6 +14,8 @@ const (
 	typeCertificates       = 5
 	typeNameRequest        = 6
 	typeNames              = 7
+	typeDomainProofs       = 8
+	typeGrants             = 9
 	typeRouteUpdate        = 10
 	typeRevocationList     = 11
 	typeRenewal            = 12
@@ -26,9 +28,9 @@ const (
 )
 
 // Control is a link-control message: *Hello, *KeepAlive, *Goodbye,
-// *CertificateRequest, *Certificates, *NameRequest, *Names, *RouteUpdate,
-// *RevocationList, *Renewal, *SeqnoRequest, *AddressList, *ListRequest,
-// *ListNumbers, *NameQuestion or *NameAnswer.
+// *CertificateRequest, *Certificates, *NameRequest, *Names, *DomainProofs,
+// *Grants, *RouteUpdate, *RevocationList, *Renewal, *SeqnoRequest,
+// *AddressList, *ListRequest, *ListNumbers, *NameQuestion or *NameAnswer.
 type Control interface {
 	controlType() uint64
 	// wire returns the struct to encode; ErrControlValue when a value is out
@@ -71,6 +73,10 @@ func DecodeControl(body []byte) (Control, error) {
 		return done(decodeNameRequest(&w))
 	case typeNames:
 		return done(decodeNames(&w))
+	case typeDomainProofs:
+		return done(decodeDomainProofs(&w))
+	case typeGrants:
+		return done(decodeGrants(&w))
 	case typeRouteUpdate:
 		return done(decodeRouteUpdate(&w))
 	case typeRevocationList:

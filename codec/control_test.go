@@ -123,7 +123,7 @@ func TestOnlyTheRestrictedCBORIsTaken(t *testing.T) {
 	check("array for uint", "a3 0002 018107 02f4", ErrControlValue)
 	check("text for type", "a3 006132 0107 02f4", ErrControlType)
 	check("type 0", "a1 0000", ErrControlType)
-	check("reserved type", "a1 0008", ErrControlType)
+	check("reserved type", "a1 0018ff", ErrControlType)
 	check("type above 2^32", "a3 00 1b0000000100000002 0107 02f4", ErrControlType)
 }
 

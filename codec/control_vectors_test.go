@@ -2,6 +2,7 @@ package codec
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
@@ -88,6 +89,9 @@ func vectorMessages() []struct {
 		{"revocation list, second of two parts", &RevocationList{Number: 1, Part: 1, Parts: 2, Data: []byte{0x30, 0x00}}},
 		{"renewal, same key", &Renewal{Chain: chain, Proof: []byte{}}},
 		{"renewal, another key", &Renewal{Chain: chain[:1], Proof: bytes.Repeat([]byte{0x5a}, 64)}},
+		{"domain proofs, two", &DomainProofs{Parts: 1, Values: []DomainProof{vectorProof("prod.example"), vectorProof("test.example")}}},
+		{"domain proofs, second of two parts, none", &DomainProofs{Part: 1, Parts: 2, Values: []DomainProof{}}},
+		{"grants, two", &Grants{Chains: [][][]byte{chain, chain[:1]}}},
 		{"routes, one and one retracted", &RouteUpdate{Interval: time.Minute, Routes: []Route{{router, source, 7, 20}, {otherRouter, Source{}, 65535, MetricInfinity}}}},
 		{"seqno request", &SeqnoRequest{Wanted: []SeqnoWanted{{router, source, 8, 64}}}},
 		{"address list, whole, second of two parts", &AddressList{Router: router, Source: source, To: 3, Part: 1, Parts: 2, Added: []Attached{{node, sent + 1}, {other, sent + 2}}, Removed: []Address{}}},
@@ -111,6 +115,17 @@ func vectorMessages() []struct {
 	}
 }
 
+// vectorProof is the value of a TLS client for a domain, with made-up root and
+// exporter.
+func vectorProof(domain string) DomainProof {
+	exporter := make([]byte, DomainsExporterSize)
+	var root [sha256.Size]byte
+	for i := range exporter {
+		exporter[i], root[i] = byte(0xa0+i), byte(i)
+	}
+	return NewDomainProof(exporter, true, domain, root)
+}
+
 // badBodies are the bodies of the bad vectors, in hexadecimal with spaces.
 func badBodies() []badVector {
 	return []badVector{
@@ -126,7 +141,7 @@ func badBodies() []badVector {
 		{"invalid UTF-8", CategoryControl, "control-encoding", "a6 0003 0101 0261ff 0380 0400 0500"},
 		{"missing key", CategoryControl, "control-keys", "a2 0002 0107"},
 		{"unknown key", CategoryControl, "control-keys", "a4 0002 0107 02f4 0300"},
-		{"reserved type", CategoryControl, "control-type", "a1 0008"},
+		{"reserved type", CategoryControl, "control-type", "a1 0018ff"},
 		{"negative number", CategoryControl, "control-value", "a3 0002 0120 02f4"},
 		{"integer for a bool", CategoryControl, "control-value", "a3 0002 0107 0201"},
 		{"hello: role 2", CategoryControl, "control-value", "a9 0001 0101 0202 0360 0400 0560 061864 0718c8 0800"},
@@ -141,6 +156,16 @@ func badBodies() []badVector {
 		{"renewal: proof of 81 bytes", CategoryControl, "control-value", "a3 000c 01814130 025851" + strings.Repeat("00", 81)},
 		{"renewal: chain as text", CategoryControl, "control-value", "a3 000c 01816130 0240"},
 		{"renewal: without proof", CategoryControl, "control-keys", "a2 000c 01814130"},
+		{"domain proofs: part 1 of 1", CategoryControl, "control-value", "a4 0008 0101 0201 0380"},
+		{"domain proofs: no parts", CategoryControl, "control-value", "a4 0008 0100 0200 0380"},
+		{"domain proofs: 17 parts", CategoryControl, "control-value", "a4 0008 0100 0211 0380"},
+		{"domain proofs: value of 31 bytes", CategoryControl, "control-value", "a4 0008 0100 0201 0381 581f" + strings.Repeat("5a", 31)},
+		{"domain proofs: value as text", CategoryControl, "control-value", "a4 0008 0100 0201 0381 7820" + strings.Repeat("5a", 32)},
+		{"domain proofs: without values", CategoryControl, "control-keys", "a3 0008 0100 0201"},
+		{"grants: none", CategoryControl, "control-value", "a2 0009 0180"},
+		{"grants: chain of none", CategoryControl, "control-value", "a2 0009 018180"},
+		{"grants: chain of four", CategoryControl, "control-value", "a2 0009 018184 4130 4130 4130 4130"},
+		{"grants: 65 chains", CategoryControl, "control-value", "a2 0009 019841" + strings.Repeat("814130", 65)},
 		{"routes: interval of 999 ms", CategoryControl, "control-value", "a3 000a 011903e7 0281 85" + hexRouter + "00" + hexCertID + "0000"},
 		{"routes: none", CategoryControl, "control-value", "a3 000a 011903e8 0280"},
 		{"routes: to a node", CategoryControl, "control-value", "a3 000a 011903e8 0281 85" + hexNode + "00" + hexCertID + "0000"},
@@ -309,8 +334,8 @@ func TestExamplesOfTheProtocolAreVectors(t *testing.T) {
 	_, section, _ := strings.Cut(string(text), "## 13 ")
 	section, _, _ = strings.Cut(section, "\n## ")
 	blocks := strings.Split(section, "```")
-	if len(blocks) != 11 {
-		t.Fatalf("section 13 has %d blocks, want 5", len(blocks)/2)
+	if len(blocks) != 15 {
+		t.Fatalf("section 13 has %d blocks, want 7", len(blocks)/2)
 	}
 	for i := 1; i < len(blocks); i += 2 {
 		var example strings.Builder

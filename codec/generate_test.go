@@ -137,6 +137,27 @@ func renewals() *rapid.Generator[Control] {
 	})
 }
 
+func domainProofs() *rapid.Generator[Control] {
+	value := rapid.Custom(func(t *rapid.T) (p DomainProof) {
+		filled(p[:], t, "value")
+		return p
+	})
+	return rapid.Custom(func(t *rapid.T) Control {
+		parts := rapid.Uint8Range(1, DomainProofPartsMax).Draw(t, "parts")
+		return &DomainProofs{
+			Part:   rapid.Uint8Range(0, parts-1).Draw(t, "part"),
+			Parts:  parts,
+			Values: rapid.SliceOfN(value, 0, 40).Draw(t, "values"),
+		}
+	})
+}
+
+func grants() *rapid.Generator[Control] {
+	return rapid.Custom(func(t *rapid.T) Control {
+		return &Grants{Chains: rapid.SliceOfN(chains(1), 1, GrantsMax).Draw(t, "chains")}
+	})
+}
+
 // inDomain returns an address of that kind; all it returns are in one domain.
 func inDomain(t *rapid.T, kind Kind) (a Address) {
 	filled(a[kindAt+kindSize:], t, "random")
@@ -266,7 +287,8 @@ func namesAnswered() *rapid.Generator[Control] {
 
 func controls() *rapid.Generator[Control] {
 	return rapid.OneOf(hellos(), keepAlives(), goodbyes(), certificateRequests(), certificateAnswers(), nameRequests(), nameAnswers(),
-		revocationLists(), renewals(), routeUpdates(), seqnoRequests(), addressLists(), listRequests(), listNumbers(), nameQuestions(), namesAnswered())
+		domainProofs(), grants(), revocationLists(), renewals(), routeUpdates(), seqnoRequests(), addressLists(), listRequests(), listNumbers(),
+		nameQuestions(), namesAnswered())
 }
 
 func notices() *rapid.Generator[*Notice] {

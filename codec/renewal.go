@@ -2,6 +2,7 @@ package codec
 
 import (
 	"crypto/sha256"
+	"slices"
 
 	"github.com/fxamacker/cbor/v2"
 )
@@ -13,9 +14,21 @@ const (
 	RenewalExporterSize = 32
 	RenewalsKept        = 8 // certificates that each end remembers of the other
 	renewalLabel        = "causeway renew 1\x00"
-	renewalClient       = 1
-	renewalServer       = 2
 )
+
+// Role bytes of ends of a connection, in what a TLS exporter binds to it.
+const (
+	roleClient = 1
+	roleServer = 2
+)
+
+// roleByte is that of the TLS client, or the server.
+func roleByte(client bool) byte {
+	if client {
+		return roleClient
+	}
+	return roleServer
+}
 
 // Renewal announces another certificate of its sender.
 type Renewal struct {
@@ -26,12 +39,8 @@ type Renewal struct {
 // RenewalSigned returns what a renewal's proof signs. client: its sender is the
 // TLS client. exporter has RenewalExporterSize bytes.
 func RenewalSigned(client bool, exporter, leaf []byte) []byte {
-	role := byte(renewalServer)
-	if client {
-		role = renewalClient
-	}
 	digest := sha256.Sum256(leaf)
-	b := append([]byte(renewalLabel), role)
+	b := append([]byte(renewalLabel), roleByte(client))
 	b = append(b, exporter...)
 	return append(b, digest[:]...)
 }
@@ -41,11 +50,18 @@ func RenewalSigned(client bool, exporter, leaf []byte) []byte {
 // before the frames behind it.
 func IsRenewal(body []byte) bool { return isOfType(body, typeRenewal) }
 
-// isOfType reports whether a body of category 2 is that message, or would be if
-// it were not malformed.
-func isOfType(body []byte, typ uint64) bool {
+// SettlesLink reports whether a body of category 2 is hello, domain proofs, grants
+// or a renewal, or would be one if it were not malformed: on a link whoever
+// verifies frames in parallel must look at these before the frames behind them.
+func SettlesLink(body []byte) bool {
+	return isOfType(body, typeHello, typeDomainProofs, typeGrants, typeRenewal)
+}
+
+// isOfType reports whether a body of category 2 is one of these messages, or
+// would be if it were not malformed.
+func isOfType(body []byte, types ...uint64) bool {
 	w, err := walk(body)
-	return err == nil && w.hasType && w.typ == typ
+	return err == nil && w.hasType && slices.Contains(types, w.typ)
 }
 
 type renewalWire struct {
