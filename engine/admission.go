@@ -70,5 +70,5 @@ func (p *peer) idle(now time.Time) bool {
 		p.sentBefore, p.sentAt = p.received, now
 	}
 	most := p.router.state().config.IdleTimeout
-	return most > 0 && now.Sub(p.sentAt) >= most
+	return most > 0 && p.far == nil && now.Sub(p.sentAt) >= most
 }

@@ -73,6 +73,11 @@ type Config struct {
 	VersionCutoff    string // nodes with an older semantic version are refused; "": none
 	NodeCost         uint16
 
+	Connect     []string          // host:port of other routers that this one keeps links to
+	LinkCosts   map[string]uint16 // cost of the link to a host:port of Connect, 1 to 65,534; "": of all others; 1
+	LinkDomain  string            // links are opened in this domain; "": in each that there is a grant of, until one is accepted
+	NoDiscovery bool              // a link serves the domain alone that it was opened in
+
 	Logger *slog.Logger
 }
 
@@ -150,6 +155,8 @@ func (c *Config) check() error {
 		return errors.New("engine: a maximal TTL below 2 forwards nothing")
 	case CheckRouters(c.DrainTo) != nil:
 		return fmt.Errorf("engine: routers to drain to: %w", CheckRouters(c.DrainTo))
+	case c.checkLinks() != nil:
+		return c.checkLinks()
 	case c.IdleTimeout < 0:
 		return fmt.Errorf("engine: idle timeout %v is negative", c.IdleTimeout)
 	case c.HandshakesMax < 0 || c.BadSignatures < 0:

@@ -48,8 +48,16 @@ func (p *peer) control(f codec.Raw) {
 		return
 	}
 	hello, isHello := m.(*codec.Hello)
+	if g, ok := m.(*codec.Goodbye); ok && p.phase == phaseHello && p.conn.Dialed() {
+		p.refused(g)
+		return
+	}
 	if isHello != (p.phase == phaseHello) {
 		p.leave(codec.GoodbyeProtocol, "hello must come first, and once")
+		return
+	}
+	if p.far != nil {
+		p.linkControl(m)
 		return
 	}
 	switch m := m.(type) {
@@ -118,8 +126,8 @@ func (p *peer) hello(h *codec.Hello, f codec.Raw) {
 		p.leave(codec.GoodbyeClock, fmt.Sprintf("your clock says %s, this router's %s; at most %v apart is allowed",
 			clock(sent), clock(now), c.SkewMax))
 		return
-	case h.Role != codec.RoleNode:
-		p.leave(codec.GoodbyeRole, "hello says "+h.Role.String()+", the certificate node")
+	case h.Role != p.role():
+		p.leave(codec.GoodbyeRole, "hello says "+h.Role.String()+", the certificate "+p.role().String())
 		return
 	case s.cutoff != nil && h.IsOlderThan(*s.cutoff):
 		p.leave(codec.GoodbyeVersion, fmt.Sprintf("you run %s; this router takes %s and newer", h.Software, c.VersionCutoff))
@@ -132,15 +140,16 @@ func (p *peer) hello(h *codec.Hello, f codec.Raw) {
 	if p.adopt(s); p.phase >= phaseLeaving {
 		return // what was good in the handshake is no longer
 	}
-	p.phase = phaseOpen
-	p.kind, p.software = h.Kind, h.Software
 	if h.BodyMax < c.BodyMax {
 		p.conn.SetFrameMaxOnLoop(int(max(h.BodyMax, 1))) // 0 would be: not said
 	}
-	p.say(&codec.Hello{
-		Version: codec.ProtocolVersion, Role: codec.RoleRouter, Kind: "router", NodeCost: c.NodeCost,
-		Software: c.Software, KeepAlive: c.KeepAlive, DeadAfter: c.DeadAfter, BodyMax: c.BodyMax,
-	})
+	if p.far != nil {
+		p.openLink(h)
+		return
+	}
+	p.phase = phaseOpen
+	p.kind, p.software = h.Kind, h.Software
+	p.sayHello()
 	p.register()
 	p.loop.tellLater(p)
 }

@@ -49,7 +49,7 @@ func newDomain(r *Router, signer *sign.Signer, id *pki.Identity, store *pki.Stor
 		ClientAuth:             tls.RequireAnyClientCert, // names no authorities; verified below
 		SessionTicketsDisabled: true,
 		VerifyConnection: func(state tls.ConnectionState) error {
-			_, err := verifyNode(r.state().config.Store, state, grant.Domain, time.Now())
+			_, err := verifyPeer(r.state().config.Store, state, grant.Domain, time.Now())
 			return err
 		},
 	}
@@ -67,21 +67,14 @@ var (
 	errCipher = &tlsError{"cipher", "the peer does not take an AES-GCM cipher suite, which --require-aes-gcm asks for"}
 )
 
-// verifyNode checks what TLS left open, for the domain that the client asked
-// for: chain, names and usage of its certificate (PROTOCOL.md section 3.3). A
-// router's grant is refused until routers speak to each other.
-func verifyNode(store *pki.Store, state tls.ConnectionState, domain string, now time.Time) (*pki.Peer, error) {
+// verifyPeer checks what TLS left open, for the domain that the client asked
+// for: chain, names and usage of the peer's certificate (PROTOCOL.md section 3.3).
+// Whether it is a node's or a router's decides what its hello must say.
+func verifyPeer(store *pki.Store, state tls.ConnectionState, domain string, now time.Time) (*pki.Peer, error) {
 	if state.NegotiatedProtocol != ALPN {
 		return nil, errNoALPN
 	}
-	id, err := store.Verify(state.PeerCertificates, domain, now)
-	if err != nil {
-		return nil, err
-	}
-	if err := id.RequireRole(pki.RoleNode); err != nil {
-		return nil, err
-	}
-	return id, nil
+	return store.Verify(state.PeerCertificates, domain, now)
 }
 
 // listenerTLS answers each client with the configuration of the domain it

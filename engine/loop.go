@@ -194,6 +194,8 @@ func (l *loop) expire(now time.Time) {
 		theirs, ours := p.id.NotAfter, p.domain.grant.NotAfter
 		switch {
 		case p.phase >= phaseLeaving:
+		case p.far != nil:
+			p.expireLink(now)
 		case now.After(theirs):
 			p.expel(codec.GoodbyeExpired, "your certificate was valid until "+clock(theirs)+"; this router's clock says "+clock(now))
 		case now.After(ours):
@@ -232,6 +234,9 @@ func (p *peer) look(now time.Time) {
 	}
 	if grown := p.ledger.release(); grown != 0 {
 		p.loop.ledgerGrew(grown)
+	}
+	if p.far != nil {
+		p.lookLink(now)
 	}
 	switch {
 	case p.phase >= phaseLeaving:

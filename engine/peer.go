@@ -40,6 +40,7 @@ type peer struct {
 	// fixed after start
 	router *Router
 	conn   *link.Conn
+	far    *neighbour // nil: the peer is a node
 
 	// home loop
 	domain   *domain      // under the grant that the peer was told of last
@@ -133,6 +134,11 @@ func newPeer(r *Router, c *link.Conn, d *domain, id *pki.Peer) (*peer, error) {
 		return nil, err
 	}
 	p := &peer{router: r, conn: c, domain: d, id: id, certs: []*announced{newAnnounced(id, key)}}
+	if id.Role == pki.RoleRouter {
+		if err := p.newNeighbour(); err != nil {
+			return nil, err
+		}
+	}
 	p.ring = r.pool.NewRing(p.notify, c.Loop().Account())
 	return p, nil
 }
@@ -191,7 +197,14 @@ func (p *peer) frame(b *buf.Buffer) {
 		l.drop(reason, b)
 		return
 	}
-	if control && p.isOpen() && codec.IsRenewal(f.Body()) {
+	switch {
+	case p.far != nil && !control:
+		p.linkFrame(b)
+		return
+	case p.far != nil && codec.SettlesLink(f.Body()):
+		p.settlingFrame(b)
+		return
+	case control && p.isOpen() && codec.IsRenewal(f.Body()):
 		p.renewalFrame(b)
 		return
 	}
@@ -235,9 +248,11 @@ func (p *peer) early(f codec.Raw, control bool) dropReason {
 	case p.phase == phaseHello && (!control || p.ring.Len() > 0):
 		p.leave(codec.GoodbyeProtocol, "a frame came before hello was answered")
 		return dropBeforeHello
-	case control && (f.Sender() != p.address() || p.cert(f.CertID()) == nil || f.Recipient() != p.domain.address || f.Encrypted()):
+	case control && !p.isBetweenEnds(f):
 		p.leave(codec.GoodbyeProtocol, "link control must go from this connection's one end to its other")
 		return dropProtocol
+	case control || p.far != nil:
+		return dropNone
 	case f.Sender() != p.address():
 		return dropForeignSender
 	case p.cert(f.CertID()) == nil:
@@ -246,6 +261,19 @@ func (p *peer) early(f codec.Raw, control bool) dropReason {
 		return dropCategory
 	}
 	return dropNone
+}
+
+// isBetweenEnds tells whether f, link control, goes from the connection's one end
+// to its other, under a certificate that was announced on it.
+func (p *peer) isBetweenEnds(f codec.Raw) bool {
+	c := p.cert(f.CertID())
+	if c == nil || f.Sender() != c.id.Address || f.Encrypted() {
+		return false
+	}
+	if p.far != nil {
+		return f.Recipient() == p.far.own[f.Sender().Prefix()]
+	}
+	return f.Recipient() == p.domain.address
 }
 
 // isOpen tells whether frames flow.
@@ -352,9 +380,13 @@ type leftError struct{ reason codec.GoodbyeReason }
 
 func (e *leftError) Error() string { return "goodbye: " + e.reason.String() }
 
-// unregister takes the peer out of the table and the members, if it is there.
+// unregister takes the peer out of the table and the members, if it is there; of
+// a link it withdraws all domains.
 // hold: frames for it wait for it to come back.
 func (p *peer) unregister(hold bool) {
+	if p.far != nil {
+		p.unlink()
+	}
 	if p.member == nil {
 		return
 	}

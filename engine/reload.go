@@ -112,6 +112,7 @@ func (r *Router) apply(old, next *state) {
 		}
 	}
 	r.current.Store(next)
+	r.dialAll(next)
 	r.gate.SetLimits(*next.config.Limits, now)
 	if l := next.config.Firewall; !gate.Same(old.config.Firewall, l) {
 		r.log.Info("firewall", "connections_denied", r.SetFirewall(l), "everybody", l == nil)
@@ -139,6 +140,10 @@ func (l *loop) adopt(s *state) {
 // else has the peer told what is new for it.
 func (p *peer) adopt(s *state) {
 	if p.phase >= phaseLeaving {
+		return
+	}
+	if p.far != nil {
+		p.adoptLink(s)
 		return
 	}
 	name := p.domain.name

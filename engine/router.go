@@ -49,6 +49,7 @@ type Router struct {
 	closeErr  error
 
 	drains drain
+	links  *links
 
 	mu        sync.Mutex
 	listeners []listening
@@ -63,7 +64,7 @@ func Start(c Config) (*Router, error) {
 		return nil, err
 	}
 	r := &Router{
-		config: c, log: c.Logger, table: table.New(), withdrawn: newWithdrawals(time.Now(), c.Memory), reloads: newReloads(time.Now()),
+		config: c, log: c.Logger, table: table.New(), withdrawn: newWithdrawals(time.Now(), c.Memory), reloads: newReloads(time.Now()), links: newLinks(),
 		budget:    buf.NewBudget(c.Memory, c.Loops),
 		lookEvery: max(lookEveryMin, min(lookEveryMax, c.KeepAlive/4)),
 	}
@@ -108,6 +109,7 @@ func Start(c Config) (*Router, error) {
 		r.loops[i].book.account = l.Account()
 	}
 	r.started.Store(true)
+	r.dialAll(first)
 	return r, nil
 }
 
@@ -167,6 +169,7 @@ func (r *Router) close(ctx context.Context) error {
 	listeners := r.listeners
 	r.listeners = nil
 	r.mu.Unlock()
+	r.links.stop()
 	var errs []error
 	for _, l := range listeners {
 		errs = append(errs, l.Close())
@@ -226,7 +229,7 @@ func (h handler) Handshaken(c *link.Conn, state tls.ConnectionState) error {
 	if d == nil {
 		return &tlsError{"unknown-domain", "the peer asks for no domain of this router"}
 	}
-	id, err := verifyNode(now.config.Store, state, d.name, time.Now())
+	id, err := verifyPeer(now.config.Store, state, d.name, time.Now())
 	if err != nil {
 		return err
 	}
@@ -260,6 +263,9 @@ func (h handler) Opened(c *link.Conn) {
 	if pass, ok := c.Pass().(*gate.Pass); ok && pass.Denied() {
 		p.loop.denyLater(c.Ref())
 	}
+	if c.Dialed() {
+		p.sayHello()
+	}
 }
 
 func (h handler) Frame(c *link.Conn, b *buf.Buffer) { peerOf(c).frame(b) }
@@ -278,6 +284,7 @@ func (h handler) Closed(c *link.Conn, why error, lost int) {
 	p := peerOf(c)
 	h.r.log.Debug("connection closed", "peer", describe(p.id), "remote", c.Remote(), "why", why)
 	p.gone(lost)
+	p.linkEnded(why)
 }
 
 func (h handler) TurnEnd(l *link.Loop) {

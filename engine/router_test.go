@@ -279,9 +279,6 @@ func TestHandshakesThatMustFail(t *testing.T) {
 		{"certificate of another domain", "unknown-root", func(c *tls.Config) {
 			c.Certificates = []tls.Certificate{asNode(other, pki.RoleNode, time.Hour)}
 		}},
-		{"a router's grant", "wrong-role", func(c *tls.Config) {
-			c.Certificates = []tls.Certificate{asNode(d, pki.RoleRouter, time.Hour)}
-		}},
 		{"address outside the domain's prefix", "wrong-prefix", func(c *tls.Config) {
 			elsewhere := must(pki.NewAddress("lab.example", 0, rand.Reader))
 			c.Certificates = []tls.Certificate{forge(d, func(l *x509.Certificate) { l.IPAddresses = []net.IP{elsewhere[:]} })}

@@ -27,7 +27,7 @@ var mayImport = map[string][]string{
 	"engine/gate":    {},
 	"engine/admin":   {},
 	"engine/node":    {"codec", "crypto/pki", "crypto/sign"},
-	"engine":         {"codec", "crypto/pki", "crypto/sign", "engine/admin", "engine/buf", "engine/gate", "engine/link", "engine/node", "engine/table", "engine/verify"},
+	"engine":         {"codec", "crypto/pki", "crypto/sign", "engine/admin", "engine/buf", "engine/gate", "engine/link", "engine/node", "engine/route", "engine/table", "engine/verify"},
 	"cmd/causeway":   {"codec", "crypto/pki", "crypto/sign", "engine", "engine/admin", "engine/buf", "engine/gate", "engine/node"},
 	"bench/load":     {"codec", "crypto/pki", "crypto/sign"},
 	"engine/route":   {"codec"},
