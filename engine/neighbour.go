@@ -48,7 +48,7 @@ type proven struct {
 }
 
 // Rates of the messages that settle what a link is for: domain proofs, grants,
-// renewals (PROTOCOL.md section 5.15).
+// renewals (PROTOCOL.md section 5.17).
 const (
 	settlesPerSecond = 8
 	settlesBurst     = 64
