@@ -119,7 +119,7 @@ func (l *Loop) deliver(p parcel) {
 	}
 	l.account.Use(buf.PartQueues, -buf.SizeOf(p.b))
 	if s := l.slots.get(p.to.slot()); s != nil {
-		s.discharge(share(p.tag), len(p.b.B))
+		s.discharge(share(p.tag), p.b)
 		l.release(s, len(p.b.B))
 	}
 	l.dead = append(l.dead, p)

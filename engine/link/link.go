@@ -48,7 +48,12 @@ type Config struct {
 	ReceiveBuffer int
 	// QueueHigh and QueueLow are the marks of a destination's queue, in bytes
 	// of frames not yet handed to the kernel. 0 = 4 MiB and a quarter of High.
+	// Destinations are connections, and the recipients behind links; a link as a
+	// whole has four times that.
 	QueueHigh, QueueLow int
+	// Recipient returns what names the recipient in a whole frame, which is borrowed.
+	// It runs on any loop and must not allocate. Required for Conn.SetLinkOnLoop.
+	Recipient func(frame []byte) []byte
 	// PartialMax bounds half-received frames in all, in bytes; beyond it, or what
 	// Budget leaves for them, the slowest connection is ended (ErrPartial).
 	// 0 = 256 MiB.
@@ -153,7 +158,7 @@ type Handler interface {
 	Frame(c *Conn, b *buf.Buffer)
 	// Ready comes some time after c.Notify(), once for many of them.
 	Ready(c *Conn)
-	// Resumed tells that the destination which c waited for (WaitForOnLoop) is
+	// Resumed tells that the destination which c waited for (WaitForRoomOnLoop) is
 	// below its low mark, or gone; c is no longer paused for it.
 	Resumed(c *Conn)
 	// Undeliverable takes b, which was sent to `to`: a connection that is gone,

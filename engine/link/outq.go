@@ -1,6 +1,7 @@
 package link
 
 import (
+	"iter"
 	"math"
 	"unsafe"
 
@@ -89,6 +90,23 @@ func (f *fifo[T]) push(spare *segments[T], item T) {
 
 // front returns the first item's place; the queue must not be empty.
 func (f *fifo[T]) front() *T { return &f.head.items[f.read] }
+
+// all goes through the items, from the first on, which stay.
+func (f *fifo[T]) all() iter.Seq[T] {
+	return func(yield func(T) bool) {
+		for g, i := f.head, f.read; g != nil; g, i = g.next, 0 {
+			end := segmentLen
+			if g == f.tail {
+				end = f.write
+			}
+			for ; i < end; i++ {
+				if !yield(g.items[i]) {
+					return
+				}
+			}
+		}
+	}
+}
 
 // pop removes the first item.
 func (f *fifo[T]) pop(spare *segments[T]) (item T) {

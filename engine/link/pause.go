@@ -152,7 +152,12 @@ func (c *Conn) putUsed(b **buf.Buffer, used int) bool {
 // (Config.QueueLow) or gone; then Handler.Resumed comes. It returns false and
 // does nothing when that is so already. c waits for one destination at a time:
 // an earlier wait is cancelled.
-func (c *Conn) WaitForOnLoop(to Ref) bool {
+func (c *Conn) WaitForOnLoop(to Ref) bool { return c.WaitForRoomOnLoop(to, nil) }
+
+// WaitForRoomOnLoop is WaitForOnLoop for room for b, which is borrowed: if `to` is a
+// link, the queue of b's recipient has to be at or below its low mark, and the
+// link's below its own.
+func (c *Conn) WaitForRoomOnLoop(to Ref, b *buf.Buffer) bool {
 	c.CancelWaitOnLoop()
 	e := c.loop.engine
 	s := e.liveSlot(to)
@@ -160,11 +165,18 @@ func (c *Conn) WaitForOnLoop(to Ref) bool {
 		return false
 	}
 	c.waitSeq++
-	w := waiter{c.Ref(), c.waitSeq}
+	w := waiter{ref: c.Ref(), seq: c.waitSeq}
+	var behind *recipients
+	if now := s.shares.Load(); now != nil && now.behind != nil {
+		if behind = now.behind; b != nil {
+			w.to = behind.recipient(b.B)
+		}
+	}
 	if !s.add(to.generation(), w) {
 		return false
 	}
-	if s.backlog.Load() <= int64(e.cfg.QueueLow) && s.remove(w) {
+	all := s.backlog.Load()
+	if (all <= int64(e.cfg.QueueLow) || behind != nil && behind.roomy(w.to, all)) && s.remove(w.ref, w.seq) {
 		return false
 	}
 	// Low, but no longer registered: to's loop has taken the waiter and its
@@ -180,7 +192,7 @@ func (c *Conn) CancelWaitOnLoop() {
 		return
 	}
 	if s := c.loop.engine.slotOf(c.waitFor); s != nil {
-		s.remove(waiter{c.Ref(), c.waitSeq})
+		s.remove(c.Ref(), c.waitSeq)
 	}
 	c.waitFor = 0
 	c.ResumeOnLoop()

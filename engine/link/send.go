@@ -31,7 +31,7 @@ func (l *Loop) send(from, to Ref, b *buf.Buffer, kind Kind) {
 		if c := l.Conn(to); c != nil && c.accepts() {
 			l.account.Use(buf.PartQueues, buf.SizeOf(b))
 			c.slot.backlog.Add(int64(n))
-			c.enqueue(b, kind, c.slot.charge(from, n))
+			c.enqueue(b, kind, c.slot.charge(kind, from, b))
 			return
 		}
 		l.dead = append(l.dead, parcel{to: to, b: b})
@@ -45,7 +45,7 @@ func (l *Loop) send(from, to Ref, b *buf.Buffer, kind Kind) {
 	}
 	l.account.Use(buf.PartQueues, buf.SizeOf(b))
 	s.backlog.Add(int64(n))
-	l.outbox[to.Loop()] = append(l.outbox[to.Loop()], parcel{to: to, b: b, tag: uint32(s.charge(from, n)), kind: kind})
+	l.outbox[to.Loop()] = append(l.outbox[to.Loop()], parcel{to: to, b: b, tag: uint32(s.charge(kind, from, b)), kind: kind})
 	l.arm()
 }
 
@@ -89,10 +89,18 @@ func (l *Loop) Backlog(to Ref) int {
 	return 0
 }
 
-// Full tells whether to's backlog has reached Config.QueueHigh, or what memory
-// allows.
+// Full tells whether to's backlog has reached Config.QueueHigh, a link's four
+// times that, or what memory allows.
 func (l *Loop) Full(to Ref) bool {
-	return int64(l.Backlog(to)) >= min(int64(l.engine.cfg.QueueHigh), l.account.QueueMax())
+	s := l.engine.liveSlot(to)
+	if s == nil {
+		return false
+	}
+	most := min(int64(l.engine.cfg.QueueHigh), l.account.QueueMax())
+	if now := s.shares.Load(); now != nil && now.behind != nil {
+		most *= linkQueues
+	}
+	return s.backlog.Load() >= most
 }
 
 // Room is whether a frame may be queued.
@@ -100,17 +108,21 @@ type Room uint8
 
 const (
 	RoomYes  Room = iota
-	RoomFull      // the queue is full, or its sender has its share of it; the sender may wait, see WaitForOnLoop
+	RoomFull      // the queue is full, or its sender has its share of it; the sender may wait, see WaitForRoomOnLoop
 	RoomNone      // memory is short; waiting would take some
 )
 
 // RoomFor tells whether there is room for b, a frame of the connection `from`, in
-// the queue of the connection `to`. What is sent all the same is not refused.
-// Below Config.QueueLow only memory counts, so that who has waited finds room.
+// the queue of the connection `to`, and behind a link in that of b's recipient.
+// What is sent all the same is not refused. Below Config.QueueLow only memory
+// counts, so that who has waited finds room.
 func (l *Loop) RoomFor(from, to Ref, b *buf.Buffer) Room {
 	s := l.engine.liveSlot(to)
 	if s == nil {
 		return RoomYes // to come back
+	}
+	if now := s.shares.Load(); now != nil && now.behind != nil {
+		return l.roomBehind(s, now, from, b)
 	}
 	backlog, high := s.backlog.Load(), int64(l.engine.cfg.QueueHigh)
 	most := l.account.QueueMax()
@@ -139,7 +151,7 @@ func (l *Loop) uncharge(p parcel) {
 	n := len(p.b.B)
 	l.account.Use(buf.PartQueues, -buf.SizeOf(p.b))
 	if s := l.engine.slotOf(p.to); s != nil {
-		s.discharge(share(p.tag), n)
+		s.discharge(share(p.tag), p.b)
 		s.backlog.Add(-int64(n))
 	}
 }
@@ -189,13 +201,15 @@ func (c *Conn) GiveBackOnLoop() {
 // TrimOnLoop takes forwarded frames that wait for c and are not sealed, not even
 // in part, out of its queue, the oldest first, until that has freed so many bytes
 // of memory, and gives them to drop, which takes them. It returns what is free.
+// Of a link's queue it takes those of the recipients that have the most, and may
+// free less.
 func (c *Conn) TrimOnLoop(memory int64, drop func(*buf.Buffer)) (freed int64) {
 	var kept fifo[queued]
-	bytes := 0
+	bytes, most := 0, c.mostBehind()
 	for l := c.loop; !c.queue.empty(); {
 		inPart := c.sealed > 0 && c.sealing == &c.queue && kept.empty()
 		q := c.queue.pop(&l.spareQueued)
-		if q.own || inPart || freed >= memory {
+		if q.own || inPart || freed >= memory || !c.isOfMost(q, most) {
 			kept.push(&l.spareQueued, q)
 			continue
 		}
@@ -216,7 +230,7 @@ func (c *Conn) TrimOnLoop(memory int64, drop func(*buf.Buffer)) (freed int64) {
 // leaves takes q, which is no longer in c's queue, out of what counts queues but
 // the backlog: that lasts until the kernel has it.
 func (c *Conn) leaves(q queued) {
-	c.slot.discharge(q.share, len(q.b.B))
+	c.slot.discharge(q.share, q.b)
 	c.loop.account.Use(buf.PartQueues, -buf.SizeOf(q.b))
 }
 
@@ -229,14 +243,24 @@ func (l *Loop) release(s *slot, n int) {
 	if left < 0 {
 		panic("link: a slot's backlog is negative")
 	}
-	if left <= low && s.waiting.Load() {
+	if !s.waiting.Load() {
+		return
+	}
+	if left <= low {
 		l.endWaits(s)
+	} else if now := s.shares.Load(); now != nil && now.behind != nil {
+		l.endWaitsBehind(s, now.behind, n, left)
 	}
 }
 
 // endWaits tells all who wait for s that they may go on.
 func (l *Loop) endWaits(s *slot) {
 	l.freed = s.take(l.freed[:0])
+	l.tellFreed()
+}
+
+// tellFreed tells those whose waits have ended.
+func (l *Loop) tellFreed() {
 	for _, w := range l.freed {
 		if home := w.ref.Loop(); home == l.index {
 			l.resumes = append(l.resumes, w)

@@ -26,9 +26,10 @@ import (
 // goes up and down does not make them anew each time. What was queued before is
 // nobody's.
 type shares struct {
-	epoch uint16 // of the slot's; never 0
-	salt  uint64
-	lanes [2 * lanesPerRow]atomic.Int64 // bytes; row 0, then row 1
+	epoch  uint16 // of the slot's; never 0
+	salt   uint64
+	behind *recipients                   // of a link, whose shares last as long as it does; else nil
+	lanes  [2 * lanesPerRow]atomic.Int64 // bytes; row 0, then row 1
 }
 
 // A share is what a frame in the queue remembers of whose it is, so that the
@@ -83,12 +84,18 @@ func (l *Loop) congested(s *slot) *shares {
 		if now := s.shares.Load(); now != nil {
 			return now
 		}
-		epoch := uint16(s.epoch.Add(1))
-		if epoch == 0 {
-			continue // would look like a share that is not counted
-		}
-		if s.shares.CompareAndSwap(nil, &shares{epoch: epoch, salt: rand.Uint64()}) {
+		if s.shares.CompareAndSwap(nil, &shares{epoch: s.nextEpoch(), salt: rand.Uint64()}) {
 			l.account.Use(buf.PartLists, int64(unsafe.Sizeof(shares{})))
+		}
+	}
+}
+
+// nextEpoch returns the epoch of a slot's next shares: not 0, which would look
+// like a share that is not counted.
+func (s *slot) nextEpoch() uint16 {
+	for {
+		if epoch := uint16(s.epoch.Add(1)); epoch != 0 {
+			return epoch
 		}
 	}
 }
@@ -100,7 +107,10 @@ func (l *Loop) endOldShares() {
 	}
 	l.sharesLookedAt = l.now
 	for _, c := range l.conns {
-		if c != nil && c.slot.backlog.Load() <= int64(l.engine.cfg.QueueLow)/sharesEnd {
+		if c == nil || c.slot.backlog.Load() > int64(l.engine.cfg.QueueLow)/sharesEnd {
+			continue
+		}
+		if now := c.slot.shares.Load(); now != nil && now.behind == nil {
 			l.endShares(c.slot)
 		}
 	}
@@ -108,29 +118,60 @@ func (l *Loop) endOldShares() {
 
 // endShares ends the shares of a slot of this loop, if there are any.
 func (l *Loop) endShares(s *slot) {
-	if s.shares.Load() != nil && s.shares.Swap(nil) != nil {
-		l.account.Use(buf.PartLists, -int64(unsafe.Sizeof(shares{})))
+	if s.shares.Load() != nil {
+		l.setShares(s, nil)
 	}
 }
 
-// charge counts a frame of n bytes, which is in the backlog already, for the
-// connection that it came from; 0: for nobody.
-func (s *slot) charge(from Ref, n int) share {
+// setShares gives the slot of this loop other shares, and counts their memory.
+func (l *Loop) setShares(s *slot, to *shares) {
+	before := s.shares.Swap(to)
+	l.account.Use(buf.PartLists, to.size()-before.size())
+}
+
+// size returns the memory that s takes, in bytes.
+func (s *shares) size() (bytes int64) {
+	if s == nil {
+		return 0
+	}
+	if s.behind != nil {
+		bytes = int64(unsafe.Sizeof(recipients{}))
+	}
+	return bytes + int64(unsafe.Sizeof(shares{}))
+}
+
+// charge counts b, which is in the backlog already, for the connection that it
+// came from, 0 if for none, and a forwarded one behind a link for its recipient.
+func (s *slot) charge(kind Kind, from Ref, b *buf.Buffer) share {
 	now := s.shares.Load()
-	if now == nil || from == 0 {
+	switch {
+	case now == nil:
+		return 0
+	case now.behind == nil && from == 0:
+		return 0
+	case now.behind != nil && (kind != Forwarded || s.backlog.Load() <= now.behind.low/sharesFrom):
 		return 0
 	}
 	of := now.of(from)
-	now.add(of, n)
+	now.addFrame(of, b, 1)
 	return of
 }
 
 // discharge takes a frame that was charged out again.
-func (s *slot) discharge(of share, n int) {
+func (s *slot) discharge(of share, b *buf.Buffer) {
 	if of == 0 {
 		return
 	}
 	if now := s.shares.Load(); now != nil && now.epoch == uint16(of>>epochAt) {
-		now.add(of, -n)
+		now.addFrame(of, b, -1)
+	}
+}
+
+// addFrame adds b, or with sign -1 takes it out.
+func (s *shares) addFrame(of share, b *buf.Buffer, sign int) {
+	n := sign * len(b.B)
+	s.add(of, n)
+	if s.behind != nil {
+		s.behind.add(s.behind.recipient(b.B), of, n)
 	}
 }

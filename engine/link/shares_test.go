@@ -25,11 +25,16 @@ func TestLanesCountWhatIsCharged(t *testing.T) {
 	type frame struct {
 		of   share
 		from Ref
-		n    int
+		b    *buf.Buffer
 	}
 	var queue, over []frame // charged now; charged in an earlier epoch
 	has := map[Ref]int64{}
 	var sum int64
+	t.Cleanup(func() {
+		for _, f := range append(queue, over...) {
+			buf.Put(f.b)
+		}
+	})
 	for round := range 200_000 {
 		switch from := Ref(1 + rng.IntN(300)); {
 		case round%20_000 == 0: // the queue has been short; frames of then may still be under way
@@ -39,18 +44,21 @@ func TestLanesCountWhatIsCharged(t *testing.T) {
 			l.congested(&s)
 		case rng.IntN(2) == 0:
 			n := 1 + rng.IntN(2000)
-			queue = append(queue, frame{s.charge(from, n), from, n})
+			b := buf.Get(n)
+			queue = append(queue, frame{s.charge(Forwarded, from, b), from, b})
 			has[from] += int64(n)
 			sum += int64(n)
 		case len(queue) > 0:
 			f := queue[0]
 			queue = queue[1:]
-			s.discharge(f.of, f.n)
-			has[f.from] -= int64(f.n)
-			sum -= int64(f.n)
+			s.discharge(f.of, f.b)
+			has[f.from] -= int64(len(f.b.B))
+			sum -= int64(len(f.b.B))
+			buf.Put(f.b)
 		}
 		if len(over) > 0 && rng.IntN(3) == 0 {
-			s.discharge(over[0].of, over[0].n)
+			s.discharge(over[0].of, over[0].b)
+			buf.Put(over[0].b)
 			over = over[1:]
 		}
 		if round%1000 == 0 {
@@ -99,16 +107,10 @@ func TestSendersMeetInOtherLanesNextTime(t *testing.T) {
 // of them are charged.
 func queuedOf(c *Conn, sender func(*buf.Buffer) int) (of map[int]int, charged int64) {
 	of = map[int]int{}
-	for g, i := c.queue.head, c.queue.read; g != nil; g, i = g.next, 0 {
-		end := segmentLen
-		if g == c.queue.tail {
-			end = c.queue.write
-		}
-		for ; i < end; i++ {
-			of[sender(g.items[i].b)] += len(g.items[i].b.B)
-			if g.items[i].share != 0 {
-				charged += int64(len(g.items[i].b.B))
-			}
+	for q := range c.queue.all() {
+		of[sender(q.b)] += len(q.b.B)
+		if q.share != 0 {
+			charged += int64(len(q.b.B))
 		}
 	}
 	return of, charged

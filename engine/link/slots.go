@@ -32,7 +32,8 @@ var _ [0]struct{} = [unsafe.Sizeof(slot{}) % 64]struct{}{} // a slot fills a cac
 // waiter is a connection that is paused until a slot's backlog is low.
 type waiter struct {
 	ref Ref
-	seq uint32 // of the wait, so that the end of an earlier one is not taken for it
+	seq uint32    // of the wait, so that the end of an earlier one is not taken for it
+	to  recipient // behind a link; 0: any
 }
 
 // slotTable has a loop's slots. The home loop adds chunks; all loops read.
@@ -85,12 +86,13 @@ func (s *slot) add(generation uint32, w waiter) bool {
 	return true
 }
 
-// remove takes w back. It tells whether w was still registered.
-func (s *slot) remove(w waiter) bool {
+// remove takes back the wait of that number of the connection ref. It tells whether
+// it was still registered.
+func (s *slot) remove(ref Ref, seq uint32) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range s.waiters {
-		if s.waiters[i] == w {
+		if s.waiters[i].ref == ref && s.waiters[i].seq == seq {
 			last := len(s.waiters) - 1
 			s.waiters[i] = s.waiters[last]
 			s.waiters = s.waiters[:last]
@@ -115,5 +117,22 @@ func (s *slot) take(into []waiter) []waiter {
 		s.waiters = nil
 	}
 	s.waiting.Store(false)
+	return into
+}
+
+// takeIf is take for those waiters of which ends is true; it must be quick.
+func (s *slot) takeIf(into []waiter, ends func(waiter) bool) []waiter {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	kept := s.waiters[:0]
+	for _, w := range s.waiters {
+		if ends(w) {
+			into = append(into, w)
+		} else {
+			kept = append(kept, w)
+		}
+	}
+	s.waiters = kept
+	s.waiting.Store(len(kept) > 0)
 	return into
 }
