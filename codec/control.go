@@ -25,12 +25,14 @@ const (
 	typeListNumbers        = 16
 	typeNameQuestion       = 17
 	typeNameAnswer         = 18
+	typeSenderBlocked      = 19
 )
 
 // Control is a link-control message: *Hello, *KeepAlive, *Goodbye,
 // *CertificateRequest, *Certificates, *NameRequest, *Names, *DomainProofs,
 // *Grants, *RouteUpdate, *RevocationList, *Renewal, *SeqnoRequest,
-// *AddressList, *ListRequest, *ListNumbers, *NameQuestion or *NameAnswer.
+// *AddressList, *ListRequest, *ListNumbers, *NameQuestion, *NameAnswer or
+// *SenderBlocked.
 type Control interface {
 	controlType() uint64
 	// wire returns the struct to encode; ErrControlValue when a value is out
@@ -95,6 +97,8 @@ func DecodeControl(body []byte) (Control, error) {
 		return done(decodeNameQuestion(&w))
 	case typeNameAnswer:
 		return done(decodeNameAnswer(&w))
+	case typeSenderBlocked:
+		return done(decodeSenderBlocked(&w))
 	}
 	return nil, ErrControlType
 }

@@ -102,6 +102,7 @@ func vectorMessages() []struct {
 		{"name question, list", &NameQuestion{Asked: otherRouter, Asker: router, Number: 5, Hops: 1, After: "alice", Max: 256}},
 		{"name answer", &NameAnswer{Asker: router, Asked: otherRouter, Number: 5, Hops: 63, Entries: []NamedEntry{{"bob", NameEntry{chain, "server"}}, {"carol", NameEntry{chain[:1], ""}}}, Next: "carol"}},
 		{"name answer, none", &NameAnswer{Asker: router, Asked: otherRouter, Number: 4, Hops: 64, Entries: []NamedEntry{}}},
+		{"sender blocked", &SenderBlocked{Sender: other, For: time.Minute}},
 		{"notice, one frame", &Notice{Reason: NoticeNoRoute, Recipient: other, Frames: []NoticeFrame{{digest, sent}}}},
 		{"notice, one frame and more", &Notice{Reason: NoticeQueueFull, Recipient: other, Frames: []NoticeFrame{{digest, sent}}, More: 1000, First: sent + 1, Last: sent + 5_000_000_000}},
 		{"notice, only counted", &Notice{Reason: NoticeLate, Recipient: other, Frames: []NoticeFrame{}, More: 1, First: sent, Last: sent}},
@@ -194,6 +195,7 @@ func badBodies() []badVector {
 		{"name question: no hops", CategoryControl, "control-value", "a8 0011 01" + hexRouter + "02" + hexRouterB + "0300 0400 0560 0660 0701"},
 		{"name question: name and after", CategoryControl, "control-value", "a8 0011 01" + hexRouter + "02" + hexRouterB + "0300 0401 056162 066161 0701"},
 		{"name answer: names out of order", CategoryControl, "control-value", "a7 0012 01" + hexRouter + "02" + hexRouterB + "0300 0401 0582 836162814060 836161814060 0660"},
+		{"sender blocked: for no time", CategoryControl, "control-value", "a3 0013 01" + hexNode + "0200"},
 		{"name answer: more after no name", CategoryControl, "control-value", "a7 0012 01" + hexRouter + "02" + hexRouterB + "0300 0401 0580 066161"},
 	}
 }

@@ -231,6 +231,13 @@ func listNumbers() *rapid.Generator[Control] {
 	})
 }
 
+func sendersBlocked() *rapid.Generator[Control] {
+	return rapid.Custom(func(t *rapid.T) Control {
+		ms := rapid.Int64Range(1, int64(SenderBlockedMax/time.Millisecond)).Draw(t, "ms")
+		return &SenderBlocked{inDomain(t, KindNode), time.Duration(ms) * time.Millisecond}
+	})
+}
+
 func nameQuestions() *rapid.Generator[Control] {
 	return rapid.Custom(func(t *rapid.T) Control {
 		q := &NameQuestion{
@@ -288,7 +295,7 @@ func namesAnswered() *rapid.Generator[Control] {
 func controls() *rapid.Generator[Control] {
 	return rapid.OneOf(hellos(), keepAlives(), goodbyes(), certificateRequests(), certificateAnswers(), nameRequests(), nameAnswers(),
 		domainProofs(), grants(), revocationLists(), renewals(), routeUpdates(), seqnoRequests(), addressLists(), listRequests(), listNumbers(),
-		nameQuestions(), namesAnswered())
+		nameQuestions(), namesAnswered(), sendersBlocked())
 }
 
 func notices() *rapid.Generator[*Notice] {
