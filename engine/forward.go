@@ -7,11 +7,7 @@ import (
 	"causeway/codec"
 	"causeway/engine/buf"
 	"causeway/engine/link"
-	"causeway/engine/table"
 )
-
-// tableValue returns what the table holds for a connection.
-func tableValue(ref link.Ref) table.Value { return table.Value(ref) }
 
 // noPauseTime is how long a destination earns no more pauses after one of its
 // senders has waited in vain.
@@ -113,7 +109,7 @@ func (p *peer) decide(f codec.Raw) (link.Ref, dropReason) {
 	case f.TTL() < 2:
 		return 0, dropTTL
 	}
-	to := link.Ref(p.router.table.Lookup(recipient))
+	to, _ := p.router.lookup(recipient)
 	if to == 0 {
 		return 0, dropNoRoute
 	}

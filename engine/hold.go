@@ -249,7 +249,7 @@ func (l *loop) hold(a codec.Address, of *withdrawal, b *buf.Buffer) bool {
 // settle hands over what waits for the address, if it is back, and gives it up
 // when its time is over.
 func (l *loop) settle(a codec.Address) {
-	to := link.Ref(l.router.table.Lookup(a))
+	to, _ := l.router.lookup(a)
 	if room := l.rooms[a]; room != nil && (to != 0 || l.draining || l.router.withdrawn.over(room.of, l.link.Now())) {
 		l.settleTo(a, to)
 	}

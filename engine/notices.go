@@ -303,7 +303,7 @@ func (p *peer) payOff() {
 
 // ready tells whether who is connected as sender reads, or is gone.
 func (l *loop) ready(sender codec.Address) bool {
-	ref := link.Ref(l.router.table.Lookup(sender))
+	ref, _ := l.router.lookup(sender)
 	return ref == 0 || l.noticeRoom(ref) > 0
 }
 
@@ -319,7 +319,8 @@ const listedMemory = 64
 
 // tell makes the notice n and sends it to who is connected as sender.
 func (l *loop) tell(sender codec.Address, d *domain, n *noticed) {
-	l.tellAt(link.Ref(l.router.table.Lookup(sender)), sender, d, n)
+	ref, _ := l.router.lookup(sender)
+	l.tellAt(ref, sender, d, n)
 }
 
 // tellAt makes the notice n and sends it to sender's connection ref; 0: it has

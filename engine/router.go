@@ -27,7 +27,8 @@ type Router struct {
 
 	lookEvery time.Duration
 
-	table     *table.Table
+	table     *table.Table // written by loops for who is connected, else by routing
+	hops      *hops        // written by routing
 	withdrawn *withdrawals
 	pool      *verify.Pool
 	link      *link.Engine
@@ -64,7 +65,7 @@ func Start(c Config) (*Router, error) {
 		return nil, err
 	}
 	r := &Router{
-		config: c, log: c.Logger, table: table.New(), withdrawn: newWithdrawals(time.Now(), c.Memory), reloads: newReloads(time.Now()), links: newLinks(),
+		config: c, log: c.Logger, table: table.New(), hops: new(hops), withdrawn: newWithdrawals(time.Now(), c.Memory), reloads: newReloads(time.Now()), links: newLinks(),
 		budget:    buf.NewBudget(c.Memory, c.Loops),
 		lookEvery: max(lookEveryMin, min(lookEveryMax, c.KeepAlive/4)),
 	}

@@ -36,5 +36,6 @@
 //	lists.go       lists of attached addresses: flooding
 //	owners.go      whose an address is; own nodes, probes
 //	timers.go      what becomes due
+//	settings.go    what changes while it runs; what the caller may ask
 //	check.go       invariants, for tests
 package route

@@ -83,12 +83,19 @@ func (t *Table) Set(a codec.Address, v Value) (old Value) {
 // Clear removes a if its Value is still v, and tells whether it was: who owned
 // an address takes only its own entry away, not a successor's.
 func (t *Table) Clear(a codec.Address, v Value) bool {
+	return v != 0 && t.CompareAndSwap(a, v, 0)
+}
+
+// CompareAndSwap gives a the Value next, zero to remove it, if its Value is still
+// old, and tells whether it was. So writers that know of each other's Values only
+// by looking do not undo each other's work.
+func (t *Table) CompareAndSwap(a codec.Address, old, next Value) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.Lookup(a) != v || v == 0 {
+	if t.Lookup(a) != old {
 		return false
 	}
-	t.setLocked(a, 0)
+	t.setLocked(a, next)
 	return true
 }
 

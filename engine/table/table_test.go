@@ -22,7 +22,7 @@ func TestTableAgreesWithAMap(t *testing.T) {
 	tab, model := New(), map[codec.Address]Value{}
 	for step := range 200_000 {
 		a := addr(r.Uint64N(3000))
-		switch r.IntN(4) {
+		switch r.IntN(5) {
 		case 0:
 			if got := tab.Set(a, 0); got != model[a] {
 				t.Fatalf("step %d: removed %d, want %d", step, got, model[a])
@@ -43,6 +43,18 @@ func TestTableAgreesWithAMap(t *testing.T) {
 				t.Fatalf("step %d: Set returned %d, want %d", step, got, model[a])
 			}
 			model[a] = v
+		case 3:
+			old, next := Value(r.Uint64N(3)), Value(r.Uint64N(3))
+			want := model[a] == old
+			if got := tab.CompareAndSwap(a, old, next); got != want {
+				t.Fatalf("step %d: CompareAndSwap = %v, want %v", step, got, want)
+			}
+			switch {
+			case want && next == 0:
+				delete(model, a)
+			case want:
+				model[a] = next
+			}
 		default:
 			if got := tab.Lookup(a); got != model[a] {
 				t.Fatalf("step %d: Lookup = %d, want %d", step, got, model[a])
