@@ -345,28 +345,5 @@ func (p *peer) listNames(q *codec.NameRequest, answer *codec.Names) {
 	}
 }
 
-// echo answers f, an echo to this router; only requests have an answer. A
-// receipt request is answered by "not seen": nothing is sent to a router.
-func (p *peer) echo(f codec.Raw) {
-	e, err := codec.DecodeEcho(f.Body())
-	if err != nil || p.phase == phaseClosed {
-		return
-	}
-	answer := *e
-	switch e.Type {
-	case codec.EchoRequest:
-		answer.Type = codec.EchoReply
-	case codec.EchoReceiptRequest:
-		answer.Type, answer.Seen = codec.EchoReceipt, false
-	default:
-		return
-	}
-	body, err := codec.AppendEcho(nil, &answer)
-	if err != nil {
-		panic("engine: an echo that the codec took and refuses: " + err.Error())
-	}
-	p.loop.sendOwn(p.conn.Ref(), p.domain, p.address(), codec.CategoryEcho, body, link.OwnAhead)
-}
-
 // describe is how a peer stands in the log.
 func describe(id *pki.Peer) string { return strings.TrimPrefix(id.URI(), codec.URLScheme) }

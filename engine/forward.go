@@ -102,7 +102,12 @@ func (p *peer) decide(f codec.Raw) (link.Ref, dropReason) {
 		if f.Category() != codec.CategoryEcho {
 			return 0, dropCategory
 		}
-		if !p.takes(answerSmall) || !p.echoes.take(p.loop.link.Now(), echoesPerSecond, echoesPerSecond) {
+		if !p.mayEcho() {
+			return 0, dropEchoRate
+		}
+		return 0, dropNone
+	case f.TTL() < 2 && isTrace(f):
+		if !p.mayEcho() {
 			return 0, dropEchoRate
 		}
 		return 0, dropNone

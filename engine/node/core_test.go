@@ -173,7 +173,7 @@ func TestCountedFramesAreMarkedOnlyWhenAllAreMeant(t *testing.T) {
 			o.recent.add(s)
 			all = append(all, s)
 		}
-		e, ignored := o.notedLocked(codec.Address{9}, &codec.Notice{Reason: codec.NoticeQueueFull, Recipient: to, More: test.more, First: 1, Last: 3}, time.Now())
+		e, ignored := o.notedLocked(codec.Address{9}, "router/r", &codec.Notice{Reason: codec.NoticeQueueFull, Recipient: to, More: test.more, First: 1, Last: 3}, time.Now())
 		if e == nil || ignored != test.more-min(test.more, 3) {
 			t.Errorf("more %d: %v, %d ignored", test.more, e, ignored)
 		}

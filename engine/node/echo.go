@@ -21,8 +21,16 @@ var errEchoesOpen = fmt.Errorf("more than %d echoes and receipts are waited for 
 
 // echoWait is somebody who waits for replies.
 type echoWait struct {
-	from    codec.Address
-	replies chan *codec.Echo
+	from    codec.Address // the only one who may reply
+	trace   bool          // but hops may come from any router
+	replies chan heardEcho
+}
+
+// heardEcho is an echo that has come, and from whom.
+type heardEcho struct {
+	*codec.Echo
+	from codec.Address
+	name string // of its certificate, as in Message.FromName
 }
 
 // echoes knows what replies are waited for, by identifier.
@@ -32,11 +40,16 @@ type echoes struct {
 }
 
 // open draws an identifier, and returns where replies from that address come.
-func (e *echoes) open(n *Node, from codec.Address) (id [codec.EchoIDSize]byte, replies <-chan *codec.Echo, err error) {
+func (e *echoes) open(n *Node, from codec.Address) (id [codec.EchoIDSize]byte, replies <-chan heardEcho, err error) {
+	return e.openAs(n, &echoWait{from: from})
+}
+
+// openAs is open for somebody who has not said yet where replies come.
+func (e *echoes) openAs(n *Node, w *echoWait) (id [codec.EchoIDSize]byte, replies <-chan heardEcho, err error) {
 	if _, err := io.ReadFull(n.rand, id[:]); err != nil {
 		return id, nil, fmt.Errorf("drawing an identifier: %w", err)
 	}
-	w := &echoWait{from: from, replies: make(chan *codec.Echo, echoRepliesMax)}
+	w.replies = make(chan heardEcho, echoRepliesMax)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if len(e.waiting) >= echoesOpenMax || e.waiting[id] != nil {
@@ -53,10 +66,10 @@ func (e *echoes) close(id [codec.EchoIDSize]byte) {
 }
 
 // reply hands a reply to who waits for it. Others are of no interest.
-func (e *echoes) reply(from codec.Address, m *codec.Echo) {
+func (e *echoes) reply(m heardEcho) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if w := e.waiting[m.ID]; w != nil && w.from == from {
+	if w := e.waiting[m.ID]; w != nil && (w.from == m.from || w.trace && m.Type == codec.EchoHop && m.from.Kind() == codec.KindRouter) {
 		select {
 		case w.replies <- m:
 		default:
@@ -109,16 +122,19 @@ func (n *Node) Ping(ctx context.Context, to codec.Address, payload []byte) (time
 
 // hearEchoLocked takes a verified frame of category 4; in.mu is held. It returns
 // why the frame was dropped, or nil.
-func (n *Node) hearEchoLocked(raw codec.Raw) fate {
+func (n *Node) hearEchoLocked(raw codec.Raw, cert *certificate) fate {
 	m, err := codec.DecodeEcho(raw.Body())
 	if err != nil {
 		return dropped(dropMalformedBody)
 	}
 	from := raw.Sender()
 	switch m.Type {
-	case codec.EchoReply, codec.EchoReceipt:
-		n.echoes.reply(from, m)
+	case codec.EchoReply, codec.EchoReceipt, codec.EchoHop:
+		n.echoes.reply(heardEcho{m, from, cert.name})
 		return consumed
+	case codec.EchoTrace:
+		m.Type = codec.EchoHop
+		m.Hop = codec.Hop{TTL: raw.TTL(), Time: uint64(n.cfg.Now().UnixNano()), Software: n.cfg.Software}
 	case codec.EchoRequest:
 		m.Type = codec.EchoReply
 	case codec.EchoReceiptRequest:

@@ -313,6 +313,7 @@ func (e *NameError) Is(target error) bool { return target == ErrNoSuchName }
 type NoticeError struct {
 	Reason    codec.NoticeReason
 	From      codec.Address // who says so
+	FromName  string        // of its certificate, of a router "router/NAME"; empty: not remembered
 	Recipient codec.Address
 	Frames    []codec.NoticeFrame // of the notice, those that this node remembers to have sent
 	More      uint64              // so many besides, not listed
@@ -326,8 +327,11 @@ func (e *NoticeError) Error() string {
 	if e.From == e.Recipient {
 		who = "the recipient"
 	}
+	if e.FromName != "" {
+		who += " " + strings.TrimPrefix(e.FromName, routerPrefix)
+	}
 	s := fmt.Sprintf("%s %s says: %s", who, e.From, e.Reason)
-	if what := noticeMeaning[e.Reason]; what != "" {
+	if what := NoticeMeaning(e.Reason); what != "" {
 		s += ": " + what
 	}
 	if e.Ambiguous > 0 {
@@ -335,6 +339,10 @@ func (e *NoticeError) Error() string {
 	}
 	return s
 }
+
+// NoticeMeaning returns what a notice's reason means, and what helps, for people;
+// empty for reasons that there are not.
+func NoticeMeaning(r codec.NoticeReason) string { return noticeMeaning[r] }
 
 var noticeMeaning = map[codec.NoticeReason]string{
 	codec.NoticeNoRoute:       "the recipient is not connected; check the address, and that it runs",

@@ -225,6 +225,11 @@ func (n *Node) Send(ctx context.Context, to codec.Address, category codec.Catego
 
 // send queues a frame; internal: it is not the application's.
 func (n *Node) send(ctx context.Context, to codec.Address, category codec.Category, body []byte, internal bool) (*Sent, error) {
+	return n.sendTTL(ctx, to, codec.TTLDefault, category, body, internal)
+}
+
+// sendTTL is send with a time to live.
+func (n *Node) sendTTL(ctx context.Context, to codec.Address, ttl uint8, category codec.Category, body []byte, internal bool) (*Sent, error) {
 	limit, router := codec.BodyMaxLimit, false
 	if c, _ := n.out.current(); c != nil {
 		limit, router = int(c.hello.BodyMax), true
@@ -243,6 +248,7 @@ func (n *Node) send(ctx context.Context, to codec.Address, category codec.Catego
 		n.out.void(slot)
 		return nil, err
 	}
+	codec.Raw(frame).SetTTL(ttl)
 	s.Digest = codec.Raw(frame).Digest()
 	n.out.publish(slot, state, by, frame, s)
 	return s, nil

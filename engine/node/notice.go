@@ -9,8 +9,9 @@ import (
 // callbacksMax is how many notices wait for Config.OnNotice.
 const callbacksMax = 256
 
-// hearNotice takes a verified frame of category 3 (PROTOCOL.md section 6).
-func (n *Node) hearNotice(raw codec.Raw) fate {
+// hearNotice takes a verified frame of category 3 (PROTOCOL.md section 6), of a
+// sender of that name.
+func (n *Node) hearNotice(raw codec.Raw, name string) fate {
 	m, err := codec.DecodeNotice(raw.Body())
 	if err != nil {
 		return dropped(dropMalformedBody)
@@ -20,7 +21,7 @@ func (n *Node) hearNotice(raw codec.Raw) fate {
 		return dropped(dropForgedNotice)
 	}
 	n.out.mu.Lock()
-	e, ignored := n.out.notedLocked(from, m, time.Now())
+	e, ignored := n.out.notedLocked(from, name, m, time.Now())
 	n.out.mu.Unlock()
 	n.counters.noticesIgnored.Add(ignored)
 	if e != nil {
@@ -37,8 +38,8 @@ func (n *Node) hearNotice(raw codec.Raw) fate {
 // Frames that a notice counts without listing them are known by recipient and
 // time only. When no more frames than it counts fit, it must mean all of them;
 // otherwise nobody can tell which, and only OnNotice learns of it.
-func (o *outgoing) notedLocked(from codec.Address, m *codec.Notice, now time.Time) (e *NoticeError, ignored uint64) {
-	e = &NoticeError{Reason: m.Reason, From: from, Recipient: m.Recipient}
+func (o *outgoing) notedLocked(from codec.Address, name string, m *codec.Notice, now time.Time) (e *NoticeError, ignored uint64) {
+	e = &NoticeError{Reason: m.Reason, From: from, FromName: name, Recipient: m.Recipient}
 	own := false
 	for _, f := range m.Frames {
 		s := o.recent.find(f, m.Recipient)

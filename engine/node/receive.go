@@ -259,9 +259,9 @@ func (n *Node) acceptLocked(raw codec.Raw, cert *certificate, now time.Time) {
 func (n *Node) dispatchLocked(raw codec.Raw, digest codec.Digest, cert *certificate) {
 	switch category := raw.Category(); {
 	case category == codec.CategoryNotice:
-		n.count(n.hearNotice(raw))
+		n.count(n.hearNotice(raw, cert.name))
 	case category == codec.CategoryEcho:
-		n.count(n.hearEchoLocked(raw))
+		n.count(n.hearEchoLocked(raw, cert))
 	case !category.IsPayload():
 		n.counters.drop(dropCategory)
 	case raw.Encrypted():

@@ -162,7 +162,7 @@ func (s *Sent) Seen(ctx context.Context) error {
 
 // awaitReceipt waits for a receipt that says seen, until the next tick or the
 // end of ctx.
-func (s *Sent) awaitReceipt(ctx context.Context, receipts <-chan *codec.Echo, tick <-chan time.Time) (seen bool, err error) {
+func (s *Sent) awaitReceipt(ctx context.Context, receipts <-chan heardEcho, tick <-chan time.Time) (seen bool, err error) {
 	for {
 		changed, err := s.lost()
 		if err != nil {

@@ -1,0 +1,92 @@
+package engine
+
+import (
+	"testing"
+	"time"
+
+	"causeway/codec"
+)
+
+// trace makes a trace to the address given.
+func (c *client) trace(to codec.Address, ttl, id byte) *codec.Frame {
+	f := c.frame(to, codec.CategoryEcho, must(codec.AppendEcho(nil, &codec.Echo{Type: codec.EchoTrace, ID: [8]byte{id}})))
+	f.TTL = ttl
+	return f
+}
+
+// hop returns the next frame's hop, which answers the trace of that ID.
+func (c *client) hop(id byte) codec.Hop {
+	c.t.Helper()
+	f := c.next()
+	e, err := codec.DecodeEcho(f.Body())
+	if err != nil || f.Category() != codec.CategoryEcho || e.Type != codec.EchoHop || e.ID[0] != id {
+		c.t.Fatalf("%v came: %+v, %v", f.Category(), e, err)
+	}
+	if f.Sender() != c.router || f.Recipient() != c.id.Peer.Address || e.Hop.Software != "causeway/0.0.1" ||
+		time.Since(time.Unix(0, int64(e.Hop.Time))).Abs() > patience {
+		c.t.Errorf("hop %+v from %v", e.Hop, f.Sender())
+	}
+	return e.Hop
+}
+
+func TestATraceWithoutTTLIsAnsweredByAHop(t *testing.T) {
+	d := newAuthority("prod.example")
+	r, addr := startRouter(t, nil, d)
+	a, b := connect(t, addr, d.node("a")), connect(t, addr, d.node("b"))
+	to, nobody := b.id.Peer.Address, codec.Address(d.node("nobody").Peer.Address)
+	for ttl := range byte(2) {
+		a.send(a.trace(to, ttl, ttl))
+		if h := a.hop(ttl); h.TTL != ttl || h.Next != to {
+			t.Errorf("hop of a trace with TTL %d: %+v", ttl, h)
+		}
+	}
+	a.send(a.trace(nobody, 1, 2))
+	if h := a.hop(2); !h.Next.IsZero() {
+		t.Errorf("a way to nobody is known: %+v", h)
+	}
+	a.send(a.trace(a.router, 7, 3))
+	if h := a.hop(3); !h.Next.IsZero() || h.TTL != 7 {
+		t.Errorf("hop of the recipient: %+v", h)
+	}
+	a.send(a.trace(to, 2, 4)) // it goes on
+	if f := b.next(); f.TTL() != 1 || f.Category() != codec.CategoryEcho {
+		t.Errorf("%v came with TTL %d", f.Category(), f.TTL())
+	}
+	if n := r.droppedFor(dropTTL); n != 0 {
+		t.Errorf("%d dropped for their TTL", n)
+	}
+	ping := a.frame(to, codec.CategoryEcho, must(codec.AppendEcho(nil, &codec.Echo{Type: codec.EchoRequest})))
+	ping.TTL = 1
+	a.send(ping) // all but traces have a notice
+	if f := a.next(); f.Category() != codec.CategoryNotice || must(codec.DecodeNotice(f.Body())).Reason != codec.NoticeTTLSpent {
+		t.Errorf("%v came", f.Category())
+	}
+}
+
+func TestTracesOfAnotherDomainHaveNoHop(t *testing.T) {
+	d, other := newAuthority("prod.example"), newAuthority("other.example")
+	_, addr := startRouter(t, nil, d, other)
+	a, b := connect(t, addr, d.node("a")), connect(t, addr, other.node("b"))
+	a.send(a.trace(b.id.Peer.Address, 1, 1))
+	if f := a.next(); f.Category() != codec.CategoryNotice || must(codec.DecodeNotice(f.Body())).Reason != codec.NoticeNotPermitted {
+		t.Errorf("%v came", f.Category())
+	}
+}
+
+func TestHopsHaveTheRateOfEchoes(t *testing.T) {
+	d := newAuthority("prod.example")
+	r, addr := startRouter(t, nil, d)
+	a, b := connect(t, addr, d.node("a")), d.node("b")
+	var wire []byte
+	const sent = 3 * echoesPerSecond
+	for range sent {
+		wire = append(wire, a.wire(a.trace(b.Peer.Address, 1, 1))...)
+	}
+	began := time.Now()
+	a.write(wire)
+	hops := len(a.sync())
+	most := echoesPerSecond*(1+time.Since(began).Seconds()) + 1
+	if dropped := r.droppedFor(dropEchoRate); hops < echoesPerSecond || float64(hops) > most || int(dropped)+hops != sent {
+		t.Errorf("%d hops and %d dropped of %d, at most %.0f hops", hops, dropped, sent, most)
+	}
+}
