@@ -42,12 +42,13 @@ var nodeClock = time.Now
 func nodeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "node",
-		Short: "Be a node: send messages, listen for them, ping, list who is there",
+		Short: "Be a node: send messages, listen for them, ping, trace, list who is there",
 		Long: `Be a node of a domain, connected to a router.
 
   causeway node listen --identity bob --connect dbw://127.0.0.1:7100 --accept-plain
   causeway node send --identity alice --connect dbw://127.0.0.1:7100 --to bob --plain --wait hello
   causeway node ping --identity alice --connect dbw://127.0.0.1:7100 --to bob
+  causeway node trace --identity alice --connect dbw://127.0.0.1:7100 bob
   causeway node list --identity alice --connect dbw://127.0.0.1:7100
 
 An identity is a directory with node.key, node.crt and root.crt (causeway pki
@@ -58,7 +59,7 @@ said that the message was not delivered, or perhaps not; 4 time is over.`,
 		Args: cobra.NoArgs,
 		RunE: needVerb,
 	}
-	cmd.AddCommand(nodeListenCommand(), nodeSendCommand(), nodePingCommand(), nodeListCommand())
+	cmd.AddCommand(nodeListenCommand(), nodeSendCommand(), nodePingCommand(), nodeTraceCommand(), nodeListCommand())
 	return cmd
 }
 
@@ -235,13 +236,14 @@ func (m member) String() string {
 	return m.name + " (" + m.address.String() + ")"
 }
 
-// checkMember reports a --to that can be neither an address nor a name.
-func checkMember(to string) error {
+// checkMember reports an argument, called what, that can be neither an address
+// nor a name.
+func checkMember(what, to string) error {
 	if _, err := codec.ParseAddress(to); err == nil {
 		return nil
 	}
 	if err := pki.CheckName(strings.TrimPrefix(to, nodeRouterPrefix)); err != nil {
-		return usageError{fmt.Errorf("--to %q is neither an address such as fde1:4b0f:2020:0:1234:5678:9abc:def0 nor a name: %w", to, err)}
+		return usageError{fmt.Errorf("%s %q is neither an address such as fde1:4b0f:2020:0:1234:5678:9abc:def0 nor a name: %w", what, to, err)}
 	}
 	return nil
 }

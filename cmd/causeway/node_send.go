@@ -58,7 +58,7 @@ func (f *sending) send(cmd *cobra.Command, args []string) error {
 	if f.to == "" {
 		return usageError{errors.New("send needs --to NAME or --to ADDRESS; causeway node list shows who is connected")}
 	}
-	if err := checkMember(f.to); err != nil {
+	if err := checkMember("--to", f.to); err != nil {
 		return err
 	}
 	if !f.plain {

@@ -105,3 +105,23 @@ func TestShellTakesCommandsApartAgain(t *testing.T) {
 		t.Errorf("plain words were quoted: %s", shellLine(strings.Fields(plain)))
 	}
 }
+
+func TestRoundTripsAreSummedUp(t *testing.T) {
+	check := func(sent uint64, took []time.Duration, least, avg, most, mdev time.Duration, lost float64) {
+		t.Helper()
+		r := roundTrips{sent: sent}
+		for _, d := range took {
+			r.add(d)
+		}
+		if r.least != least || r.avg() != avg || r.most != most || (r.mdev()-mdev).Abs() > time.Microsecond || r.lost() != lost {
+			t.Errorf("%v of %d: %v, %v, %v, %v, %g %%; want %v, %v, %v, %v, %g %%", took, sent,
+				r.least, r.avg(), r.most, r.mdev(), r.lost(), least, avg, most, mdev, lost)
+		}
+	}
+	const ms = time.Millisecond
+	check(4, nil, 0, 0, 0, 0, 100)
+	check(1, []time.Duration{3 * ms}, 3*ms, 3*ms, 3*ms, 0, 0)
+	check(2, []time.Duration{3 * ms, 5 * ms}, 3*ms, 4*ms, 5*ms, 1*ms, 0)
+	check(10, []time.Duration{8 * ms, 2 * ms, 4 * ms, 4 * ms, 4 * ms, 5 * ms, 5 * ms, 7 * ms, 9 * ms}, 2*ms, 48*ms/9, 9*ms, 2108185*time.Nanosecond, 10)
+	check(3, []time.Duration{1e9 + 1*ms, 1e9 + 2*ms, 1e9 + 3*ms}, 1e9+1*ms, 1e9+2*ms, 1e9+3*ms, 816497*time.Nanosecond, 0)
+}
