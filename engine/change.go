@@ -242,6 +242,7 @@ var limits = []struct {
 	{"keep-alive", true, func(c *Config) string { return c.KeepAlive.String() }},
 	{"dead-after", true, func(c *Config) string { return c.DeadAfter.String() }},
 	{"handshake-timeout", true, func(c *Config) string { return c.HandshakeTimeout.String() }},
+	{"max-addresses", true, func(c *Config) string { return fmt.Sprint(c.AddressesMax) }},
 	{"receive-buffer", true, func(c *Config) string { return fmt.Sprint(c.ReceiveBuffer) }},
 }
 

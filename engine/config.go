@@ -12,6 +12,7 @@ import (
 	"causeway/crypto/pki"
 	"causeway/crypto/sign"
 	"causeway/engine/gate"
+	"causeway/engine/route"
 	"causeway/engine/verify"
 )
 
@@ -25,6 +26,9 @@ const (
 	PartialMaxDefault    = 256 << 20
 	QueueHighDefault     = 4 << 20
 	BadSignaturesDefault = 100
+	AddressesMaxDefault  = route.MaxAddressesDefault
+
+	AddressesMaxLimit = codec.AddressListEntriesMax * codec.AddressListPartsMax
 
 	holdTimeoutMax = time.Minute // frames must not be late when they go on
 
@@ -72,6 +76,7 @@ type Config struct {
 	RequireAESGCM    bool
 	VersionCutoff    string // nodes with an older semantic version are refused; "": none
 	NodeCost         uint16
+	AddressesMax     int // nodes of one router, this or another, that are known in one domain; at most 1,048,576; 100,000
 
 	Connect     []string          // host:port of other routers that this one keeps links to
 	LinkCosts   map[string]uint16 // cost of the link to a host:port of Connect, 1 to 65,534; "": of all others; 1
@@ -112,6 +117,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.DeadAfter, codec.DeadAfterDefault)
 	setDefault(&c.HelloTimeout, HelloTimeoutDefault)
 	setDefault(&c.BadSignatures, BadSignaturesDefault)
+	setDefault(&c.AddressesMax, AddressesMaxDefault)
 	setDefault(&c.HandshakeTimeout, HandshakeTimeoutDefault)
 	setDefault(&c.HandshakesMax, HandshakesMaxDefault)
 	setDefault(&c.ReceiveBuffer, ReceiveBufferDefault)
@@ -151,6 +157,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("engine: %d bytes of memory are too few: frames with bodies of %d bytes need at least %d", c.Memory, c.BodyMax, MemoryLeast(c.BodyMax))
 	case int64(c.QueueHigh) > c.Memory/QueueHighPart:
 		return fmt.Errorf("engine: high mark %d is above %d, a %dth of the memory: queues would drop before they pause", c.QueueHigh, c.Memory/QueueHighPart, QueueHighPart)
+	case c.AddressesMax < 1 || c.AddressesMax > AddressesMaxLimit:
+		return fmt.Errorf("engine: %d addresses are outside 1 to %d", c.AddressesMax, AddressesMaxLimit)
 	case c.TTLMax < 2:
 		return errors.New("engine: a maximal TTL below 2 forwards nothing")
 	case CheckRouters(c.DrainTo) != nil:

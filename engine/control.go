@@ -83,7 +83,14 @@ func (p *peer) control(f codec.Raw) {
 // keepAlive notes what the peer has received, and answers if asked to. The
 // answer comes after the notices about earlier frames.
 func (p *peer) keepAlive(k *codec.KeepAlive) {
-	if !p.cover(k.Received) || !k.Answer {
+	if !p.cover(k.Received) {
+		return
+	}
+	if p.probed {
+		p.probed = false
+		p.router.routing.answered(p.domain.address, p.address())
+	}
+	if !k.Answer {
 		return
 	}
 	p.loop.payNotices()
@@ -148,7 +155,7 @@ func (p *peer) hello(h *codec.Hello, f codec.Raw) {
 		return
 	}
 	p.phase = phaseOpen
-	p.kind, p.software = h.Kind, h.Software
+	p.kind, p.software, p.helloSent = h.Kind, h.Software, f.SendTime()
 	p.sayHello()
 	p.register()
 	p.loop.tellLater(p)
@@ -174,9 +181,11 @@ func (p *peer) register() {
 // enter puts the peer into the table. An older connection of the same address is
 // told that it was replaced.
 func (p *peer) enter() {
-	old := link.Ref(p.router.table.Set(p.address(), tableValue(p.conn.Ref())))
-	if old != 0 {
-		p.router.loops[old.Loop()].replace(old, p.conn.Remote())
+	old := p.router.table.Set(p.address(), tableValue(p.conn.Ref()))
+	p.router.routing.attach(p.domain.address, p.address(), p.conn.Ref(), p.helloSent, old)
+	if isHere(old) {
+		before := link.Ref(old)
+		p.router.loops[before.Loop()].replace(before, p.conn.Remote())
 	}
 	p.router.comesBack(p.address())
 }

@@ -245,6 +245,8 @@ func (p *peer) otherRouters() []string {
 
 // stopReading reads nothing more from who has not answered.
 func (l *loop) stopReading() {
+	l.last = true
+	l.settleRooms(l.link.Now())
 	l.link.Range(func(c *link.Conn) {
 		if peerOf(c).isOpen() {
 			c.PauseOnLoop()

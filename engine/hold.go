@@ -173,13 +173,20 @@ type room struct {
 func (p *peer) withdraw(hold bool) {
 	r, l, a, ref := p.router, p.loop, p.address(), tableValue(p.conn.Ref())
 	if r.table.Lookup(a) == ref {
-		if most := r.state().config.HoldTimeout; hold && most > 0 && !l.draining {
+		if most := r.state().config.HoldTimeout; hold && most > 0 && !l.nobodyReturns() {
 			r.withdrawn.add(a, l.link.Index(), l.link.Now(), most)
 		} else {
 			r.withdrawn.remove(a)
 		}
 	}
 	r.table.Clear(a, ref)
+	r.routing.detach(p.domain.address, a, p.conn.Ref())
+}
+
+// nobodyReturns tells that frames wait for nobody any more: this router stops,
+// and has no link by which it could hear of where nodes have gone.
+func (l *loop) nobodyReturns() bool {
+	return l.draining && (l.last || l.router.routing.links.Load() == 0)
 }
 
 // enterAfter makes the peer a recipient when what came back from its address's
@@ -221,7 +228,7 @@ func (l *loop) awaited(a codec.Address, routed bool) *withdrawal {
 			l.settle(a)
 		}
 	}
-	if routed || l.draining {
+	if routed || l.nobodyReturns() {
 		return nil
 	}
 	if of := withdrawn.find(a); of != nil && !withdrawn.over(of, now) {
@@ -249,8 +256,11 @@ func (l *loop) hold(a codec.Address, of *withdrawal, b *buf.Buffer) bool {
 // settle hands over what waits for the address, if it is back, and gives it up
 // when its time is over.
 func (l *loop) settle(a codec.Address) {
-	to, _ := l.router.lookup(a)
-	if room := l.rooms[a]; room != nil && (to != 0 || l.draining || l.router.withdrawn.over(room.of, l.link.Now())) {
+	room := l.rooms[a]
+	if room == nil {
+		return
+	}
+	if to, _ := l.router.lookup(a); to != 0 || l.nobodyReturns() || l.router.withdrawn.over(room.of, l.link.Now()) {
 		l.settleTo(a, to)
 	}
 }
@@ -280,9 +290,16 @@ func (l *loop) settleTo(a codec.Address, to link.Ref) {
 // settleRooms ends the rooms whose time is over.
 func (l *loop) settleRooms(now time.Time) {
 	for a, room := range l.rooms {
-		if l.draining || l.router.withdrawn.over(room.of, now) {
+		if l.nobodyReturns() || l.router.withdrawn.over(room.of, now) {
 			l.settle(a)
 		}
+	}
+}
+
+// settleReached hands over what waits for who is reached again.
+func (l *loop) settleReached() {
+	for a := range l.rooms {
+		l.settle(a)
 	}
 }
 

@@ -32,9 +32,12 @@ type loop struct {
 	ledgersMax int64              // bytes of memory
 	letGo      int                // turns until more of them may go on
 	noPause    map[link.Ref]time.Time
-	rooms      map[codec.Address]*room // frames for who has just left; none is empty
-	draining   bool                    // the router stops
-	telling    []*peer                 // whom something is to be told
+	rooms      map[codec.Address]*room    // frames for who has just left; none is empty
+	turned     map[link.Ref][]*buf.Buffer // frames that came back from ended links, until routing knows
+	draining   bool                       // the router stops
+	last       bool                       // and nobody is read any more
+	telling    []*peer                    // whom something is to be told
+	saying     []*peer                    // to whom routing has something to say
 	looked     time.Time
 	expires    time.Time // when the first certificate of a connection ends; zero: none
 
@@ -50,6 +53,7 @@ func newLoop(r *Router) *loop {
 		leftovers:  make(map[*peer]struct{}),
 		noPause:    make(map[link.Ref]time.Time),
 		rooms:      make(map[codec.Address]*room),
+		turned:     make(map[link.Ref][]*buf.Buffer),
 	}
 }
 
@@ -94,40 +98,12 @@ func (l *loop) owe(d *domain, reason dropReason, f codec.Raw) {
 	}
 }
 
-// undeliverable takes b, which no longer reaches the connection `to`. When the
-// recipient has connected anew it goes there; when it may still do so it waits.
-func (l *loop) undeliverable(to link.Ref, b *buf.Buffer) {
-	r := l.router
-	f := codec.Raw(b.B)
-	if _, own := r.state().own[f.Sender()]; own { // made here
-		buf.Put(b)
-		return
-	}
-	a := f.Recipient()
-	now := link.Ref(r.table.Lookup(a))
-	if now == to {
-		if c := l.link.Conn(to); c != nil { // it takes no more, and is about to be closed
-			peerOf(c).unregister(true)
-			now = link.Ref(r.table.Lookup(a))
-		}
-	}
-	of := l.awaited(a, now != 0)
-	switch {
-	case of != nil && l.hold(a, of, b):
-	case of != nil:
-		l.giveUp(dropQueueFull, b)
-	case now != 0 && now != to && !l.link.Full(now) && !tooLarge(f, l.link.FrameMax(now)):
-		l.link.Send(now, b)
-	default:
-		l.giveUp(dropRecipientGone, b)
-	}
-}
-
 // turnEnd pays per batch what the frames of this turn have caused.
 func (l *loop) turnEnd() {
 	l.router.pool.Submit(&l.batch)
 	l.endWaits()
 	l.payNotices()
+	l.sayRoutes()
 	l.endRests()
 }
 

@@ -60,6 +60,7 @@ func (r *Router) AddMetrics(m *admin.Metrics) {
 	r.addMemoryMetrics(m)
 	r.addReloadMetrics(m)
 	r.addDrainMetrics(m)
+	r.addRouteMetrics(m)
 }
 
 func counter(m *admin.Metrics, name, help string, read func() float64) {

@@ -67,12 +67,16 @@ type peer struct {
 	notices  bucket // notices that it sends
 	renewals bucket
 	tells    outline
+	unsaid   unsaid
 
 	askedToLeave bool     // since this router stops
 	drained      drainEnd // how that ends
 	isOver       bool
 
 	owesAnswer bool // to a keep-alive that asked for one
+
+	helloSent uint64 // when, nanoseconds since the Unix epoch
+	probed    bool   // it was asked for an answer, since another router says to have it
 
 	opened  time.Time
 	heardAt time.Time // something came, or the connection was paused

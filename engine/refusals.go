@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -99,7 +100,7 @@ type replacements struct {
 	lines
 }
 
-func (r *replacements) add(log *slog.Logger, now time.Time, old *peer, by netip.AddrPort) {
+func (r *replacements) add(log *slog.Logger, now time.Time, old *peer, by fmt.Stringer) {
 	r.count.Add(1)
 	if speak, unlogged := r.now(now); speak {
 		log.Warn("connection replaced: the same address has connected again", "peer", describe(old.id), "old", old.conn.Remote(), "new", by,

@@ -111,7 +111,9 @@ func (r *Router) apply(old, next *state) {
 			d.members.hold(d.grant)
 		}
 	}
+	r.routing.serve(next.servedBeside(old)) // before anybody can attach in a new domain
 	r.current.Store(next)
+	r.routing.serve(next.served())
 	r.dialAll(next)
 	r.gate.SetLimits(*next.config.Limits, now)
 	if l := next.config.Firewall; !gate.Same(old.config.Firewall, l) {

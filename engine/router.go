@@ -29,6 +29,7 @@ type Router struct {
 
 	table     *table.Table // written by loops for who is connected, else by routing
 	hops      *hops        // written by routing
+	routing   *routing
 	withdrawn *withdrawals
 	pool      *verify.Pool
 	link      *link.Engine
@@ -109,6 +110,8 @@ func Start(c Config) (*Router, error) {
 		r.loops[i].link = l
 		r.loops[i].book.account = l.Account()
 	}
+	r.routing = newRouting(routingHands{r}, r.table, r.hops, r.withdrawn, r.budget)
+	r.routing.serve(first.served())
 	r.started.Store(true)
 	r.dialAll(first)
 	return r, nil
@@ -178,6 +181,7 @@ func (r *Router) close(ctx context.Context) error {
 	r.drains.others = withoutOwn(r.state().config.DrainTo, listeners)
 	r.drain(ctx)
 	unwritten := r.link.Close(ctx) // by itself it may be about goodbyes only
+	r.routing.close()
 	r.pool.Close()
 	for _, l := range r.loops {
 		l.sweep()
@@ -205,6 +209,11 @@ func (l *loop) sweep() {
 		delete(l.rooms, a)
 		for _, b := range room.frames {
 			l.router.withdrawn.giveBack(room.of, int64(cap(b.B)))
+			l.drop(dropShutdown, b)
+		}
+	}
+	for _, frames := range l.turned {
+		for _, b := range frames {
 			l.drop(dropShutdown, b)
 		}
 	}

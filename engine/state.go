@@ -119,6 +119,7 @@ func (c *Config) keepFixed(now *Config) {
 	c.Loops, c.CPUs = now.Loops, now.CPUs
 	c.VerifyNone, c.VerifyWorkers, c.VerifyCPUs = now.VerifyNone, now.VerifyWorkers, now.VerifyCPUs
 	c.BodyMax, c.QueueHigh, c.QueueLow, c.PartialMax, c.Memory = now.BodyMax, now.QueueHigh, now.QueueLow, now.PartialMax, now.Memory
+	c.AddressesMax = now.AddressesMax
 	c.KeepAlive, c.DeadAfter = now.KeepAlive, now.DeadAfter
 	c.HandshakeTimeout, c.ReceiveBuffer = now.HandshakeTimeout, now.ReceiveBuffer
 }

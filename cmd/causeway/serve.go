@@ -117,6 +117,7 @@ SIGUSR1 writes what it is doing into a file.`,
 	fl.IntVar(&f.limits.HandshakesPerSource, "max-handshakes-per-source", f.limits.HandshakesPerSource, "TLS handshakes of one source at one time; 0: no limit")
 	fl.IntVar(&f.limits.HandshakeRate, "max-handshake-rate", f.limits.HandshakeRate, "TLS handshakes a second that one source may begin, and five times as many at once; 0: no limit")
 	fl.DurationVar(&f.limits.idle, "idle-timeout", 0, "a node that sends nothing but link control for so long is left; 0: never")
+	fl.IntVar(&f.engine.AddressesMax, "max-addresses", engine.AddressesMaxDefault, "nodes of one router, this or another, that are known in one domain")
 	fl.BoolVar(&f.pprof, "pprof", false, "serve /debug/pprof on the admin port")
 	fl.StringVar(&f.dumpDir, "dump-dir", os.TempDir(), "`DIR` for the file that SIGUSR1 writes; log: the log instead")
 	fl.BoolVar(&f.engine.RequireAESGCM, "require-aes-gcm", false, "refuse other TLS cipher suites")

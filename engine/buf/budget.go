@@ -20,6 +20,7 @@ const (
 	PartHeld         // frames for who has just left
 	PartLedgers      // of frames that recipients have not confirmed
 	PartTables       // to check known signers' signatures
+	PartRoutes       // to other routers, and who is attached to them
 
 	PartPartial  // frames received in part
 	PartReceived // frames received that wait for a verdict or for room: what else is out
@@ -32,7 +33,7 @@ const (
 // String returns the part's name, as metrics label it.
 func (p Part) String() string {
 	return [Parts]string{
-		"queues", "ciphertext", "parked", "lists", "notices", "certificates", "handshakes", "held", "ledgers", "tables", "partial", "received",
+		"queues", "ciphertext", "parked", "lists", "notices", "certificates", "handshakes", "held", "ledgers", "tables", "routes", "partial", "received",
 	}[p]
 }
 

@@ -1,0 +1,87 @@
+package engine
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"causeway/codec"
+	"causeway/engine/link"
+	"causeway/engine/route"
+)
+
+// What routing has loops do, and what it is told of the state.
+
+// served returns the domains of the state, for routing.
+func (s *state) served() ([]served, routingLimits) {
+	var all []served
+	for _, name := range slices.Sorted(maps.Keys(s.domains)) {
+		all = append(all, served{name, s.domains[name].address})
+	}
+	c := &s.config
+	return all, routingLimits{nodeCost: c.NodeCost, maxAddresses: c.AddressesMax, skewMax: c.SkewMax, hold: max(c.HoldTimeout, 0)}
+}
+
+// servedBeside returns the domains of the state, and those of the one before
+// that have no other address now.
+func (s *state) servedBeside(old *state) ([]served, routingLimits) {
+	all, limits := s.served()
+	for name, d := range old.domains {
+		if s.domains[name] == nil {
+			all = append(all, served{name, d.address})
+		}
+	}
+	return all, limits
+}
+
+// onPeer runs do on the loop of a connection, if that is not gone.
+func (r *Router) onPeer(ref link.Ref, do func(p *peer)) {
+	l := r.loops[ref.Loop()]
+	l.link.Post(func() {
+		if c := l.link.Conn(ref); c != nil {
+			do(peerOf(c))
+		}
+	})
+}
+
+// routingHands is a Router as routing sees it.
+type routingHands struct{ r *Router }
+
+func (h routingHands) say(by link.Ref, messages []codec.Control) {
+	h.r.onPeer(by, func(p *peer) { p.sayRoutes(messages) })
+}
+
+func (h routingHands) leave(by link.Ref, reason codec.GoodbyeReason, text string) {
+	h.r.onPeer(by, func(p *peer) { p.leave(reason, text) })
+}
+
+func (h routingHands) probe(node link.Ref) {
+	h.r.onPeer(node, func(p *peer) {
+		if p.isOpen() {
+			p.probed = true
+			p.say(&codec.KeepAlive{Received: p.decided(), Answer: true})
+		}
+	})
+}
+
+// elsewhere is where a node has gone, for the log.
+type elsewhere codec.Address
+
+func (e elsewhere) String() string { return "at router " + codec.Address(e).String() }
+
+func (h routingHands) replaced(node link.Ref, by codec.Address) {
+	h.r.onPeer(node, func(p *peer) {
+		if p.phase >= phaseLeaving {
+			return
+		}
+		h.r.replaced.add(h.r.log, p.loop.link.Now(), p, elsewhere(by))
+		p.conn.GiveBackOnLoop() // what waits goes to the other router
+		p.leave(codec.GoodbyeReplaced, fmt.Sprintf("you have connected to router %v, and have not answered here for %v", by, route.ProbeTimeout))
+	})
+}
+
+func (h routingHands) comeBack() {
+	for _, l := range h.r.loops {
+		l.link.Post(l.settleReached)
+	}
+}
