@@ -15,15 +15,23 @@ import (
 
 // The end of a router (PROTOCOL.md section 5.3):
 //
-//  1. askToLeave   every peer is told goodbye with the time that is left and the
-//     routers that it may use; nothing waits any more for who may come back
-//  2. goodbye      a peer's goodbye ends its connection when what is queued for
+//  1. yield        other routers go around this one where they can, and by it
+//     where they can not; nodes that are attached here are reached as before
+//  2. askToLeave   every node is told goodbye with the time that is left and the
+//     routers that it may use; where it attaches next travels by the links, and
+//     frames that still come for it follow, or wait until that is known. Without
+//     links nothing waits any more for who may come back
+//  3. goodbye      a peer's goodbye ends its connection when what is queued for
 //     it has gone; until then its frames are taken and frames go to it
-//  3. stopReading  a moment before the time is over: what is queued is written,
+//  4. askLinks     when the nodes have gone, and other routers have had time for
+//     1, or little time is left: neighbours are told goodbye. They use the link
+//     no more, send what they have for it, and answer; then it ends like that of
+//     a node
+//  5. stopReading  a moment before the time is over: what is queued is written,
 //     and nothing is added
-//  4. closeSlow    who has not read that by half of the moment is closed, so that
+//  6. closeSlow    who has not read that by half of the moment is closed, so that
 //     the senders of it, who are still there, can be told
-//  5. lastCall     who has not answered is told goodbye for good
+//  7. lastCall     who has not answered is told goodbye for good
 //
 // It is over when the last connection is gone, or the time.
 const (
@@ -35,6 +43,16 @@ const (
 	lastMax   = 500 * time.Millisecond
 
 	asksPerTurn = 64 // goodbyes are signed: about 3 ms
+
+	// Neighbours are left this share of the time, and no more than linksMax: about
+	// what it takes to hear a goodbye, to have sent the rest, and to answer.
+	linksShare = 3
+	linksMax   = 3 * time.Second
+
+	// yieldTime is what other routers get to go around this one before it leaves its
+	// links: some batches of updates, and a seqno request and its answer.
+	yieldTime  = 500 * time.Millisecond
+	yieldShare = 4 // of the time, at most
 )
 
 // drainEnd is how the drain of a connection has ended. Its String is the label
@@ -68,14 +86,24 @@ type drain struct {
 	// any goroutine
 	started atomic.Bool
 	open    atomic.Int64  // peers from the start of the router on, until over
-	empty   chan struct{} // capacity 1: open was 0
+	nodes   atomic.Int64  // of these
+	empty   chan struct{} // capacity 1: one of them was 0
 }
 
 // opened and closed count a peer. They run on its loop.
-func (d *drain) opened() { d.open.Add(1) }
+func (d *drain) opened(p *peer) {
+	d.open.Add(1)
+	if p.far == nil {
+		d.nodes.Add(1)
+	}
+}
 
-func (d *drain) closed() {
-	if d.open.Add(-1) == 0 {
+func (d *drain) closed(p *peer) {
+	gone := d.open.Add(-1) == 0
+	if p.far == nil {
+		gone = d.nodes.Add(-1) == 0 || gone
+	}
+	if gone {
 		select {
 		case d.empty <- struct{}{}:
 		default:
@@ -83,11 +111,11 @@ func (d *drain) closed() {
 	}
 }
 
-// wait waits until there are no peers, or until then.
-func (d *drain) wait(ctx context.Context, until time.Time) {
+// wait waits until there are none of the peers that are counted, or until then.
+func (d *drain) wait(ctx context.Context, peers *atomic.Int64, until time.Time) {
 	timer := time.NewTimer(time.Until(until))
 	defer timer.Stop()
-	for d.open.Load() > 0 {
+	for peers.Load() > 0 {
 		select {
 		case <-d.empty:
 		case <-timer.C:
@@ -111,12 +139,18 @@ func (r *Router) drain(ctx context.Context) {
 	d.began, d.lostBefore, d.unnoticedBefore = began, r.lost(), r.unnoticed()
 	d.started.Store(true)
 	r.log.Info("draining", "peers", d.open.Load(), "time", left.Round(time.Millisecond), "others", d.others)
+	r.routing.yield()
 	r.onLoops((*loop).beginDrain)
-	d.wait(ctx, d.readBy)
+	d.wait(ctx, &d.nodes, d.readBy.Add(-min(left/linksShare, linksMax)))
+	if d.open.Load() > 0 && r.routing.links.Load() > 0 {
+		d.wait(ctx, &d.open, began.Add(min(left/yieldShare, yieldTime)))
+	}
+	r.onLoops((*loop).askLinks)
+	d.wait(ctx, &d.open, d.readBy)
 	if d.open.Load() > 0 {
 		d.late, d.lostBeforeLast = true, r.lost()
 		r.onLoops((*loop).stopReading)
-		d.wait(ctx, d.readBy.Add(last/2))
+		d.wait(ctx, &d.open, d.readBy.Add(last/2))
 		r.onLoops((*loop).closeSlow)
 		r.onLoops(func(*loop) {}) // a turn later the notices about that are in their queues
 		r.onLoops((*loop).lastCall)
@@ -177,10 +211,20 @@ func (r *Router) onLoops(fn func(*loop)) {
 	running.Wait()
 }
 
-// beginDrain asks all peers to leave, some per turn.
+// beginDrain asks all nodes to leave, some per turn.
 func (l *loop) beginDrain() {
 	l.draining = true
 	l.settleRooms(l.link.Now())
+	l.askAll()
+}
+
+// askLinks asks the neighbours, too.
+func (l *loop) askLinks() {
+	l.leavesLinks = true
+	l.askAll()
+}
+
+func (l *loop) askAll() {
 	var refs []link.Ref
 	l.link.Range(func(c *link.Conn) { refs = append(refs, c.Ref()) })
 	l.askSome(refs)
@@ -211,7 +255,7 @@ func (p *peer) askToLeave() {
 	case p.phase == phaseHello || p.phase == phaseOpen && left <= 0:
 		p.leaveDraining()
 		return
-	case p.phase != phaseOpen:
+	case p.phase != phaseOpen || p.far != nil && !p.loop.leavesLinks:
 		return
 	}
 	p.phase, p.askedToLeave = phaseDraining, true
@@ -296,7 +340,7 @@ func (p *peer) over() {
 	if p.askedToLeave {
 		p.loop.count.drained[p.drained].Add(1)
 	}
-	p.router.drains.closed()
+	p.router.drains.closed(p)
 }
 
 func (r *Router) addDrainMetrics(m *admin.Metrics) {

@@ -24,22 +24,23 @@ type loop struct {
 	link   *link.Loop
 
 	// home loop
-	batch      verify.Batch
-	book       book
-	waiting    map[*peer]struct{} // their ring's head waits for room
-	leftovers  map[*peer]struct{} // gone, and their ring still has frames
-	resting    []*peer            // not read since memory was short, in turn; some may be gone
-	ledgersMax int64              // bytes of memory
-	letGo      int                // turns until more of them may go on
-	noPause    map[link.Ref]time.Time
-	rooms      map[codec.Address]*room    // frames for who has just left; none is empty
-	turned     map[link.Ref][]*buf.Buffer // frames that came back from ended links, until routing knows
-	draining   bool                       // the router stops
-	last       bool                       // and nobody is read any more
-	telling    []*peer                    // whom something is to be told
-	saying     []*peer                    // to whom routing has something to say
-	looked     time.Time
-	expires    time.Time // when the first certificate of a connection ends; zero: none
+	batch       verify.Batch
+	book        book
+	waiting     map[*peer]struct{} // their ring's head waits for room
+	leftovers   map[*peer]struct{} // gone, and their ring still has frames
+	resting     []*peer            // not read since memory was short, in turn; some may be gone
+	ledgersMax  int64              // bytes of memory
+	letGo       int                // turns until more of them may go on
+	noPause     map[link.Ref]time.Time
+	rooms       map[codec.Address]*room    // frames for who has just left; none is empty
+	turned      map[link.Ref][]*buf.Buffer // frames that came back from ended links, until routing knows
+	draining    bool                       // the router stops
+	leavesLinks bool                       // and neighbours are asked to leave, too
+	last        bool                       // and nobody is read any more
+	telling     []*peer                    // whom something is to be told
+	saying      []*peer                    // to whom routing has something to say
+	looked      time.Time
+	expires     time.Time // when the first certificate of a connection ends; zero: none
 
 	count counters // atomic
 }

@@ -266,7 +266,7 @@ func (h handler) Opened(c *link.Conn) {
 	p.loop.endsAt(p.id.NotAfter)
 	p.loop.endsAt(p.domain.grant.NotAfter)
 	p.rates.begin(now)
-	h.r.drains.opened()
+	h.r.drains.opened(p)
 	if p.loop.draining {
 		p.loop.askLater(c.Ref())
 	}
