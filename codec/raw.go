@@ -18,6 +18,9 @@ func (r Raw) SetTTL(ttl uint8) { r[ttlAt] = ttl }
 // Recipient returns the address the frame is for.
 func (r Raw) Recipient() Address { return Address(r[recipientAt:senderAt]) }
 
+// RecipientBytes returns the recipient, borrowed.
+func (r Raw) RecipientBytes() []byte { return r[recipientAt:senderAt:senderAt] }
+
 // Sender returns the address the frame says it comes from.
 func (r Raw) Sender() Address { return Address(r[senderAt:categoryAt]) }
 

@@ -75,13 +75,16 @@ func (h routingHands) replaced(node link.Ref, by codec.Address) {
 			return
 		}
 		h.r.replaced.add(h.r.log, p.loop.link.Now(), p, elsewhere(by))
-		p.conn.GiveBackOnLoop() // what waits goes to the other router
+		p.conn.GiveBackOnLoop(nil) // what waits goes to the other router
 		p.leave(codec.GoodbyeReplaced, fmt.Sprintf("you have connected to router %v, and have not answered here for %v", by, route.ProbeTimeout))
 	})
 }
 
 func (h routingHands) comeBack() {
 	for _, l := range h.r.loops {
-		l.link.Post(l.settleReached)
+		l.link.Post(func() {
+			l.reroute()
+			l.settleReached()
+		})
 	}
 }

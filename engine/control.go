@@ -196,7 +196,7 @@ func (l *loop) replace(ref link.Ref, by netip.AddrPort) {
 	l.link.Post(func() {
 		if c := l.link.Conn(ref); c != nil {
 			l.router.replaced.add(l.router.log, l.link.Now(), peerOf(c), by)
-			c.GiveBackOnLoop() // what waits goes to the newer connection
+			c.GiveBackOnLoop(nil) // what waits goes to the newer connection
 			peerOf(c).leave(codec.GoodbyeReplaced, "the same address has connected again")
 		}
 	})

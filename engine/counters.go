@@ -14,6 +14,7 @@ const (
 	dropUnknownCertificate                   // under a certificate it had not announced
 	dropCategory                             // a category that may not go there, or with the wrong flag
 	dropBadSignature
+	dropBlockedSender // of a sender that the link is blocked for
 	dropLate          // send time outside the maximal skew
 	dropForgedNotice  // a notice about frames that were not for its sender
 	dropForeignDomain // recipient in another domain
@@ -37,6 +38,7 @@ var dropNames = [dropReasons]string{
 	dropUnknownCertificate: "unknown-certificate",
 	dropCategory:           "category",
 	dropBadSignature:       "bad-signature",
+	dropBlockedSender:      "blocked-sender",
 	dropLate:               "late",
 	dropForgedNotice:       "forged-notice",
 	dropForeignDomain:      "foreign-domain",
@@ -63,6 +65,8 @@ type counters struct {
 	unconfirmed  atomic.Uint64 // forwarded to a recipient whose connection ended before it had said to have them
 	ledger       atomic.Int64  // bytes of memory of the peers' ledgers
 	stalled      atomic.Uint64 // nodes disconnected because they did not read
+	blocked      atomic.Uint64 // senders, on a link
+	blockedThere atomic.Uint64 // senders, as neighbours have told
 	paused       atomic.Uint64 // times a node was not read because a queue was full
 	unanswered   atomic.Uint64 // requests beyond a node's rate, or for which there was no memory
 	pressed      [pressedEffects]atomic.Uint64

@@ -17,16 +17,26 @@ func isTrace(f codec.Raw) bool {
 	return err == nil && e.Type == codec.EchoTrace
 }
 
-// mayEcho tells whether one more echo of the peer is answered.
-func (p *peer) mayEcho() bool {
-	return p.takes(answerSmall) && p.echoes.take(p.loop.link.Now(), echoesPerSecond, echoesPerSecond)
+// mayEcho tells whether f, one more echo of the peer, is answered.
+func (p *peer) mayEcho(f codec.Raw) bool {
+	return p.reads(p.wayBack(f)) && p.echoes.take(p.loop.link.Now(), echoesPerSecond, echoesPerSecond)
 }
 
 // echo answers f, an echo to this router or a trace that ends here.
 func (p *peer) echo(f codec.Raw) {
-	if p.phase != phaseClosed {
-		p.loop.echo(p.domain, f, p.conn.Ref())
+	to, d := p.wayBack(f), p.domainOf(f)
+	if p.phase != phaseClosed && to != 0 && d != nil {
+		p.loop.echo(d, f, to)
 	}
+}
+
+// reads tells whether one more answer may be made for who sends it by `to`: the
+// peer itself, or where a link's frames are answered.
+func (p *peer) reads(to link.Ref) bool {
+	if to == p.conn.Ref() {
+		return p.takes(answerSmall)
+	}
+	return to != 0 && p.loop.noticeRoom(to) >= answerSmall
 }
 
 // echo answers f, an echo to this router in the domain d, or a trace that ends

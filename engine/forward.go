@@ -45,8 +45,8 @@ func (p *peer) route(b *buf.Buffer) bool {
 func (p *peer) forward(to link.Ref, b *buf.Buffer) bool {
 	l, from := p.loop, p.conn.Ref()
 	room := l.link.RoomFor(from, to, b)
-	if room == link.RoomFull {
-		if p.waitFor(to) {
+	if room == link.RoomFull && p.far == nil {
+		if p.waitFor(to, b) {
 			return false
 		}
 		room = l.link.RoomFor(from, to, b) // the queue may have drained just now
@@ -85,6 +85,9 @@ func tooLarge(f codec.Raw, most int) bool { return most > 0 && len(f.Body()) > m
 
 // decide returns where f goes; 0 and dropNone: to this router.
 func (p *peer) decide(f codec.Raw) (link.Ref, dropReason) {
+	if p.far != nil {
+		return p.decideOnLink(f)
+	}
 	recipient := f.Recipient()
 	c := p.cert(f.CertID())
 	switch {
@@ -98,16 +101,18 @@ func (p *peer) decide(f codec.Raw) (link.Ref, dropReason) {
 		return 0, dropForgedNotice
 	case recipient.Prefix() != p.domain.prefix:
 		return 0, dropForeignDomain
-	case recipient == p.domain.address:
-		if f.Category() != codec.CategoryEcho {
-			return 0, dropCategory
-		}
-		if !p.mayEcho() {
-			return 0, dropEchoRate
-		}
-		return 0, dropNone
-	case f.TTL() < 2 && isTrace(f):
-		if !p.mayEcho() {
+	}
+	return p.decideIn(p.domain, f)
+}
+
+// decideIn applies rules 11 to 14 of decide to f, a frame of domain d.
+func (p *peer) decideIn(d *domain, f codec.Raw) (link.Ref, dropReason) {
+	recipient := f.Recipient()
+	switch {
+	case recipient == d.address && f.Category() != codec.CategoryEcho:
+		return 0, dropCategory
+	case recipient == d.address, f.TTL() < 2 && isTrace(f):
+		if !p.mayEcho(f) {
 			return 0, dropEchoRate
 		}
 		return 0, dropNone
@@ -124,12 +129,18 @@ func (p *peer) decide(f codec.Raw) (link.Ref, dropReason) {
 // timely tells whether f's send time is within skew of this router's clock, and
 // the certificate was valid then; nil, revoked meanwhile, was not.
 func (c *announced) timely(f codec.Raw, now time.Time, skew time.Duration) bool {
-	if c == nil {
+	if c == nil || !inTime(f, now, skew) {
 		return false
 	}
+	sent := int64(f.SendTime())
+	return c.from <= sent && sent <= c.until
+}
+
+// inTime tells whether f's send time is within skew of this router's clock.
+func inTime(f codec.Raw, now time.Time, skew time.Duration) bool {
 	sent := int64(min(f.SendTime(), math.MaxInt64)) // beyond that it is not near any clock
 	age := time.Duration(now.UnixNano() - sent)
-	return -skew <= age && age <= skew && c.from <= sent && sent <= c.until
+	return -skew <= age && age <= skew
 }
 
 // ownNotice tells whether a node's notice is about frames to itself.
@@ -153,19 +164,39 @@ var noticeReasons = [dropReasons]codec.NoticeReason{
 
 // refuse drops b, of which its sender is owed a notice; it takes b.
 func (p *peer) refuse(reason dropReason, b *buf.Buffer) {
-	p.loop.owe(p.domain, reason, b.B)
+	if p.far == nil || !p.router.config.VerifyNone { // else anybody may have sent it
+		p.loop.owe(p.domainOf(b.B), reason, b.B)
+	}
 	p.loop.drop(reason, b)
 }
 
-// waitFor pauses reading until there is room at the destination `to`. False:
+// destination is who has a queue: a connection, or somebody behind a link.
+type destination struct {
+	to     link.Ref
+	behind codec.Address // zero: to itself
+}
+
+// noPauseMax bounds the destinations that earn no pauses. For more each sender
+// finds out by itself.
+const noPauseMax = 1 << 16
+
+// destinationOf returns whose queue of the connection `to` f is for.
+func (p *peer) destinationOf(to link.Ref, f codec.Raw) destination {
+	if p.router.table.Lookup(f.Recipient()) == tableValue(to) {
+		return destination{to: to}
+	}
+	return destination{to, f.Recipient()}
+}
+
+// waitFor pauses reading until there is room for b at the destination `to`. False:
 // it does not wait, since there is room already, it has waited in vain, memory
 // is short, or nobody is to wait.
-func (p *peer) waitFor(to link.Ref) bool {
-	l := p.loop
-	if p.phase == phaseClosed || p.router.state().config.PauseMax <= 0 || l.link.Account().Short() || l.link.Now().Before(l.noPause[to]) || !p.conn.WaitForOnLoop(to) {
+func (p *peer) waitFor(to link.Ref, b *buf.Buffer) bool {
+	l, at := p.loop, p.destinationOf(to, b.B)
+	if p.phase == phaseClosed || p.router.state().config.PauseMax <= 0 || l.link.Account().Short() || l.link.Now().Before(l.noPause[at]) || !p.conn.WaitForRoomOnLoop(to, b) {
 		return false
 	}
-	p.waitsFor, p.waitsAt = to, l.link.Now()
+	p.waitsFor, p.waitsAt = at, l.link.Now()
 	l.waiting[p] = struct{}{}
 	l.count.paused.Add(1)
 	return true
@@ -173,7 +204,7 @@ func (p *peer) waitFor(to link.Ref) bool {
 
 // roomed is told that there is room where the ring's head goes.
 func (p *peer) roomed() {
-	p.waitsFor = 0
+	p.waitsFor = destination{}
 	delete(p.loop.waiting, p)
 	p.heardAt = p.loop.link.Now()
 	p.drain()
@@ -182,7 +213,9 @@ func (p *peer) roomed() {
 // waitedInVain ends a wait for room that has lasted for --pause-max.
 func (p *peer) waitedInVain() {
 	l := p.loop
-	l.noPause[p.waitsFor] = l.link.Now().Add(noPauseTime)
+	if len(l.noPause) < noPauseMax {
+		l.noPause[p.waitsFor] = l.link.Now().Add(noPauseTime)
+	}
 	p.conn.CancelWaitOnLoop()
 	p.roomed()
 }

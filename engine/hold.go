@@ -146,9 +146,17 @@ func (w *withdrawals) take(x *withdrawal, n int64) bool {
 		x.bytes.Add(-n)
 		return false
 	}
+	if !w.takeAny(n) {
+		x.bytes.Add(-n)
+		return false
+	}
+	return true
+}
+
+// takeAny adds n bytes of one frame to all that waits, unless that is too much.
+func (w *withdrawals) takeAny(n int64) bool {
 	if w.bytes.Add(n) > w.max {
 		w.bytes.Add(-n)
-		x.bytes.Add(-n)
 		return false
 	}
 	w.frames.Add(1)
@@ -158,6 +166,11 @@ func (w *withdrawals) take(x *withdrawal, n int64) bool {
 // giveBack ends take.
 func (w *withdrawals) giveBack(x *withdrawal, n int64) {
 	x.bytes.Add(-n)
+	w.giveBackAny(n)
+}
+
+// giveBackAny ends takeAny.
+func (w *withdrawals) giveBackAny(n int64) {
 	w.bytes.Add(-n)
 	w.frames.Add(-1)
 }
@@ -307,10 +320,6 @@ func (l *loop) settleReached() {
 // sender a notice.
 func (l *loop) giveUp(reason dropReason, b *buf.Buffer) {
 	f := codec.Raw(b.B)
-	if d := l.router.state().byPrefix[f.Sender().Prefix()]; d != nil {
-		l.owe(d, reason, f)
-	} else {
-		l.count.unnoticed.Add(1) // its domain is no longer served
-	}
+	l.owe(l.router.state().byPrefix[f.Sender().Prefix()], reason, f)
 	l.drop(reason, b)
 }

@@ -18,7 +18,9 @@ import (
 // received long before that, see due; one that reads and does not answer has its
 // oldest frames forgotten: they are counted at the end, and no sender is told.
 type ledger struct {
-	ring    []onTheWay // a power of two, or nil; the frame n is at n-1 of it
+	isLink  bool            // frames are for many recipients
+	ring    []onTheWay      // a power of two, or nil; the frame n is at n-1 of it
+	to      []codec.Address // of a link: the recipients of those in ring
 	head    uint64
 	sealed  uint64
 	covered uint64 // what the peer has said to have received
@@ -36,7 +38,7 @@ type onTheWay struct {
 
 const (
 	ledgerMin = 32
-	ledgerMax = 1 << 16 // 1.5 MiB
+	ledgerMax = 1 << 16 // 1.5 MiB, of a link 2.5 MiB
 
 	ledgersPart = 16 // of the cap on memory for the ledgers of all peers
 
@@ -49,23 +51,36 @@ const (
 	askAfter = 5 * time.Second
 
 	onTheWaySize = 24
+	linkWaySize  = onTheWaySize + codec.AddressSize
 )
 
 var _ [0]struct{} = [ledgerMax & (ledgerMax - 1)]struct{}{} // a power of two
 
+// size returns the memory of so many places, in bytes.
+func (l *ledger) size(places int) int {
+	if l.isLink {
+		return places * linkWaySize
+	}
+	return places * onTheWaySize
+}
+
 // add notes a frame of so many bytes. The ledger may grow by as much as room, in
 // bytes of memory; it returns by how many it has grown.
-func (l *ledger) add(f onTheWay, bytes int, room int64) (grown int) {
+func (l *ledger) add(f onTheWay, to codec.Address, bytes int, room int64) (grown int) {
 	if n := len(l.ring); l.sealed-l.head == uint64(n) {
 		more := max(ledgerMin, 2*n) - n
-		if n < ledgerMax && int64(more*onTheWaySize) <= room {
+		if n < ledgerMax && int64(l.size(more)) <= room {
 			grown = l.resize(n + more)
 		} else {
 			l.head++ // forgotten: the oldest, or this one
 		}
 	}
 	if len(l.ring) > 0 {
-		l.ring[l.sealed&uint64(len(l.ring)-1)] = f
+		at := l.sealed & uint64(len(l.ring)-1)
+		l.ring[at] = f
+		if l.isLink {
+			l.to[at] = to
+		}
 	}
 	l.sealed++
 	l.bytes += bytes
@@ -74,15 +89,21 @@ func (l *ledger) add(f onTheWay, bytes int, room int64) (grown int) {
 
 // resize gives the ring n places, which hold all that is on the way.
 func (l *ledger) resize(n int) (grown int) {
-	old := l.ring
-	l.ring = nil
+	old, to := l.ring, l.to
+	l.ring, l.to = nil, nil
 	if n > 0 {
 		l.ring = make([]onTheWay, n)
+		if l.isLink {
+			l.to = make([]codec.Address, n)
+		}
 	}
 	for i := l.head; i < l.sealed; i++ {
 		l.ring[i&uint64(n-1)] = old[i&uint64(len(old)-1)]
+		if l.isLink {
+			l.to[i&uint64(n-1)] = to[i&uint64(len(old)-1)]
+		}
 	}
-	return (n - len(old)) * onTheWaySize
+	return l.size(n - len(old))
 }
 
 // cover notes that the peer has received n frames; n is at most sealed.
@@ -130,14 +151,19 @@ func (l *ledger) ask() { l.asked, l.word, l.bytes, l.since = l.sealed, l.sealed,
 
 // end goes through what is on the way when the connection ends, from the newest
 // frame on. Of the frames that were forwarded, the first `lost` were not handed
-// to the kernel; fn is told.
-func (l *ledger) end(lost int, fn func(f onTheWay, lost bool)) {
+// to the kernel; fn is told, of a link also the recipient.
+func (l *ledger) end(lost int, fn func(f onTheWay, to codec.Address, lost bool)) {
 	for i := l.sealed; i > l.head; i-- {
-		f := l.ring[(i-1)&uint64(len(l.ring)-1)]
+		at := (i - 1) & uint64(len(l.ring)-1)
+		f := l.ring[at]
 		if f.sent == 0 {
 			continue
 		}
-		fn(f, lost > 0)
+		var to codec.Address
+		if l.isLink {
+			to = l.to[at]
+		}
+		fn(f, to, lost > 0)
 		lost--
 	}
 	l.head = l.sealed

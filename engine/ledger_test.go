@@ -18,7 +18,7 @@ var _ [0]struct{} = [onTheWaySize - unsafe.Sizeof(onTheWay{})]struct{}{}
 func TestLedgerAgreesWithAList(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for round := range 60 {
-		var l ledger
+		l := ledger{isLink: round%2 == 1}
 		var list []onTheWay // of all that was sealed
 		covered, grown := uint64(0), 0
 		most := []uint64{3, 100, 5000}[round%3]
@@ -29,7 +29,7 @@ func TestLedgerAgreesWithAList(t *testing.T) {
 					f := onTheWay{sent: random.Uint64N(3)}
 					binary.BigEndian.PutUint64(f.sender[:], random.Uint64())
 					list = append(list, f)
-					grown += l.add(f, 1, 1<<30)
+					grown += l.add(f, toOf(f), 1, 1<<30)
 				}
 			case 2:
 				covered += random.Uint64N(uint64(len(list)) - covered + 1)
@@ -37,12 +37,20 @@ func TestLedgerAgreesWithAList(t *testing.T) {
 			case 3:
 				grown += l.release()
 			}
-			if grown != len(l.ring)*onTheWaySize {
+			if grown != l.size(len(l.ring)) || l.isLink != (len(l.to) > 0) && len(l.ring) > 0 {
 				t.Fatalf("%d bytes reported for %d places", grown, len(l.ring))
 			}
 		}
 		checkEnd(t, &l, list, covered, random.IntN(5))
 	}
+}
+
+// toOf is the recipient of f in these tests.
+func toOf(f onTheWay) (to codec.Address) {
+	for i, b := range f.sender {
+		to[i] = ^b
+	}
+	return to
 }
 
 // checkEnd compares what a ledger tells at the end with the list.
@@ -55,8 +63,8 @@ func checkEnd(t *testing.T, l *ledger, list []onTheWay, covered uint64, lost int
 	list = slices.DeleteFunc(list, func(f onTheWay) bool { return f.sent == 0 })
 	slices.Reverse(list)
 	n := 0
-	l.end(lost, func(f onTheWay, isLost bool) {
-		if n >= len(list) || f != list[n] || isLost != (n < lost) {
+	l.end(lost, func(f onTheWay, to codec.Address, isLost bool) {
+		if n >= len(list) || f != list[n] || isLost != (n < lost) || l.isLink && to != toOf(f) {
 			t.Fatalf("frame %d from the end: %v, lost %v", n, f, isLost)
 		}
 		n++
@@ -64,7 +72,7 @@ func checkEnd(t *testing.T, l *ledger, list []onTheWay, covered uint64, lost int
 	if n != len(list) || l.head != l.sealed {
 		t.Errorf("%d frames told of, want %d", n, len(list))
 	}
-	if l.release(); l.ring != nil {
+	if l.release(); l.ring != nil || l.to != nil {
 		t.Error("memory is kept")
 	}
 }
@@ -73,7 +81,7 @@ func checkEnd(t *testing.T, l *ledger, list []onTheWay, covered uint64, lost int
 func TestLedgerWithoutRoomForgets(t *testing.T) {
 	var l ledger
 	for n := range 10 {
-		if l.add(onTheWay{sent: uint64(n + 1)}, 1, 0) != 0 {
+		if l.add(onTheWay{sent: uint64(n + 1)}, codec.Address{}, 1, 0) != 0 {
 			t.Fatal("grows")
 		}
 	}
@@ -83,14 +91,14 @@ func TestLedgerWithoutRoomForgets(t *testing.T) {
 	l.cover(4)
 	room := int64(ledgerMin * onTheWaySize)
 	for n := range ledgerMin + 5 {
-		room -= int64(l.add(onTheWay{sent: uint64(n + 1)}, 1, room))
-		l.add(onTheWay{}, 1, 0)
+		room -= int64(l.add(onTheWay{sent: uint64(n + 1)}, codec.Address{}, 1, room))
+		l.add(onTheWay{}, codec.Address{}, 1, 0)
 	}
 	if l.sealed != 10+2*(ledgerMin+5) || l.sealed-l.head != ledgerMin || l.covered != 4 {
 		t.Errorf("%d sealed, %d listed, %d covered", l.sealed, l.sealed-l.head, l.covered)
 	}
 	told := 0
-	l.end(0, func(f onTheWay, _ bool) { told++ })
+	l.end(0, func(onTheWay, codec.Address, bool) { told++ })
 	if told != ledgerMin/2 {
 		t.Errorf("%d told of", told)
 	}
@@ -103,14 +111,14 @@ func TestLedgerAsks(t *testing.T) {
 		if l.due() {
 			t.Fatalf("asks after %d frames", n)
 		}
-		l.add(f, 100, 1<<30)
+		l.add(f, codec.Address{}, 100, 1<<30)
 	}
 	if !l.due() {
 		t.Error("does not ask for the number of frames")
 	}
 	l.ask()
 	for range 2 * ledgerMax { // and forgets
-		l.add(f, 100, 1<<30)
+		l.add(f, codec.Address{}, 100, 1<<30)
 	}
 	if l.due() {
 		t.Error("asks twice")
@@ -120,20 +128,20 @@ func TestLedgerAsks(t *testing.T) {
 		t.Error("asks at once after an answer")
 	}
 	for range askFrames {
-		l.add(f, 100, 1<<30)
+		l.add(f, codec.Address{}, 100, 1<<30)
 	}
 	if !l.due() {
 		t.Error("does not ask again")
 	}
 	l.ask()
 	l.cover(l.sealed)
-	l.add(f, askBytes, 1<<30)
+	l.add(f, codec.Address{}, askBytes, 1<<30)
 	if !l.due() {
 		t.Error("does not ask for the number of bytes")
 	}
 	l.ask()
 	l.cover(l.sealed)
-	l.add(f, 1, 1<<30)
+	l.add(f, codec.Address{}, 1, 1<<30)
 	now := time.Now()
 	if l.dueAt(now) || l.dueAt(now.Add(askAfter-1)) || !l.dueAt(now.Add(askAfter)) {
 		t.Error("asks too early or too late for one frame")

@@ -31,14 +31,15 @@ type loop struct {
 	resting     []*peer            // not read since memory was short, in turn; some may be gone
 	ledgersMax  int64              // bytes of memory
 	letGo       int                // turns until more of them may go on
-	noPause     map[link.Ref]time.Time
-	rooms       map[codec.Address]*room    // frames for who has just left; none is empty
-	turned      map[link.Ref][]*buf.Buffer // frames that came back from ended links, until routing knows
-	draining    bool                       // the router stops
-	leavesLinks bool                       // and neighbours are asked to leave, too
-	last        bool                       // and nobody is read any more
-	telling     []*peer                    // whom something is to be told
-	saying      []*peer                    // to whom routing has something to say
+	noPause     map[destination]time.Time
+	keys        map[codec.CertKey]*announced // of senders at other routers
+	stranded    stranding
+	rooms       map[codec.Address]*room // frames for who has just left; none is empty
+	draining    bool                    // the router stops
+	leavesLinks bool                    // and neighbours are asked to leave, too
+	last        bool                    // and nobody is read any more
+	telling     []*peer                 // whom something is to be told
+	saying      []*peer                 // to whom routing has something to say
 	looked      time.Time
 	expires     time.Time // when the first certificate of a connection ends; zero: none
 
@@ -52,9 +53,8 @@ func newLoop(r *Router) *loop {
 		book:       newBook(r.budget.Limit() / noticesPart / int64(r.config.Loops)),
 		waiting:    make(map[*peer]struct{}),
 		leftovers:  make(map[*peer]struct{}),
-		noPause:    make(map[link.Ref]time.Time),
+		noPause:    make(map[destination]time.Time),
 		rooms:      make(map[codec.Address]*room),
-		turned:     make(map[link.Ref][]*buf.Buffer),
 	}
 }
 
@@ -91,11 +91,52 @@ func (l *loop) sendOwn(to link.Ref, d *domain, address codec.Address, category c
 // owe has f's sender told, if this drop is one that senders are told of.
 func (l *loop) owe(d *domain, reason dropReason, f codec.Raw) {
 	what := noticeReasons[reason]
-	if what == 0 || f.Category() == codec.CategoryControl || f.Category() == codec.CategoryNotice {
+	if what == 0 || f.Category() == codec.CategoryControl || f.Category() == codec.CategoryNotice || f.Sender().Kind() != codec.KindNode {
+		return
+	}
+	if d == nil || !l.isSure(f.Sender()) {
+		l.count.unnoticed.Add(1)
 		return
 	}
 	if !l.book.owe(d, what, f, l.link.Now()) {
 		l.count.unnoticed.Add(1)
+	}
+}
+
+// isSure tells whether frames that say they are the sender's are: with --verify none
+// only who is connected here can't be made up.
+func (l *loop) isSure(sender codec.Address) bool {
+	return !l.router.config.VerifyNone || isHere(l.router.table.Lookup(sender))
+}
+
+// undeliverable takes b, which no longer reaches the connection `to`. When the
+// recipient has connected anew it goes there; when it may still do so it waits.
+func (l *loop) undeliverable(to link.Ref, b *buf.Buffer) {
+	r := l.router
+	f := codec.Raw(b.B)
+	if _, own := r.state().own[f.Sender()]; own { // made here
+		buf.Put(b)
+		return
+	}
+	a := f.Recipient()
+	now, remote := r.lookup(a)
+	if now == to {
+		if c := l.link.Conn(to); c != nil && peerOf(c).far == nil { // it takes no more, and is about to be closed
+			peerOf(c).unregister(true)
+			now, remote = r.lookup(a)
+		}
+	}
+	of := l.awaited(a, now != 0)
+	switch {
+	case remote && (now == 0 || now == to || !l.stranded.empty()):
+		l.strand(b)
+	case of != nil && l.hold(a, of, b):
+	case of != nil:
+		l.giveUp(dropQueueFull, b)
+	case now != 0 && now != to && !l.link.Full(now) && !tooLarge(f, l.link.FrameMax(now)):
+		l.link.Send(now, b)
+	default:
+		l.giveUp(dropRecipientGone, b)
 	}
 }
 
@@ -128,6 +169,7 @@ func (l *loop) tick(now time.Time) {
 		}
 	}
 	l.settleRooms(now)
+	l.reroute()
 	l.reclaim(now)
 	l.tellSome()
 	if !l.expires.IsZero() && now.After(l.expires) {
@@ -147,9 +189,9 @@ func (l *loop) lookAll(now time.Time) {
 		l.router.withdrawn.forget(now)
 		l.router.lookAtTables()
 	}
-	for ref, until := range l.noPause {
+	for to, until := range l.noPause {
 		if now.After(until) {
-			delete(l.noPause, ref)
+			delete(l.noPause, to)
 		}
 	}
 	l.link.Range(func(c *link.Conn) { peerOf(c).look(now) })

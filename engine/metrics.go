@@ -126,6 +126,15 @@ func (r *Router) addFrameMetrics(m *admin.Metrics) {
 		r.sum(func(c *counters) *atomic.Uint64 { return &c.unanswered }))
 	counter(m, "causeway_stalled_total", "Nodes disconnected because they did not read for --stall-timeout.",
 		r.sum(func(c *counters) *atomic.Uint64 { return &c.stalled }))
+	m.Add(admin.Family{
+		Name: "causeway_senders_blocked_total", Counter: true, Labels: []string{"by"},
+		Help: "Senders whose frames a link did not take for a minute, since too many had bad signatures: blocked by this router, or by a neighbour that got them from it.",
+		Read: func() []admin.Sample {
+			here := r.sum(func(c *counters) *atomic.Uint64 { return &c.blocked })
+			there := r.sum(func(c *counters) *atomic.Uint64 { return &c.blockedThere })
+			return []admin.Sample{{Labels: []string{"router"}, Value: here()}, {Labels: []string{"neighbour"}, Value: there()}}
+		},
+	})
 	counter(m, "causeway_pauses_total", "Times a node was not read because its recipient's queue was full.",
 		r.sum(func(c *counters) *atomic.Uint64 { return &c.paused }))
 }

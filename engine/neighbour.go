@@ -37,6 +37,7 @@ type neighbour struct {
 	openedAt time.Time
 	farewell error // the goodbye it said
 	settling bucket
+	suspects suspects
 	settlement
 }
 
@@ -115,7 +116,7 @@ func (p *peer) newNeighbour() error {
 	}
 	p.far = &neighbour{
 		id: route.LinkID(p.router.links.lastID.Add(1)), cost: p.router.state().config.linkCost(""), sni: p.domain.name, exporter: exporter, key: string(key),
-		settlement: newSettlement(p.domain, p.certs[0]),
+		suspects: make(suspects), settlement: newSettlement(p.domain, p.certs[0]),
 	}
 	if a, ok := p.conn.Tag().(*attempt); ok {
 		p.far.attempt, p.far.cost = a, a.cost
@@ -156,6 +157,8 @@ func (p *peer) openLink(h *codec.Hello) {
 	if far.attempt != nil {
 		far.attempt.isOpen()
 	}
+	p.conn.SetLinkOnLoop()
+	p.ledger.isLink = true
 	p.offer(true)
 }
 
@@ -224,6 +227,8 @@ func (p *peer) linkControl(m codec.Control) {
 		p.goodbye(m)
 	case *codec.RouteUpdate, *codec.SeqnoRequest, *codec.AddressList, *codec.ListRequest, *codec.ListNumbers:
 		p.routeMessage(m)
+	case *codec.SenderBlocked:
+		p.senderBlocked(m)
 	default:
 		p.leave(codec.GoodbyeProtocol, "certificates, names and revocation lists go from router to node")
 	}
@@ -251,6 +256,7 @@ func (p *peer) refused(g *codec.Goodbye) {
 
 // lookLink acts on what has not happened on a link.
 func (p *peer) lookLink(now time.Time) {
+	p.far.suspects.forget(now, p.router.state().config.BadSignatures)
 	if p.phase == phaseOpen && len(p.far.proven) == 0 && now.Sub(p.far.openedAt) >= p.router.state().config.HelloTimeout {
 		p.leave(codec.GoodbyeDone, "no domain was proven in time")
 	}

@@ -49,14 +49,14 @@ type peer struct {
 	loop     *loop
 	ring     verify.Ring
 	phase    phase
-	full     bool      // the ring was full and reading is paused for it
-	resting  bool      // its socket is not read, and it is in loop.resting
-	waitsFor link.Ref  // a full destination that the ring's head is for; 0: none
-	waitsAt  time.Time // since when
-	received uint64    // frames other than link control that were cut
-	ledger   ledger    // what it was sent and has not said to have received
-	partBy   time.Time // when parting: the end of its patience
-	owing    int       // when parting: loops that may still owe it notices
+	full     bool        // the ring was full and reading is paused for it
+	resting  bool        // its socket is not read, and it is in loop.resting
+	waitsFor destination // a full one that the ring's head is for; zero: none
+	waitsAt  time.Time   // since when
+	received uint64      // frames other than link control that were cut
+	ledger   ledger      // what it was sent and has not said to have received
+	partBy   time.Time   // when parting: the end of its patience
+	owing    int         // when parting: loops that may still owe it notices
 	badSigs  bucket
 	member   *member // once open
 	kind     string
@@ -231,15 +231,26 @@ func (p *peer) frame(b *buf.Buffer) {
 	if !control {
 		before--
 	}
-	p.ring.Push(b, key, before, &l.batch)
-	if _, verdict := p.ring.Head(); verdict != verify.Pending {
-		p.drain()
-	}
+	p.push(b, key, before)
+	p.pushed()
+}
+
+// push puts b into the ring, and reads no further when that is full; before is how
+// many frames other than link control came before it.
+func (p *peer) push(b *buf.Buffer, key *sign.Key, before uint64) {
+	p.ring.Push(b, key, before, &p.loop.batch)
 	if (p.ring.Full() || p.ring.Bytes() >= ringBytesMax) && !p.full {
 		p.full = true
 		p.conn.PauseOnLoop()
 	}
-	if p.ring.Bytes() >= restingFrom && l.link.Account().Short() {
+}
+
+// pushed follows push for a frame that has just come.
+func (p *peer) pushed() {
+	if _, verdict := p.ring.Head(); verdict != verify.Pending {
+		p.drain()
+	}
+	if p.ring.Bytes() >= restingFrom && p.loop.link.Account().Short() {
 		p.rest()
 	}
 }
@@ -288,12 +299,14 @@ func (p *peer) address() codec.Address { return p.id.Address }
 // drain forwards, consumes or drops what has its verdict, in order, until a
 // frame waits for its verdict or for room.
 func (p *peer) drain() {
-	for p.waitsFor == 0 {
+	for p.waitsFor.to == 0 {
 		b, verdict := p.ring.Head()
 		if verdict == verify.Pending {
 			break
 		}
 		switch f := codec.Raw(b.B); {
+		case verdict == verify.Bad && p.far != nil && f.Category() != codec.CategoryControl:
+			p.badOnLink(p.ring.Pop())
 		case verdict == verify.Bad:
 			p.badSignature(p.ring.Pop(), f.Category() == codec.CategoryControl)
 		case f.Category() == codec.CategoryControl:
@@ -411,12 +424,15 @@ func (p *peer) sealed(f codec.Raw, own bool) {
 	var on onTheWay
 	if !own {
 		on.sent = max(f.SendTime(), 1)
-		if f.Category() != codec.CategoryNotice {
+		if f.Category() != codec.CategoryNotice && f.Sender().Kind() == codec.KindNode {
 			on.sender = f.Sender()
+		}
+		if debug && p.far != nil {
+			p.checkProven(f)
 		}
 	}
 	l := p.loop
-	if grown := p.ledger.add(on, len(f), l.ledgersMax-l.count.ledger.Load()); grown != 0 {
+	if grown := p.ledger.add(on, f.Recipient(), len(f), l.ledgersMax-l.count.ledger.Load()); grown != 0 {
 		p.loop.ledgerGrew(grown)
 	}
 	if p.ledger.due() {
@@ -443,14 +459,20 @@ func (p *peer) ask() {
 func (p *peer) endLedger(lost int) {
 	l := p.loop
 	l.count.dropped[dropRecipientGone].Add(uint64(lost))
-	owe := func(reason codec.NoticeReason, f onTheWay) {
-		if !l.book.oweCount(p.domain, trouble{reason, p.address()}, f.sender, f.sent, l.link.Now()) {
+	owe := func(reason codec.NoticeReason, f onTheWay, to codec.Address) {
+		d := p.domain
+		if p.far != nil {
+			d = p.router.state().byPrefix[f.sender.Prefix()]
+		} else {
+			to = p.address()
+		}
+		if d == nil || !l.isSure(f.sender) || !l.book.oweCount(d, trouble{reason, to}, f.sender, f.sent, l.link.Now()) {
 			l.count.unnoticed.Add(1)
 		}
 	}
 	told := 0
 	forgotten := p.ledger.head - p.ledger.covered
-	p.ledger.end(lost, func(f onTheWay, lost bool) {
+	p.ledger.end(lost, func(f onTheWay, to codec.Address, lost bool) {
 		reason := codec.NoticeUnconfirmed
 		if lost {
 			reason = codec.NoticeRecipientGone
@@ -459,7 +481,7 @@ func (p *peer) endLedger(lost int) {
 			l.count.unconfirmed.Add(1)
 		}
 		if !f.sender.IsZero() {
-			owe(reason, f)
+			owe(reason, f, to)
 		}
 	})
 	// Of what is lost and not listed nobody is told; the rest of what was forgotten
@@ -478,7 +500,7 @@ func (p *peer) gone(lost int) {
 	p.phase = phaseClosed
 	p.endLedger(lost)
 	delete(p.loop.waiting, p)
-	p.waitsFor = 0
+	p.waitsFor = destination{}
 	p.closed.Store(true)
 	p.drain()
 	if p.ring.Len() > 0 {

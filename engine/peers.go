@@ -133,7 +133,7 @@ func (p *peer) describe() Peer {
 // pausedBy says why the peer is not read, "" when it is.
 func (p *peer) pausedBy() string {
 	switch {
-	case p.waitsFor != 0:
+	case p.waitsFor.to != 0:
 		if b, _ := p.ring.Head(); b != nil {
 			return codec.Raw(b.B).Recipient().String()
 		}

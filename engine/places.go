@@ -55,6 +55,7 @@ func (rt *routing) send(in *instance, messages []route.Message) {
 // neighbour not to be for it.
 func (rt *routing) enter(in *instance, routes []route.RouteChange, owners []route.OwnerChange) {
 	rt.counts.change(len(routes))
+	rt.back = rt.back || len(routes) > 0 // and frames may wait for another route
 	for _, c := range routes {
 		if c.Via != 0 {
 			rt.reach(in, c.Router, in.links[c.Via])

@@ -10,6 +10,7 @@ import (
 
 	"causeway/codec"
 	"causeway/crypto/pki"
+	"causeway/engine/buf"
 )
 
 // What is proven on a link (PROTOCOL.md section 4.1):
@@ -246,6 +247,7 @@ func (p *peer) settle() {
 		if !shared || far.granted[at] == nil || far.granted[at].id.Address != up.address || d.address != up.domain.address {
 			delete(far.proven, at)
 			p.domainDown(up)
+			p.conn.GiveBackOnLoop(func(b *buf.Buffer) bool { return codec.Raw(b.B).Sender().Prefix() == at })
 		}
 	}
 	for at := range far.told {

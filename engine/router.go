@@ -46,6 +46,7 @@ type Router struct {
 	refused  refusals
 	replaced replacements
 	stalled  lines
+	blocked  lines
 
 	closeOnce sync.Once
 	closeErr  error
@@ -98,6 +99,7 @@ func Start(c Config) (*Router, error) {
 		Cut: func(conn *link.Conn, b []byte) (int, error) {
 			return codec.Cut(b, codec.BodyMaxOf(b, peerOf(conn).bodyMax()))
 		},
+		Recipient:        recipientOf,
 		HandshakeTimeout: c.HandshakeTimeout, ReceiveBuffer: c.ReceiveBuffer,
 		Admit:     r.admit,
 		QueueHigh: c.QueueHigh, QueueLow: c.QueueLow, PartialMax: int64(c.PartialMax), Budget: r.budget, Logger: c.Logger,
@@ -212,11 +214,7 @@ func (l *loop) sweep() {
 			l.drop(dropShutdown, b)
 		}
 	}
-	for _, frames := range l.turned {
-		for _, b := range frames {
-			l.drop(dropShutdown, b)
-		}
-	}
+	l.sweepStranded()
 	for p := range l.leftovers {
 		if p.ring.Len() == 0 {
 			continue

@@ -42,7 +42,7 @@ type routing struct {
 	// its goroutine
 	instances map[codec.Address]*instance // by this router's address
 	prefixes  map[[codec.PrefixSize]byte]*instance
-	back      bool // somebody is in the table again for whom frames may wait
+	back      bool // somebody is reached again, or by another link, for whom frames may wait
 	limits    routingLimits
 	memory    int64 // bytes, as the budget knows
 
@@ -61,7 +61,7 @@ type hands interface {
 	probe(node link.Ref)
 	// replaced ends the connection of a node that has attached to another router.
 	replaced(node link.Ref, by codec.Address)
-	// comeBack hands over what waits for who is in the table again.
+	// comeBack hands over what waits for who is reached again, or by another link.
 	comeBack()
 }
 

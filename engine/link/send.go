@@ -174,14 +174,15 @@ func (l *Loop) FrameMax(to Ref) int {
 func (c *Conn) SetFrameMaxOnLoop(bytes int) { c.slot.frameMax.Store(uint32(bytes)) }
 
 // GiveBackOnLoop ends, through Handler.Undeliverable, the journey of forwarded
-// frames that wait for c and are not sealed, not even in part.
-func (c *Conn) GiveBackOnLoop() {
+// frames that wait for c and are not sealed, not even in part, and of which `which`
+// is true; nil: of all.
+func (c *Conn) GiveBackOnLoop(which func(*buf.Buffer) bool) {
 	var kept fifo[queued]
 	bytes := 0
 	for l := c.loop; !c.queue.empty(); {
 		inPart := c.sealed > 0 && c.sealing == &c.queue && kept.empty()
 		q := c.queue.pop(&l.spareQueued)
-		if q.own || inPart {
+		if q.own || inPart || which != nil && !which(q.b) {
 			kept.push(&l.spareQueued, q)
 			continue
 		}

@@ -1,0 +1,5 @@
+//go:build !debug
+
+package engine
+
+const debug = false

@@ -1,0 +1,98 @@
+package engine
+
+import (
+	"time"
+
+	"causeway/codec"
+	"causeway/engine/buf"
+	"causeway/engine/link"
+)
+
+// Frames that were on their way to a link that has ended come back to its loop,
+// and go on by the next route to their recipient. Routing hears of the end at the
+// same time as they do, so for a moment, and for longer where there is no other
+// route, they are stranded: they wait in their order, behind each other, for as
+// long as frames for somebody who has just left (hold.go), with whom they share a
+// bound, and are dropped then as no-route.
+//
+// Bound: strandedMax frames of a loop; at it they are dropped as queue-full.
+const strandedMax = 1 << 16
+
+// stranding is a loop's stranded frames. It belongs to the loop.
+type stranding struct {
+	frames []strandedFrame // in order
+}
+
+type strandedFrame struct {
+	b     *buf.Buffer
+	since time.Time
+}
+
+func (s *stranding) empty() bool { return len(s.frames) == 0 }
+
+// strand takes b, which came back from a link that has ended.
+func (l *loop) strand(b *buf.Buffer) {
+	s, w := &l.stranded, l.router.withdrawn
+	if len(s.frames) >= strandedMax || l.nobodyReturns() || !w.takeAny(int64(cap(b.B))) {
+		l.giveUp(dropQueueFull, b)
+		return
+	}
+	l.link.Account().Use(buf.PartHeld, buf.SizeOf(b))
+	s.frames = append(s.frames, strandedFrame{b, l.link.Now()})
+}
+
+// reroute has stranded frames go on for whom there is a route again, and gives up
+// those that have waited for too long. The others stay in order.
+func (l *loop) reroute() {
+	s := &l.stranded
+	if s.empty() {
+		return
+	}
+	most, now := l.router.state().config.HoldTimeout, l.link.Now()
+	behind := make(map[codec.Address]struct{}) // for whom an earlier frame stays: routes change meanwhile
+	kept := s.frames[:0]
+	for _, f := range s.frames {
+		a := codec.Raw(f.b.B).Recipient()
+		_, stays := behind[a]
+		switch to, _ := l.router.lookup(a); {
+		case !stays && to != 0 && l.link.Alive(to):
+			l.goOn(to, l.unstrand(f))
+		case l.nobodyReturns() || now.Sub(f.since) >= most:
+			l.giveUp(dropNoRoute, l.unstrand(f))
+		default:
+			behind[a] = struct{}{}
+			kept = append(kept, f)
+		}
+	}
+	clear(s.frames[len(kept):])
+	if s.frames = kept; len(kept) == 0 {
+		s.frames = nil
+	}
+}
+
+// unstrand returns f's frame, which waits no more.
+func (l *loop) unstrand(f strandedFrame) *buf.Buffer {
+	l.router.withdrawn.giveBackAny(int64(cap(f.b.B)))
+	l.link.Account().Use(buf.PartHeld, -buf.SizeOf(f.b))
+	return f.b
+}
+
+// goOn sends b, which was forwarded before, to where it goes now.
+func (l *loop) goOn(to link.Ref, b *buf.Buffer) {
+	switch {
+	case tooLarge(b.B, l.link.FrameMax(to)):
+		l.giveUp(dropTooLarge, b)
+	case l.link.RoomFor(0, to, b) != link.RoomYes:
+		l.giveUp(dropQueueFull, b)
+	default:
+		l.link.Send(to, b)
+	}
+}
+
+// sweepStranded drops what is stranded. The loop has stopped.
+func (l *loop) sweepStranded() {
+	for _, f := range l.stranded.frames {
+		l.drop(dropShutdown, l.unstrand(f))
+	}
+	l.stranded.frames = nil
+}
