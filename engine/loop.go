@@ -54,6 +54,7 @@ func newLoop(r *Router) *loop {
 		waiting:    make(map[*peer]struct{}),
 		leftovers:  make(map[*peer]struct{}),
 		noPause:    make(map[destination]time.Time),
+		keys:       make(map[codec.CertKey]*announced),
 		rooms:      make(map[codec.Address]*room),
 	}
 }
