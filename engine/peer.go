@@ -203,6 +203,7 @@ func (p *peer) frame(b *buf.Buffer) {
 	}
 	switch {
 	case p.far != nil && !control:
+		l.count.linkIn.Add(1)
 		p.linkFrame(b)
 		return
 	case p.far != nil && codec.SettlesLink(f.Body()):
@@ -407,6 +408,9 @@ func (p *peer) unregister(hold bool) {
 func (p *peer) sealed(f codec.Raw, own bool) {
 	if f.Category() == codec.CategoryControl {
 		return
+	}
+	if p.far != nil {
+		p.loop.count.linkOut.Add(1)
 	}
 	var on onTheWay
 	if !own {
