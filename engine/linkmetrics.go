@@ -48,4 +48,14 @@ func (r *Router) addNeighbourMetrics(m *admin.Metrics) {
 			return samples(ignored)
 		},
 	})
+	m.Add(admin.Family{
+		Name: "causeway_name_messages_total", Counter: true, Labels: []string{"fate"},
+		Help: "Questions and answers about names between routers, by what became of them here.",
+		Read: func() (s []admin.Sample) {
+			for fate, name := range nameFateNames {
+				s = append(s, admin.Sample{Labels: []string{name}, Value: float64(r.asking.fates[fate].Load())})
+			}
+			return s
+		},
+	})
 }

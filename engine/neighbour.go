@@ -32,11 +32,12 @@ type neighbour struct {
 	key      string   // public key of its handshake, DER
 
 	// home loop
-	nodeCost uint16 // as it announced
-	counted  bool   // among links.open
-	openedAt time.Time
-	farewell error // the goodbye it said
-	settling bucket
+	nodeCost  uint16 // as it announced
+	counted   bool   // among links.open
+	openedAt  time.Time
+	farewell  error // the goodbye it said
+	settling  bucket
+	questions bucket // about names
 	settlement
 }
 
@@ -234,6 +235,10 @@ func (p *peer) linkControl(m codec.Control) {
 		p.goodbye(m)
 	case *codec.RouteUpdate, *codec.SeqnoRequest, *codec.AddressList, *codec.ListRequest, *codec.ListNumbers:
 		p.routeMessage(m)
+	case *codec.NameQuestion:
+		p.nameQuestion(m)
+	case *codec.NameAnswer:
+		p.nameAnswer(m)
 	default:
 		p.leave(codec.GoodbyeProtocol, "certificates, names and revocation lists go from router to node")
 	}

@@ -266,7 +266,9 @@ type leaver struct {
 
 func (v leaver) ready(codec.Address) bool { return v.l.noticeRoom(v.to, false) > 0 }
 
-func (v leaver) tell(sender codec.Address, d *domain, n *noticed) { v.l.tellAt(v.to, false, sender, d, n) }
+func (v leaver) tell(sender codec.Address, d *domain, n *noticed) {
+	v.l.tellAt(v.to, false, sender, d, n)
+}
 
 // payOffPerTurn is how many notices a loop makes at a time for who leaves: each is
 // signed, so that is about a millisecond.

@@ -67,6 +67,7 @@ type peer struct {
 	notices  bucket // notices that it sends
 	renewals bucket
 	tells    outline
+	asks     nameAsks
 	unsaid   unsaid
 
 	askedToLeave bool     // since this router stops
