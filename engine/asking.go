@@ -127,7 +127,8 @@ func (p *peer) names(q *codec.NameRequest) {
 // inquire asks the routers given.
 func (p *peer) inquire(q *codec.NameRequest, routers []codec.Address) {
 	r := p.router
-	number, ok := r.asking.begin(r, p.conn.Ref(), q, routers)
+	found := q.Name != "" && len(p.domain.namesHere(q.Name, "", 1).entries) > 0
+	number, ok := r.asking.begin(r, p.conn.Ref(), q, found, routers)
 	if !p.answered(ok) {
 		return
 	}
@@ -141,8 +142,9 @@ func (p *peer) inquire(q *codec.NameRequest, routers []codec.Address) {
 }
 
 // begin notes that routers are asked about a request of the node that is connected
-// by the connection given; false: there is too much of that already.
-func (a *asking) begin(r *Router, by link.Ref, q *codec.NameRequest, routers []codec.Address) (number uint64, ok bool) {
+// by the connection given, and whether the name is known here; false: there is too
+// much of that already.
+func (a *asking) begin(r *Router, by link.Ref, q *codec.NameRequest, found bool, routers []codec.Address) (number uint64, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.ended || len(a.open) >= askingMax {
@@ -150,11 +152,15 @@ func (a *asking) begin(r *Router, by link.Ref, q *codec.NameRequest, routers []c
 	}
 	a.last++
 	number = a.last
-	i := &inquiry{by: by, request: q, waits: make(map[codec.Address]struct{}, len(routers))}
+	i := &inquiry{by: by, request: q, found: found, waits: make(map[codec.Address]struct{}, len(routers))}
 	for _, router := range routers {
 		i.waits[router] = struct{}{}
 	}
-	i.over = time.AfterFunc(askingPatience, func() {
+	patience := askingPatience
+	if found {
+		patience = foundPatience
+	}
+	i.over = time.AfterFunc(patience, func() {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		a.finishLocked(r, number)

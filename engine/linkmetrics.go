@@ -18,18 +18,6 @@ func (r *Router) addNeighbourMetrics(m *admin.Metrics) {
 		return n
 	})
 	m.Add(admin.Family{
-		Name: "causeway_link_domains", Help: "Links that have proven a domain, by domain.", Labels: []string{"domain"},
-		Read: func() (s []admin.Sample) {
-			r.links.mu.Lock()
-			proven := maps.Clone(r.links.proven)
-			r.links.mu.Unlock()
-			for name := range r.state().domains {
-				s = append(s, admin.Sample{Labels: []string{name}, Value: float64(proven[name])})
-			}
-			return s
-		},
-	})
-	m.Add(admin.Family{
 		Name: "causeway_link_frames_total", Counter: true, Labels: []string{"direction"},
 		Help: "Frames other than link control cut from links, and handed to links.",
 		Read: func() []admin.Sample {
@@ -42,8 +30,9 @@ func (r *Router) addNeighbourMetrics(m *admin.Metrics) {
 		Name: "causeway_link_ignored_total", Counter: true, Labels: []string{"reason"},
 		Help: "Domain proofs and grants of other routers that were ignored, by reason.",
 		Read: func() []admin.Sample {
+			ignored := map[string]uint64{ignoredReflected: 0, ignoredUnproven: 0, ignoredKey: 0}
 			r.links.mu.Lock()
-			ignored := maps.Clone(r.links.ignored)
+			maps.Copy(ignored, r.links.ignored)
 			r.links.mu.Unlock()
 			return samples(ignored)
 		},

@@ -61,14 +61,13 @@ type links struct {
 
 	mu      sync.Mutex
 	open    map[string]int    // links by the neighbour's key, at most codec.LinksMax each
-	proven  map[string]int    // links that have proven a domain, by its name
 	ignored map[string]uint64 // grants and proofs, by reason
 	dialers map[string]*dialer
 	stopped bool
 }
 
 func newLinks() *links {
-	return &links{open: make(map[string]int), proven: make(map[string]int), ignored: make(map[string]uint64), dialers: make(map[string]*dialer)}
+	return &links{open: make(map[string]int), ignored: make(map[string]uint64), dialers: make(map[string]*dialer)}
 }
 
 // join counts a link to the router with that key; false: there are too many.
@@ -87,15 +86,6 @@ func (ls *links) part(key string) {
 	defer ls.mu.Unlock()
 	if ls.open[key]--; ls.open[key] == 0 {
 		delete(ls.open, key)
-	}
-}
-
-// proves counts n links more that have proven the domain.
-func (ls *links) proves(domain string, n int) {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	if ls.proven[domain] += n; ls.proven[domain] == 0 {
-		delete(ls.proven, domain)
 	}
 }
 

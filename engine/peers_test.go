@@ -169,7 +169,7 @@ func TestPeersTellOfLinks(t *testing.T) {
 	if err := m.Write(&text); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"\ncauseway_links 1\n", "\ncauseway_link_domains{domain=\"one.example\"} 1\n", "\ncauseway_link_domains{domain=\"two.example\"} 1\n", "\ncauseway_link_frames_total{direction=\"in\"} "} {
+	for _, want := range []string{"\ncauseway_links 1\n", "\ncauseway_route_links{domain=\"one.example\"} 1\n", "\ncauseway_link_frames_total{direction=\"in\"} "} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("the metrics lack %q", want)
 		}

@@ -245,7 +245,6 @@ func (p *peer) settle() {
 		d, shared := p.shared(at)
 		if !shared || far.granted[at] == nil || far.granted[at].id.Address != up.address || d.address != up.domain.address {
 			delete(far.proven, at)
-			p.router.links.proves(up.domain.name, -1)
 			p.domainDown(up)
 		}
 	}
@@ -262,7 +261,6 @@ func (p *peer) settle() {
 		case up == nil:
 			up = &proven{domain: d, grant: grant, address: grant.id.Address}
 			far.proven[at] = up
-			p.router.links.proves(up.domain.name, 1)
 			p.domainUp(up)
 		default:
 			up.domain, up.grant = d, grant
@@ -332,7 +330,6 @@ func (p *peer) leaveUnproven() {
 func (p *peer) withdrawAll() {
 	for at, up := range p.far.proven {
 		delete(p.far.proven, at)
-		p.router.links.proves(up.domain.name, -1)
 		p.domainDown(up)
 	}
 }

@@ -200,6 +200,13 @@ func TestRoutersThatDoNotAnswerAboutNames(t *testing.T) {
 	}
 	await[*codec.NameQuestion](silent.client)
 	await[*codec.NameQuestion](silent.client)
+
+	// So is what is known here.
+	began = time.Now()
+	alice.say(&codec.NameRequest{Number: 3, Name: "alice", Max: 9})
+	if m := await[*codec.Names](alice); m.Number != 3 || len(m.Entries) != 1 || time.Since(began) < foundPatience-50*time.Millisecond {
+		t.Errorf("%+v after %v", m, time.Since(began))
+	}
 	r.asking.mu.Lock()
 	defer r.asking.mu.Unlock()
 	if r.asking.bytes != 0 || len(r.asking.open) != 0 {
