@@ -73,7 +73,7 @@ func (p *peer) control(f codec.Raw) {
 		}
 	case *codec.NameRequest:
 		if p.mayAsk() {
-			p.sendNames(m)
+			p.names(m)
 		}
 	default:
 		p.leave(codec.GoodbyeProtocol, "certificates and names go from router to node, routes between routers")
@@ -313,46 +313,8 @@ func (d *domain) chain(key codec.CertKey) [][]byte {
 	return d.members.chain(key)
 }
 
-// sendNames answers a name request (PROTOCOL.md section 5.7).
-func (p *peer) sendNames(q *codec.NameRequest) {
-	answer := &codec.Names{Number: q.Number}
-	switch {
-	case q.Name == routerPrefix+p.domain.grant.Name:
-		answer.Entries = []codec.NameEntry{{Chain: p.domain.grant.Chain, Kind: "router"}}
-	case q.Name != "":
-		if m := p.domain.members.named(q.Name); m != nil {
-			answer.Entries = []codec.NameEntry{{Chain: m.id.Chain, Kind: m.kind}}
-		}
-	default:
-		p.listNames(q, answer)
-	}
-	size := 0
-	for _, e := range answer.Entries {
-		size += chainSize(e.Chain)
-	}
-	if p.mayHave(size) {
-		p.say(answer)
-	}
-}
-
 // routerPrefix begins the names of routers in name requests.
 const routerPrefix = "router/"
-
-func (p *peer) listNames(q *codec.NameRequest, answer *codec.Names) {
-	found, more := p.domain.members.page(q.After, int(q.Max))
-	size := 0
-	for _, m := range found {
-		if size += chainSize(m.id.Chain); size > answerMax {
-			more = true
-			break
-		}
-		answer.Entries = append(answer.Entries, codec.NameEntry{Chain: m.id.Chain, Kind: m.kind})
-		answer.Next = m.id.Name
-	}
-	if !more {
-		answer.Next = ""
-	}
-}
 
 // describe is how a peer stands in the log.
 func describe(id *pki.Peer) string { return strings.TrimPrefix(id.URI(), codec.URLScheme) }

@@ -59,6 +59,8 @@ func (r dropReason) String() string { return dropNames[r] }
 type counters struct {
 	received     atomic.Uint64 // cut, other than link control
 	control      atomic.Uint64 // cut, link control
+	linkIn       atomic.Uint64 // of received: cut from links
+	linkOut      atomic.Uint64 // sealed for links, other than link control
 	consumed     atomic.Uint64 // handled here: link control, echo to this router
 	noticed      atomic.Uint64 // frames that notices told of, listed or counted
 	unnoticed    atomic.Uint64 // frames whose sender could not be told: gone, or too many kinds of trouble at once

@@ -24,7 +24,8 @@ func (p *peer) mayEcho(f codec.Raw) bool {
 
 // echo answers f, an echo to this router or a trace that ends here.
 func (p *peer) echo(f codec.Raw) {
-	to, d := p.wayBack(f), p.domainOf(f)
+	to, _ := p.wayBack(f)
+	d := p.domainOf(f)
 	if p.phase != phaseClosed && to != 0 && d != nil {
 		p.loop.echo(d, f, to)
 	}
@@ -32,11 +33,11 @@ func (p *peer) echo(f codec.Raw) {
 
 // reads tells whether one more answer may be made for who sends it by `to`: the
 // peer itself, or where a link's frames are answered.
-func (p *peer) reads(to link.Ref) bool {
+func (p *peer) reads(to link.Ref, remote bool) bool {
 	if to == p.conn.Ref() {
 		return p.takes(answerSmall)
 	}
-	return to != 0 && p.loop.noticeRoom(to) >= answerSmall
+	return to != 0 && p.loop.noticeRoom(to, remote) >= answerSmall
 }
 
 // echo answers f, an echo to this router in the domain d, or a trace that ends

@@ -115,13 +115,13 @@ func (p *peer) domainOf(f codec.Raw) *domain {
 	return p.router.state().byPrefix[f.Sender().Prefix()]
 }
 
-// wayBack returns the connection by which f's sender is reached; 0: none.
-func (p *peer) wayBack(f codec.Raw) link.Ref {
+// wayBack returns the connection by which f's sender is reached, 0: none, and
+// whether that is a link.
+func (p *peer) wayBack(f codec.Raw) (to link.Ref, remote bool) {
 	if p.far == nil {
-		return p.conn.Ref()
+		return p.conn.Ref(), false
 	}
-	to, _ := p.router.lookup(f.Sender())
-	return to
+	return p.router.lookup(f.Sender())
 }
 
 // recipientOf is link.Config.Recipient.

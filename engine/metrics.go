@@ -61,6 +61,7 @@ func (r *Router) AddMetrics(m *admin.Metrics) {
 	r.addReloadMetrics(m)
 	r.addDrainMetrics(m)
 	r.addRouteMetrics(m)
+	r.addNeighbourMetrics(m)
 }
 
 func counter(m *admin.Metrics, name, help string, read func() float64) {

@@ -32,12 +32,13 @@ type neighbour struct {
 	key      string   // public key of its handshake, DER
 
 	// home loop
-	nodeCost uint16 // as it announced
-	counted  bool   // among links.open
-	openedAt time.Time
-	farewell error // the goodbye it said
-	settling bucket
-	suspects suspects
+	nodeCost  uint16 // as it announced
+	counted   bool   // among links.open
+	openedAt  time.Time
+	farewell  error // the goodbye it said
+	settling  bucket
+	suspects  suspects
+	questions bucket // about names
 	settlement
 }
 
@@ -229,6 +230,10 @@ func (p *peer) linkControl(m codec.Control) {
 		p.routeMessage(m)
 	case *codec.SenderBlocked:
 		p.senderBlocked(m)
+	case *codec.NameQuestion:
+		p.nameQuestion(m)
+	case *codec.NameAnswer:
+		p.nameAnswer(m)
 	default:
 		p.leave(codec.GoodbyeProtocol, "certificates, names and revocation lists go from router to node")
 	}

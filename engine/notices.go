@@ -264,9 +264,11 @@ type leaver struct {
 	to link.Ref
 }
 
-func (v leaver) ready(codec.Address) bool { return v.l.noticeRoom(v.to) > 0 }
+func (v leaver) ready(codec.Address) bool { return v.l.noticeRoom(v.to, false) > 0 }
 
-func (v leaver) tell(sender codec.Address, d *domain, n *noticed) { v.l.tellAt(v.to, sender, d, n) }
+func (v leaver) tell(sender codec.Address, d *domain, n *noticed) {
+	v.l.tellAt(v.to, false, sender, d, n)
+}
 
 // payOffPerTurn is how many notices a loop makes at a time for who leaves: each is
 // signed, so that is about a millisecond.
@@ -301,40 +303,55 @@ func (p *peer) payOff() {
 	}
 }
 
-// ready tells whether who is connected as sender reads, or is gone.
+// ready tells whether sender, or the link that leads to it, reads, or is gone.
 func (l *loop) ready(sender codec.Address) bool {
-	ref, _ := l.router.lookup(sender)
-	return ref == 0 || l.noticeRoom(ref) > 0
+	ref, remote := l.router.lookup(sender)
+	return ref == 0 || l.noticeRoom(ref, remote) > 0
 }
 
 // noticeRoom returns how large a notice may be for the connection given, in bytes.
-func (l *loop) noticeRoom(to link.Ref) int64 {
-	most := min(int64(l.router.config.QueueHigh+answersMax), max(l.link.Account().OwnMax(), ownSure))
-	return most - int64(l.link.Backlog(to))
+// A link has the queues of many recipients, so more may wait for it.
+func (l *loop) noticeRoom(to link.Ref, remote bool) int64 {
+	high := int64(l.router.config.QueueHigh)
+	if remote {
+		high *= noticeLinkQueues
+	}
+	return min(high+answersMax, max(l.link.Account().OwnMax(), ownSure)) - int64(l.link.Backlog(to))
 }
+
+// noticeLinkQueues is how many full queues of recipients may wait for a link until
+// senders behind it are told no more; notices overtake what waits.
+const noticeLinkQueues = 16
+
+// noticeFarMax bounds the body of a notice to a sender that is connected to another
+// router, in bytes: what that node takes is not known here (PROTOCOL.md section 6).
+const noticeFarMax = 16 << 10
 
 // listedMemory is more than a listed frame takes in a notice: 28 bytes of its
 // body, and as much where a buffer is twice as large.
 const listedMemory = 64
 
-// tell makes the notice n and sends it to who is connected as sender.
+// tell makes the notice n and sends it to sender, or towards it.
 func (l *loop) tell(sender codec.Address, d *domain, n *noticed) {
-	ref, _ := l.router.lookup(sender)
-	l.tellAt(ref, sender, d, n)
+	ref, remote := l.router.lookup(sender)
+	l.tellAt(ref, remote, sender, d, n)
 }
 
 // tellAt makes the notice n and sends it to sender's connection ref; 0: it has
 // none. Where memory is short a long list is sent as a count, and where the sender
-// takes small bodies only, some of it.
-func (l *loop) tellAt(ref link.Ref, sender codec.Address, d *domain, n *noticed) {
+// takes small bodies only, some of it. remote: the connection is the way to it.
+func (l *loop) tellAt(ref link.Ref, remote bool, sender codec.Address, d *domain, n *noticed) {
 	count := uint64(len(n.frames)) + n.more
 	if ref == 0 {
 		l.count.unnoticed.Add(count)
 		return
 	}
 	most := l.link.FrameMax(ref)
+	if remote && (most == 0 || most > noticeFarMax) {
+		most = noticeFarMax
+	}
 	switch {
-	case int64(len(n.frames))*listedMemory > l.noticeRoom(ref):
+	case int64(len(n.frames))*listedMemory > l.noticeRoom(ref, remote):
 		n.countAll()
 	case most > 0:
 		n.list(max(0, most-noticeOverhead) / noticeListed)

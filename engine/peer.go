@@ -67,6 +67,7 @@ type peer struct {
 	notices  bucket // notices that it sends
 	renewals bucket
 	tells    outline
+	asks     nameAsks
 	unsaid   unsaid
 
 	askedToLeave bool     // since this router stops
@@ -203,6 +204,7 @@ func (p *peer) frame(b *buf.Buffer) {
 	}
 	switch {
 	case p.far != nil && !control:
+		l.count.linkIn.Add(1)
 		p.linkFrame(b)
 		return
 	case p.far != nil && codec.SettlesLink(f.Body()):

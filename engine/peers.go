@@ -20,16 +20,22 @@ const (
 // Peer is one connection as an operator sees it. Names, kinds and software are
 // the peer's own words where they are not in its certificate.
 type Peer struct {
-	Name           string    `json:"name"`
+	Name           string    `json:"name"` // of a router "router/NAME"
 	Address        string    `json:"address"`
 	Domain         string    `json:"domain"`
 	Remote         string    `json:"remote"`
 	State          string    `json:"state"` // hello, open, draining, parting, leaving
+	Role           string    `json:"role"`  // node, router
 	Kind           string    `json:"kind"`
 	Software       string    `json:"software"`
 	CertificateEnd time.Time `json:"certificateEnd"`
 	Loop           int       `json:"loop"`
 	AgeSeconds     float64   `json:"ageSeconds"`
+
+	Domains  []string `json:"domains,omitempty"`  // of a router: those that the link has proven
+	LinkCost uint16   `json:"linkCost,omitempty"` // of a router: of the link
+	NodeCost uint16   `json:"nodeCost,omitempty"` // of a router: its own word
+	Dialed   bool     `json:"dialed,omitempty"`   // this router has made the connection
 
 	QueueBytes    int     `json:"queueBytes"`        // of frames that wait for it
 	OldestSeconds float64 `json:"oldestSeconds"`     // how long the first of them has waited
@@ -118,13 +124,20 @@ func (p *peer) describe() Peer {
 	n := p.conn.Counters()
 	d := Peer{
 		Name: p.id.Name, Address: p.address().String(), Domain: p.id.Domain, Remote: p.conn.Remote().String(),
-		State: phaseNames[p.phase], Kind: p.kind, Software: p.software, CertificateEnd: p.id.NotAfter.UTC(),
+		State: phaseNames[p.phase], Role: p.role().String(), Kind: p.kind, Software: p.software, CertificateEnd: p.id.NotAfter.UTC(),
 		Loop: p.loop.link.Index(), AgeSeconds: seconds(now.Sub(p.opened)),
 		QueueBytes: p.conn.QueuedBytes(), UncheckedIn: p.ring.Bytes(), PausedBy: p.pausedBy(),
 		FramesIn: n.FramesIn, FramesOut: n.FramesOut, BytesIn: n.BytesIn, BytesOut: n.BytesOut,
 	}
 	if oldest := p.conn.OldestQueued(); !oldest.IsZero() {
 		d.OldestSeconds = seconds(now.Sub(oldest))
+	}
+	if far := p.far; far != nil {
+		d.Name, d.LinkCost, d.NodeCost, d.Dialed = routerPrefix+d.Name, far.cost, far.nodeCost, p.conn.Dialed()
+		for _, up := range far.proven {
+			d.Domains = append(d.Domains, up.domain.name)
+		}
+		slices.Sort(d.Domains)
 	}
 	d.FramesInRate, d.FramesOutRate, d.BytesInRate, d.BytesOutRate = p.rates.per(now, n)
 	return d

@@ -4,10 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"causeway/codec"
+	"causeway/engine/admin"
 	"causeway/engine/link"
 )
 
@@ -136,5 +139,39 @@ func TestRatesAreOfTheLastSeconds(t *testing.T) {
 	}
 	if in, out, _, _ := r.per(now, n); in != 0 || out != 0 {
 		t.Errorf("%v frames a second in silence", in)
+	}
+}
+
+func TestPeersTellOfLinks(t *testing.T) {
+	one, two := newAuthority("one.example"), newAuthority("two.example")
+	a, addr := startRouter(t, nil, one, two)
+	b, _ := startRouter(t, func(c *Config) {
+		linkedTo("edge-2", []*authority{one, two}, addr)(c)
+		c.LinkCosts, c.NodeCost = map[string]uint16{addr: 5}, 9
+	}, one, two)
+	waitProven(t, a, 1, "one.example", "two.example")
+	waitProven(t, b, 1, "one.example", "two.example")
+	connect(t, addr, one.node("n"))
+	theirs, ours, node := peerNamed(t, a, "router/edge-2"), peerNamed(t, b, "router/edge-1"), peerNamed(t, a, "n")
+	domains := []string{"one.example", "two.example"}
+	if theirs.Role != "router" || !slices.Equal(theirs.Domains, domains) || theirs.LinkCost != LinkCostDefault || theirs.NodeCost != 9 || theirs.Dialed {
+		t.Errorf("accepted: %+v", theirs)
+	}
+	if ours.Role != "router" || !slices.Equal(ours.Domains, domains) || ours.LinkCost != 5 || ours.NodeCost != 0 || !ours.Dialed {
+		t.Errorf("dialed: %+v", ours)
+	}
+	if node.Role != "node" || node.Domains != nil || node.LinkCost != 0 {
+		t.Errorf("node: %+v", node)
+	}
+	m := admin.NewMetrics()
+	a.AddMetrics(m)
+	var text strings.Builder
+	if err := m.Write(&text); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"\ncauseway_links 1\n", "\ncauseway_route_links{domain=\"one.example\"} 1\n", "\ncauseway_link_frames_total{direction=\"in\"} "} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("the metrics lack %q", want)
+		}
 	}
 }

@@ -1,6 +1,9 @@
 package engine
 
 import (
+	"bytes"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -81,6 +84,7 @@ func (rt *routing) reach(in *instance, router codec.Address, by link.Ref) {
 			return
 		}
 		in.numbers[router] = v
+		rt.changed = true
 	}
 	rt.hops.set(v, by)
 	rt.set(router, v)
@@ -95,6 +99,7 @@ func (rt *routing) lose(in *instance, router codec.Address) {
 	rt.set(router, 0)
 	rt.hops.takeBack(v)
 	delete(in.numbers, router)
+	rt.changed = true
 }
 
 // place enters whose a node is: another router's, or this one's or nobody's,
@@ -227,9 +232,23 @@ func (rt *routing) publish() {
 	rt.budget.Use(buf.PartRoutes, memory-rt.memory)
 	rt.memory = memory
 	rt.links.Store(links)
+	rt.publishReached()
 	rt.counts.mu.Lock()
 	defer rt.counts.mu.Unlock()
 	rt.counts.domains = domains
+}
+
+// publishReached tells loops which routers are reached, when that has changed.
+func (rt *routing) publishReached() {
+	if !rt.changed {
+		return
+	}
+	rt.changed = false
+	reached := make(map[codec.Address][]codec.Address, len(rt.instances))
+	for self, in := range rt.instances {
+		reached[self] = slices.SortedFunc(maps.Keys(in.numbers), func(a, b codec.Address) int { return bytes.Compare(a[:], b[:]) })
+	}
+	rt.reached.Store(&reached)
 }
 
 // addRouteMetrics registers what routing counts.

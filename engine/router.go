@@ -30,6 +30,7 @@ type Router struct {
 	table     *table.Table // written by loops for who is connected, else by routing
 	hops      *hops        // written by routing
 	routing   *routing
+	asking    *asking
 	withdrawn *withdrawals
 	pool      *verify.Pool
 	link      *link.Engine
@@ -112,6 +113,7 @@ func Start(c Config) (*Router, error) {
 		r.loops[i].link = l
 		r.loops[i].book.account = l.Account()
 	}
+	r.asking = newAsking()
 	r.routing = newRouting(routingHands{r}, r.table, r.hops, r.withdrawn, r.budget)
 	r.routing.serve(first.served())
 	r.started.Store(true)
@@ -184,6 +186,7 @@ func (r *Router) close(ctx context.Context) error {
 	r.drain(ctx)
 	unwritten := r.link.Close(ctx) // by itself it may be about goodbyes only
 	r.routing.close()
+	r.asking.close(r)
 	r.pool.Close()
 	for _, l := range r.loops {
 		l.sweep()

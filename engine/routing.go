@@ -42,13 +42,15 @@ type routing struct {
 	// its goroutine
 	instances map[codec.Address]*instance // by this router's address
 	prefixes  map[[codec.PrefixSize]byte]*instance
+	changed   bool // some router is reached, or is so no more, since publish
 	back      bool // somebody is reached again, or by another link, for whom frames may wait
 	limits    routingLimits
 	memory    int64 // bytes, as the budget knows
 
 	// any goroutine
-	counts routingCounts
-	links  atomic.Int64 // in all instances
+	reached atomic.Pointer[map[codec.Address][]codec.Address] // other routers, by this router's address
+	counts  routingCounts
+	links   atomic.Int64 // in all instances
 }
 
 // hands is what routing has done by others. The calls must not block.
@@ -104,6 +106,7 @@ func newRouting(h hands, t *table.Table, hops *hops, w *withdrawals, budget *buf
 		stopping: make(chan struct{}), stopped: make(chan struct{}),
 		instances: make(map[codec.Address]*instance), prefixes: make(map[[codec.PrefixSize]byte]*instance),
 	}
+	rt.reached.Store(new(map[codec.Address][]codec.Address))
 	go rt.run()
 	return rt
 }

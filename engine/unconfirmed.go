@@ -14,6 +14,9 @@ func (p *peer) sealed(f codec.Raw, own bool) {
 	if f.Category() == codec.CategoryControl {
 		return
 	}
+	if p.far != nil {
+		p.loop.count.linkOut.Add(1)
+	}
 	var on onTheWay
 	if !own {
 		on.sent = max(f.SendTime(), 1)

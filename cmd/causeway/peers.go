@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -28,7 +30,9 @@ goes in and out a second.
 
 QUEUE is what waits for the peer, OLDEST how long the first of it has waited,
 PAUSED BY the recipient whose full queue it waits for, or what else keeps it from
-being read. KIND and SOFTWARE are the peer's own words.`,
+being read. KIND and SOFTWARE are the peer's own words. LINK is of other routers:
+the cost of the link and the domains that it carries, which both ends have
+proven.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			answer, err := f.get(cmd.Context(), "/debug/peers")
@@ -60,14 +64,22 @@ being read. KIND and SOFTWARE are the peer's own words.`,
 
 func printPeers(to io.Writer, peers []engine.Peer) error {
 	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "DOMAIN\tNAME\tADDRESS\tREMOTE\tSTATE\tLOOP\tAGE\tQUEUE\tOLDEST\tPAUSED BY\tIN/S\tOUT/S\tBYTES IN/S\tBYTES OUT/S\tKIND\tSOFTWARE\tCERTIFICATE UNTIL")
+	fmt.Fprintln(w, "DOMAIN\tNAME\tADDRESS\tREMOTE\tSTATE\tLOOP\tAGE\tQUEUE\tOLDEST\tPAUSED BY\tIN/S\tOUT/S\tBYTES IN/S\tBYTES OUT/S\tKIND\tSOFTWARE\tLINK\tCERTIFICATE UNTIL")
 	for _, p := range peers {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%v\t%d\t%v\t%s\t%.0f\t%.0f\t%.0f\t%.0f\t%s\t%s\t%s\n",
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%v\t%d\t%v\t%s\t%.0f\t%.0f\t%.0f\t%.0f\t%s\t%s\t%s\t%s\n",
 			word(p.Domain), word(p.Name), word(p.Address), word(p.Remote), word(p.State), p.Loop, lasted(p.AgeSeconds, time.Second),
 			p.QueueBytes, lasted(p.OldestSeconds, time.Millisecond), word(p.PausedBy), p.FramesInRate, p.FramesOutRate, p.BytesInRate, p.BytesOutRate,
-			word(p.Kind), word(p.Software), clock(p.CertificateEnd))
+			word(p.Kind), word(p.Software), linkOf(p), clock(p.CertificateEnd))
 	}
 	return w.Flush()
+}
+
+// linkOf says what a link is for; - for nodes.
+func linkOf(p engine.Peer) string {
+	if p.LinkCost == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("cost %d: %s", p.LinkCost, cmp.Or(strings.Join(p.Domains, ","), "no domain"))
 }
 
 // word is a cell of the table: what a peer says of itself may be anything.
