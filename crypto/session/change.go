@@ -34,6 +34,7 @@ func (p *Peer) heard(now time.Time, s *session, out *Actions) bool {
 	if p.current != nil && s.order < p.current.order {
 		p.retire(now, s)
 		p.overtaken(s)
+		s.passedOver = true
 		p.endOldest(out)
 		return false
 	}
@@ -61,7 +62,7 @@ func (p *Peer) use(now time.Time, s *session, out *Actions) {
 	}
 	p.probeAt = time.Time{}
 	p.endOldest(out)
-	p.confirm(s, out)
+	p.confirm(now, s, out)
 	if s.initiator {
 		s.confirmWait = confirmFirst
 		s.confirmAt = now.Add(confirmFirst)

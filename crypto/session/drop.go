@@ -11,7 +11,7 @@ const (
 	DropCrossed                  // M1 of a higher address, while an own one is unanswered
 	DropRepeatedM1               // M1 that is pending already
 	DropStaleM1                  // M1 older than two pending ones
-	DropRate                     // M1 beyond a budget
+	DropRate                     // M1, or what asks for an answer, beyond a budget
 	DropHalfOpen                 // M1 beyond the pending sessions in all
 	DropRefused                  // M1 or M2 with a bad public key, or an M2 that chooses what was not offered
 	DropUnknownM1                // M2 to no M1 that is kept

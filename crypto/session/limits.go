@@ -10,6 +10,8 @@ const (
 	pendingMax          = 2    // pending sessions of one peer
 	offersMax           = 3    // own M1s that are kept
 	oldMax              = 4    // old sessions of one peer
+	answersBurst        = 16   // answers to probes and confirms of one peer at once
+	answersPerSecond    = 4    // later
 )
 
 // bucket is a token bucket. Its zero value is full from the first take on.

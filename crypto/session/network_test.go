@@ -55,6 +55,7 @@ type end struct {
 	local   *Local
 	peer    *Peer
 	clock   uint64 // last send time
+	skew    time.Duration
 	out     Actions
 
 	outbox  [][]byte // what the application waits to send
@@ -114,7 +115,7 @@ func (e *end) withKEM() {
 }
 
 func (e *end) stamp(to Address, category uint8, encrypted bool, bodySize int) (h Header) {
-	e.clock = max(e.clock+1, uint64(e.net.now.UnixNano()))
+	e.clock = max(e.clock+1, uint64(e.net.now.Add(e.skew).UnixNano()))
 	copy(h[:16], to[:])
 	copy(h[16:32], e.address[:])
 	h[offsetCategory] = category

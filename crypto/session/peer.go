@@ -127,6 +127,7 @@ type session struct {
 	carried     bool // a message of an application
 	heard       bool // a frame of the peer has opened
 	unsure      bool // until heard: the peer may have dropped it; the attempt goes on
+	passedOver  bool // a later one was in use when it was first heard
 
 	last   uint64 // counter used last
 	out    outbound
@@ -164,6 +165,7 @@ type Peer struct {
 	waiting  int               // charges of messages held or delivered, and not taken
 	arrivals queue[arrival]    // of held messages, by time
 	m1s      bucket            // M1s of the peer
+	answers  bucket            // to its probes and confirms
 	resetAt  time.Time         // no reset before
 	scratch  [confirmSize]byte // the longest content
 }

@@ -32,13 +32,13 @@ func (p *Peer) Receive(now time.Time, f Received, out *Actions) Drop {
 		return DropMalformed
 	}
 	body := f.Signed[HeaderSize:]
-	if f.Signed[offsetCategory] != categorySession {
-		if f.Signed[offsetFlag] != 1 {
+	if category := f.Signed[offsetCategory]; category != categorySession {
+		if f.Signed[offsetFlag] != 1 || !isSealable(category) {
 			return DropMalformed
 		}
 		return p.receiveSealed(now, f, body, out)
 	}
-	if len(body) == 0 || len(body) > handshakeBodyMax {
+	if f.Signed[offsetFlag] != 0 || len(body) == 0 || len(body) > handshakeBodyMax {
 		return DropMalformed
 	}
 	switch body[0] {
@@ -53,6 +53,10 @@ func (p *Peer) Receive(now time.Time, f Received, out *Actions) Drop {
 	}
 	return DropMalformed
 }
+
+// isSealable reports whether frames of a category have sealed bodies: data, device
+// traffic, and applications'.
+func isSealable(category uint8) bool { return category == 0 || category == 5 || category >= 64 }
 
 func (p *Peer) receiveSealed(now time.Time, f Received, body []byte, out *Actions) Drop {
 	var b sealed
@@ -73,6 +77,7 @@ func (p *Peer) receiveSealed(now time.Time, f Received, body []byte, out *Action
 	}
 	s.replay.Mark(b.counter)
 	changed := p.heard(now, s, out)
+	p.doubt(now, s, out)
 	drop := DropNone
 	if f.Signed[offsetCategory] == categorySession {
 		drop = p.takeContent(now, s, b.counter, plain, changed, out)
@@ -97,6 +102,9 @@ func (p *Peer) takeMessage(now time.Time, s *session, counter uint64, m *Message
 	if !s.in.arrived(counter, m.Charge) || p.waiting+m.Charge > waitingFactor*p.local.cfg.Window {
 		p.erase(s)
 		p.advance(out)
+		if p.wanted && p.current == nil {
+			p.start(now, out)
+		}
 		return DropCredit
 	}
 	s.carried = true
@@ -120,7 +128,10 @@ func (p *Peer) takeContent(now time.Time, s *session, counter uint64, plain []by
 	case contentConfirm:
 		p.follow(now, s, c.id, c.counter, out)
 		if s == p.current && !s.initiator && !changed {
-			p.confirm(s, out)
+			if !p.mayAnswer(now) {
+				return DropRate
+			}
+			p.confirm(now, s, out)
 		}
 	case contentGrant:
 		if c.counter > s.last {
@@ -132,10 +143,28 @@ func (p *Peer) takeContent(now time.Time, s *session, counter uint64, plain []by
 		}
 	case contentProbe:
 		if s == p.current {
+			if !p.mayAnswer(now) {
+				return DropRate
+			}
 			p.offerCredit(now, true, out)
 		}
 	}
 	return DropNone
+}
+
+// mayAnswer reports whether the peer may have another answer now.
+func (p *Peer) mayAnswer(now time.Time) bool {
+	return p.answers.take(now, answersBurst, answersPerSecond)
+}
+
+// doubt starts a handshake when the peer goes on in a session that counts as the
+// earlier: it may have started again, by a clock that was ahead before, and does
+// not know the session in use.
+func (p *Peer) doubt(now time.Time, s *session, out *Actions) {
+	if s.passedOver && now.Sub(s.made) >= pendingWait {
+		s.passedOver = false
+		p.start(now, out)
+	}
 }
 
 // reset tells the peer that its session is not known, at most once a second.

@@ -2,6 +2,7 @@ package session
 
 import (
 	"encoding/binary"
+	"fmt"
 	"slices"
 	"time"
 )
@@ -22,8 +23,8 @@ const (
 // false, with dst as it was, when there is no session or no credit: then
 // Actions.Ready tells when to try again; who waits no longer calls GiveUp.
 func (p *Peer) Send(now time.Time, dst []byte, category uint8, content []byte, out *Actions) ([]byte, bool) {
-	if category == categorySession {
-		panic("session: Send: category 1 is for this package alone")
+	if !isSealable(category) {
+		panic(fmt.Sprintf("session: Send: a message of category %d is never sealed", category))
 	}
 	bytes := Charge(len(content) + SealedOverhead)
 	s := p.current
@@ -34,10 +35,7 @@ func (p *Peer) Send(now time.Time, dst []byte, category uint8, content []byte, o
 	}
 	if !s.out.covers(bytes) {
 		p.want(bytes)
-		if p.probeAt.IsZero() {
-			p.probeWait = probeFirst
-			p.probeAt = now.Add(probeFirst)
-		}
+		p.awaitCredit(now)
 		return dst, false
 	}
 	p.GiveUp()
@@ -53,8 +51,12 @@ func (p *Peer) Send(now time.Time, dst []byte, category uint8, content []byte, o
 // usable reports whether there is a session that may be sent in.
 func (p *Peer) usable(now time.Time) bool {
 	s := p.current
-	return s != nil && !p.hold && (s.heard || !s.unsure) &&
-		s.last < p.local.pace.holdMessages && now.Sub(s.made) < p.local.pace.holdAfter
+	return s != nil && !p.hold && (s.heard || !s.unsure) && p.maySeal(now, s)
+}
+
+// maySeal reports whether the key of s may still be used: by age and counter.
+func (p *Peer) maySeal(now time.Time, s *session) bool {
+	return s.last < p.local.pace.holdMessages && now.Sub(s.made) < p.local.pace.holdAfter
 }
 
 func (p *Peer) want(bytes int) { p.wanted, p.wantedCharge = true, bytes }
@@ -90,21 +92,24 @@ func (s *session) openBody(b *sealed, header []byte) ([]byte, error) {
 	return s.open.Open(b.box[:0], s.nonce[:], b.box, header)
 }
 
-// tell sends the peer a sealed content.
-func (p *Peer) tell(s *session, c content, out *Actions) {
+// tell sends the peer a sealed content, if anything may be sent in s.
+func (p *Peer) tell(now time.Time, s *session, c content, out *Actions) {
+	if !p.maySeal(now, s) {
+		return
+	}
 	frame := p.sealFrame(nil, s, categorySession, c.append(p.scratch[:0]))
 	out.Frames = append(out.Frames, slices.Clip(frame))
 }
 
 // confirm tells that this end sends in s, and where it sent before.
-func (p *Peer) confirm(s *session, out *Actions) {
-	p.tell(s, content{kind: contentConfirm, id: s.previous, counter: s.previousEnd}, out)
+func (p *Peer) confirm(now time.Time, s *session, out *Actions) {
+	p.tell(now, s, content{kind: contentConfirm, id: s.previous, counter: s.previousEnd}, out)
 }
 
 // offerCredit sends a grant when that is worth a frame, or when it is asked for.
 func (p *Peer) offerCredit(now time.Time, asked bool, out *Actions) {
 	s := p.current
-	if s == nil || s.last >= p.local.pace.holdMessages {
+	if s == nil || !p.maySeal(now, s) {
 		return
 	}
 	w, half := p.window(), int64(p.local.cfg.Window/2)
@@ -114,12 +119,25 @@ func (p *Peer) offerCredit(now time.Time, asked bool, out *Actions) {
 	}
 	c := s.replay.Highest()
 	s.in.grant(c, w)
-	p.tell(s, content{kind: contentGrant, counter: c, bytes: uint32(w)}, out)
+	p.tell(now, s, content{kind: contentGrant, counter: c, bytes: uint32(w)}, out)
 }
 
-// ready tells who waits when a message of that size can be sent.
+// ready tells who waits when a message of that size can be sent, or sees to it that
+// a probe goes out.
 func (p *Peer) ready(now time.Time, out *Actions) {
-	if p.wanted && p.usable(now) && p.current.out.covers(p.wantedCharge) {
+	switch {
+	case !p.wanted || !p.usable(now):
+	case p.current.out.covers(p.wantedCharge):
 		out.Ready = true
+	default:
+		p.awaitCredit(now)
+	}
+}
+
+// awaitCredit has a probe sent after a while.
+func (p *Peer) awaitCredit(now time.Time) {
+	if p.probeAt.IsZero() {
+		p.probeWait = probeFirst
+		p.probeAt = now.Add(probeFirst)
 	}
 }

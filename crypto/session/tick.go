@@ -65,7 +65,7 @@ func (p *Peer) Tick(now time.Time, out *Actions) {
 
 // repeatConfirm sends confirm again, and lets it be after the longest wait.
 func (p *Peer) repeatConfirm(now time.Time, s *session, out *Actions) {
-	p.confirm(s, out)
+	p.confirm(now, s, out)
 	if s.confirmWait == confirmMost {
 		s.confirmAt = time.Time{}
 		return
@@ -81,7 +81,7 @@ func (p *Peer) probe(now time.Time, out *Actions) {
 		p.ready(now, out)
 		return
 	}
-	p.tell(p.current, content{kind: contentProbe}, out)
+	p.tell(now, p.current, content{kind: contentProbe}, out)
 	p.probeWait = min(2*p.probeWait, probeMost)
 	p.probeAt = now.Add(p.probeWait)
 }
