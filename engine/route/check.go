@@ -62,7 +62,7 @@ func (i *Instance) checkList(d *destination) string {
 		return fmt.Sprintf("%v has %d addresses", d.address, len(d.list.nodes))
 	}
 	for node := range d.list.nodes {
-		if p := i.places[node]; p == nil || !slices.Contains(p.routers, d) {
+		if p := i.places[node]; p == nil || p.find(d) < 0 || p.claims[p.find(d)].sent != d.list.nodes[node] {
 			return fmt.Sprintf("%v is not placed at %v", node, d.address)
 		}
 	}
@@ -71,10 +71,11 @@ func (i *Instance) checkList(d *destination) string {
 
 func (i *Instance) checkPlaces() string {
 	for node, p := range i.places {
-		if len(p.routers) == 0 || i.owner(p, node) != p.owner {
+		if len(p.claims) == 0 || i.owner(p).router != p.owner {
 			return fmt.Sprintf("%v has another owner than the caller was told", node)
 		}
-		for _, d := range p.routers {
+		for _, c := range p.claims {
+			d := c.router
 			listed := d.list != nil && i.routers[d.address] == d
 			if d == &i.self {
 				_, listed = i.attached[node]
@@ -87,7 +88,7 @@ func (i *Instance) checkPlaces() string {
 		}
 	}
 	for node := range i.attached {
-		if p := i.places[node]; p == nil || !slices.Contains(p.routers, &i.self) {
+		if p := i.places[node]; p == nil || p.find(&i.self) < 0 {
 			return fmt.Sprintf("own node %v is not placed", node)
 		}
 	}

@@ -20,6 +20,7 @@ const (
 	LinksMax       = 4                     // to one router
 
 	MaxAddressesDefault = 100_000
+	MaxTotalDefault     = 1_000_000
 	MaxRoutersDefault   = 4096
 	MaxSkewDefault      = 300 * time.Second
 )
@@ -49,6 +50,7 @@ type Config struct {
 	Self         codec.Address // this router's in the domain
 	NodeCost     uint16        // added to the metric of every route through this router
 	MaxAddresses int           // of one list; at most 1,048,576
+	MaxTotal     int           // addresses of all other routers' lists; besides, as many in lists that are coming
 	MaxRouters   int           // other routers known at one time
 	MaxSkew      time.Duration // how far epochs and attached times may be ahead of the clock
 	Random       io.Reader     // New reads the router ID from it
@@ -106,6 +108,7 @@ type link struct {
 	awaited   map[codec.Address]bool         // whole lists asked for that have not come
 	partial   map[codec.Address]*partialList // of these
 	answered  map[codec.Address]answered     // list requests
+	servedTo  time.Time                      // by then what was sent in answer is paid for; see answerListRequest
 }
 
 // Instance is the routing of one domain. Its methods must not be called
@@ -114,6 +117,7 @@ type Instance struct {
 	config  Config
 	source  codec.Source
 	seqno   uint16
+	raised  bool // seqno has grown since the last flush
 	refused Refused
 
 	renewals  int // since renewedAt
@@ -138,8 +142,12 @@ type Instance struct {
 	rerouted map[*destination]struct{}  // routers whose link may have changed in this event
 	probes   map[codec.Address]*probe
 
+	listed int // addresses of all lists in routers
+	coming int // addresses of all partial lists
+
 	refreshAt time.Time
 	wakeAt    time.Time // nothing but flush and refresh is due before; zero: nothing at all
+	lookedAt  time.Time // Tick has looked at everything
 	out       Actions
 }
 
@@ -152,14 +160,17 @@ func New(config Config, now time.Time) (*Instance, error) {
 	if config.MaxAddresses == 0 {
 		config.MaxAddresses = MaxAddressesDefault
 	}
+	if config.MaxTotal == 0 {
+		config.MaxTotal = MaxTotalDefault
+	}
 	if config.MaxRouters == 0 {
 		config.MaxRouters = MaxRoutersDefault
 	}
 	if config.MaxSkew == 0 {
 		config.MaxSkew = MaxSkewDefault
 	}
-	if config.MaxAddresses < 0 || config.MaxAddresses > codec.AddressListEntriesMax*codec.AddressListPartsMax || config.MaxRouters < 0 {
-		panic(fmt.Sprintf("route: limits of %d addresses, %d routers", config.MaxAddresses, config.MaxRouters))
+	if config.MaxAddresses < 0 || config.MaxAddresses > codec.AddressListEntriesMax*codec.AddressListPartsMax || config.MaxTotal < 0 || config.MaxRouters < 0 {
+		panic(fmt.Sprintf("route: limits of %d addresses, %d in all, %d routers", config.MaxAddresses, config.MaxTotal, config.MaxRouters))
 	}
 	i := &Instance{
 		config:    config,
@@ -226,6 +237,9 @@ func (i *Instance) LinkDown(now time.Time, id LinkID) Actions {
 	}
 	l := i.links[at]
 	i.links = slices.Delete(i.links, at, at+1)
+	for router := range l.partial {
+		i.dropPartial(l, router)
+	}
 	for _, d := range i.order {
 		if d.remove(l) {
 			i.choose(d, now)

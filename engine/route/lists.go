@@ -12,9 +12,14 @@ import (
 
 const (
 	askTimeout = 5 * time.Second // without an answer, or its next part, another neighbour is asked
+	askLongest = time.Minute     // and when not all parts have come by then
 	// answerPause: a neighbour is sent the same list once in this time; less than
 	// askTimeout.
 	answerPause = time.Second
+	// A neighbour is sent whole lists of answersPerSecond addresses in the long run;
+	// as many as that makes in answersAhead at once.
+	answersPerSecond = 100_000
+	answersAhead     = 10 * time.Second
 )
 
 // version is a list's number; a newer source begins anew.
@@ -47,8 +52,9 @@ func (s *list) sorted() []codec.Attached {
 
 // asked is a list request that is under way.
 type asked struct {
-	link  *link // nil: none is under way
-	until time.Time
+	link   *link // nil: none is under way
+	until  time.Time
+	latest time.Time // until is not after
 }
 
 // answered is a list request that was answered.
@@ -202,19 +208,39 @@ func (i *Instance) receiveList(now time.Time, l *link, m *codec.AddressList) err
 	return nil
 }
 
-// accept puts an entry into a list of a neighbour's telling, or refuses it: what
-// it would replace stays.
-func (i *Instance) accept(s *list, a codec.Attached, now time.Time) bool {
+// accept puts an entry into a list of a neighbour's telling, which has room for so
+// many and is counted there, or refuses it: what it would replace stays.
+func (i *Instance) accept(s *list, a codec.Attached, room int, count *int, now time.Time) bool {
 	if i.isAhead(a.Sent, now) {
 		i.refused.Future++
 		return false
 	}
-	if _, ok := s.nodes[a.Node]; !ok && len(s.nodes) >= i.config.MaxAddresses {
-		i.refused.Limit++
-		return false
+	if _, ok := s.nodes[a.Node]; !ok {
+		if len(s.nodes) >= room {
+			i.refused.Limit++
+			return false
+		}
+		*count++
 	}
 	s.nodes[a.Node] = a.Sent
 	return true
+}
+
+// room is how many addresses d's list may have beside the others.
+func (i *Instance) room(d *destination) int {
+	others := i.listed
+	if d.list != nil {
+		others -= len(d.list.nodes)
+	}
+	return min(i.config.MaxAddresses, i.config.MaxTotal-others)
+}
+
+// dropPartial forgets what has come of a list.
+func (i *Instance) dropPartial(l *link, router codec.Address) {
+	if p := l.partial[router]; p != nil {
+		i.coming -= len(p.list.nodes)
+		delete(l.partial, router)
+	}
 }
 
 // change applies a change to d's list, and passes on what it has taken.
@@ -224,13 +250,15 @@ func (i *Instance) change(now time.Time, from *link, d *destination, m *codec.Ad
 	for _, a := range m.Removed {
 		if _, ok := d.list.nodes[a]; ok {
 			delete(d.list.nodes, a)
+			i.listed--
 			i.leave(d, a)
 		}
 	}
+	room := i.room(d)
 	for _, a := range m.Added {
-		if i.accept(d.list, a, now) {
+		if i.accept(d.list, a, room, &i.listed, now) {
 			taken.Added = append(taken.Added, a)
-			i.settle(d, a.Node)
+			i.settle(d, a.Node, a.Sent)
 		}
 	}
 	d.list.version = version{m.Source, m.To}
@@ -262,21 +290,27 @@ func (i *Instance) receivePart(now time.Time, l *link, d *destination, m *codec.
 		i.refused.Stray++
 		return nil
 	case m.Part != p.next || m.Parts != p.parts || v != p.version:
-		delete(l.partial, d.address)
+		i.dropPartial(l, d.address)
 		return ErrParts
 	}
+	if i.coming+len(m.Added) > i.config.MaxTotal {
+		i.refused.Limit += uint64(len(m.Added))
+		i.giveUpPart(d, l, now)
+		return nil
+	}
+	room := i.room(d)
 	for _, a := range m.Added {
-		i.accept(p.list, a, now)
+		i.accept(p.list, a, room, &i.coming, now)
 	}
 	p.next++
 	if d.asked.link == l {
-		d.asked.until = now.Add(askTimeout)
+		d.asked.until = earlier(now.Add(askTimeout), d.asked.latest)
 		i.wake(d.asked.until)
 	}
 	if p.next < p.parts {
 		return nil
 	}
-	delete(l.partial, d.address)
+	i.dropPartial(l, d.address)
 	delete(l.awaited, d.address)
 	if d.asked.link == l {
 		d.asked.link = nil
@@ -290,22 +324,37 @@ func (i *Instance) receivePart(now time.Time, l *link, d *destination, m *codec.
 
 // replace gives d another list, and tells neighbours its number.
 func (i *Instance) replace(from *link, d *destination, to *list) {
+	i.shorten(to, i.room(d))
 	if d.list != nil {
 		for a := range d.list.nodes {
 			if _, ok := to.nodes[a]; !ok {
 				i.leave(d, a)
 			}
 		}
+		i.listed -= len(d.list.nodes)
 	}
 	d.list = to
-	for a := range to.nodes {
-		i.settle(d, a)
+	i.listed += len(to.nodes)
+	for a, sent := range to.nodes {
+		i.settle(d, a, sent)
 	}
 	i.others(func(l *link) {
 		if l.router != from.router && !l.tellLists && to.isNewer(l.lists[d.address]) {
 			i.tellNumbers(l, []*destination{d})
 		}
 	})
+}
+
+// shorten refuses what a list has beyond its room, because others have grown since
+// its parts came.
+func (i *Instance) shorten(s *list, room int) {
+	if len(s.nodes) <= room {
+		return
+	}
+	for _, a := range s.sorted()[room:] {
+		delete(s.nodes, a.Node)
+		i.refused.Limit++
+	}
 }
 
 // catchUp asks a neighbour that has a newer list of d, if none is being asked;
@@ -336,9 +385,9 @@ func (i *Instance) catchUpAfter(d *destination, last LinkID, now time.Time) {
 	if next == nil {
 		return
 	}
-	d.asked = asked{next, now.Add(askTimeout)}
+	d.asked = asked{next, now.Add(askTimeout), now.Add(askLongest)}
 	next.awaited[d.address] = true
-	delete(next.partial, d.address) // the answer begins anew
+	i.dropPartial(next, d.address) // the answer begins anew
 	i.wake(d.asked.until)
 	i.send(next, &codec.ListRequest{Router: d.address})
 }
@@ -349,7 +398,18 @@ func (i *Instance) giveUp(d *destination, now time.Time) {
 	silent := d.asked.link
 	d.asked.link = nil
 	delete(silent.lists, d.address)
+	i.dropPartial(silent, d.address)
 	i.catchUpAfter(d, silent.id, now)
+}
+
+// giveUpPart gives up a list for which there is no room while others are coming,
+// until its number is told again: taken in part it would seem whole.
+func (i *Instance) giveUpPart(d *destination, l *link, now time.Time) {
+	delete(l.awaited, d.address)
+	i.dropPartial(l, d.address)
+	if d.asked.link == l {
+		i.giveUp(d, now)
+	}
 }
 
 // remind tells neighbours the number of d's list: who had no route to d for long
@@ -361,7 +421,8 @@ func (i *Instance) remind(d *destination) {
 	i.others(func(l *link) { i.tellNumbers(l, []*destination{d}) })
 }
 
-// answerListRequest sends the whole list, if there is one.
+// answerListRequest sends the whole list, if there is one, and the neighbour has not
+// asked for too much.
 func (i *Instance) answerListRequest(now time.Time, l *link, m *codec.ListRequest) {
 	d := i.routers[m.Router]
 	if m.Router == i.config.Self {
@@ -373,6 +434,13 @@ func (i *Instance) answerListRequest(now time.Time, l *link, m *codec.ListReques
 	if last, ok := l.answered[m.Router]; ok && last.version == d.list.version && now.Before(last.at.Add(answerPause)) {
 		return
 	}
+	if l.servedTo.Before(now) {
+		l.servedTo = now
+	}
+	if l.servedTo.After(now.Add(answersAhead)) {
+		return
+	}
+	l.servedTo = l.servedTo.Add(time.Duration(len(d.list.nodes)) * time.Second / answersPerSecond)
 	l.answered[m.Router] = answered{d.list.version, now}
 	parts, err := codec.SplitAddressList(d.address, d.list.Source, d.list.number, d.list.sorted())
 	if err != nil {

@@ -12,8 +12,14 @@ import (
 
 // place is where one node's address is listed.
 type place struct {
-	routers []*destination // whose lists have it; i.self for own nodes
-	owner   *destination   // what the caller was told last; nil: nobody
+	claims []claim      // by the lists that have it
+	owner  *destination // what the caller was told last; nil: nobody
+}
+
+// claim is what one list says of a node.
+type claim struct {
+	router *destination // i.self for own nodes
+	sent   uint64       // attached time
 }
 
 // probe is a question to an own node that belongs to another router now.
@@ -21,6 +27,7 @@ type probe struct {
 	claim    uint64 // attached time at the other router
 	until    time.Time
 	answered bool
+	again    bool // a later claim has come; it is asked again at until
 }
 
 // Attach says that a node is attached to this router, by a connection for which
@@ -38,7 +45,7 @@ func (i *Instance) Attach(now time.Time, node codec.Address, sent uint64) (Actio
 	i.pending[node] = struct{}{}
 	i.flushDue = true
 	delete(i.probes, node)
-	i.settle(&i.self, node)
+	i.settle(&i.self, node, sent)
 	return i.finish(now), nil
 }
 
@@ -67,15 +74,17 @@ func (i *Instance) detach(node codec.Address) {
 	i.leave(&i.self, node)
 }
 
-// settle notes that d's list has the node, perhaps with another time.
-func (i *Instance) settle(d *destination, node codec.Address) {
+// settle notes that d's list has the node, perhaps with another time than before.
+func (i *Instance) settle(d *destination, node codec.Address, sent uint64) {
 	p := i.places[node]
 	if p == nil {
 		p = new(place)
 		i.places[node] = p
 	}
-	if !slices.Contains(p.routers, d) {
-		p.routers = append(p.routers, d)
+	if at := p.find(d); at >= 0 {
+		p.claims[at].sent = sent
+	} else {
+		p.claims = append(p.claims, claim{d, sent})
 	}
 	i.touched[node] = struct{}{}
 }
@@ -83,37 +92,30 @@ func (i *Instance) settle(d *destination, node codec.Address) {
 // leave notes that d's list does not have the node any more.
 func (i *Instance) leave(d *destination, node codec.Address) {
 	p := i.places[node]
-	if at := slices.Index(p.routers, d); at >= 0 {
-		p.routers = slices.Delete(p.routers, at, at+1)
+	if at := p.find(d); at >= 0 {
+		p.claims = slices.Delete(p.claims, at, at+1)
 	}
 	i.touched[node] = struct{}{}
 }
 
-// claim returns the attached time that d's list has for a node.
-func (i *Instance) claim(d *destination, node codec.Address) uint64 {
-	if d == &i.self {
-		return i.attached[node]
-	}
-	return d.list.nodes[node]
+// find returns where d's claim is, or -1.
+func (p *place) find(d *destination) int {
+	return slices.IndexFunc(p.claims, func(c claim) bool { return c.router == d })
 }
 
-// owner returns the router that a node belongs to, or nil: of those that are
-// reached, the one with the greatest attached time, then the greater address.
-func (i *Instance) owner(p *place, node codec.Address) (owner *destination) {
-	for _, d := range p.routers {
-		if d != &i.self && d.selected == nil {
-			continue
-		}
-		if owner == nil {
-			owner = d
-			continue
-		}
-		mine, best := i.claim(d, node), i.claim(owner, node)
-		if mine > best || mine == best && bytes.Compare(d.address[:], owner.address[:]) > 0 {
-			owner = d
+// owner returns the claim of the router that a node belongs to, or none: of those
+// that are reached, the one with the greatest attached time, then the greater
+// address.
+func (i *Instance) owner(p *place) (best claim) {
+	for _, c := range p.claims {
+		switch {
+		case c.router != &i.self && c.router.selected == nil:
+		case best.router == nil, c.sent > best.sent,
+			c.sent == best.sent && bytes.Compare(c.router.address[:], best.router.address[:]) > 0:
+			best = c
 		}
 	}
-	return owner
+	return best
 }
 
 // resolve tells the caller where owners have changed, and has own nodes probed
@@ -124,37 +126,52 @@ func (i *Instance) resolve(now time.Time) {
 	}
 	for _, node := range slices.SortedFunc(maps.Keys(i.touched), func(a, b codec.Address) int { return bytes.Compare(a[:], b[:]) }) {
 		p := i.places[node]
-		owner := i.owner(p, node)
-		if owner != p.owner {
+		best := i.owner(p)
+		if best.router != p.owner {
 			change := OwnerChange{Node: node}
-			if owner != nil {
-				change.Router = owner.address
+			if best.router != nil {
+				change.Router = best.router.address
 			}
 			i.out.Owners = append(i.out.Owners, change)
-			p.owner = owner
+			p.owner = best.router
 		}
-		i.doubt(now, node, owner)
-		if len(p.routers) == 0 {
+		i.doubt(now, node, best)
+		if len(p.claims) == 0 {
 			delete(i.places, node)
 		}
 	}
 	clear(i.touched)
 }
 
-// doubt probes an own node for every later attachment elsewhere that is heard of.
-func (i *Instance) doubt(now time.Time, node codec.Address, owner *destination) {
+// doubt probes an own node for every later attachment elsewhere that is heard of,
+// one probe at a time.
+func (i *Instance) doubt(now time.Time, node codec.Address, best claim) {
 	if _, own := i.attached[node]; !own {
 		return
 	}
-	if owner == &i.self {
+	if best.router == &i.self {
 		delete(i.probes, node)
 		return
 	}
-	claim := i.claim(owner, node)
-	if p := i.probes[node]; p != nil && p.claim >= claim {
+	p := i.probes[node]
+	switch {
+	case p == nil:
+		p = new(probe)
+		i.probes[node] = p
+	case p.claim >= best.sent:
+		return
+	case now.Before(p.until):
+		p.claim, p.again = best.sent, p.answered
+		i.wake(p.until)
 		return
 	}
-	i.probes[node] = &probe{claim: claim, until: now.Add(ProbeTimeout)}
-	i.wake(now.Add(ProbeTimeout))
+	p.claim = best.sent
+	i.probe(now, node, p)
+}
+
+// probe has a node asked for an answer.
+func (i *Instance) probe(now time.Time, node codec.Address, p *probe) {
+	p.until, p.answered, p.again = now.Add(ProbeTimeout), false, false
+	i.wake(p.until)
 	i.out.Probes = append(i.out.Probes, node)
 }

@@ -109,13 +109,16 @@ func (i *Instance) receiveRequest(now time.Time, l *link, m *codec.SeqnoRequest)
 }
 
 // answerOwn answers a request for this router. The seqno grows by one, whatever
-// was asked for.
+// was asked for, and not again before it was announced: a distance that nobody
+// could repair by asking would be one that is half of all seqnos behind.
 func (i *Instance) answerOwn(now time.Time, l *link, want stamp) {
 	switch {
 	case compareSources(want.Source, i.source) > 0:
 		i.outdo(now, want.Source)
+	case i.raised:
 	case want.isNewer(stamp{i.source, i.seqno}):
 		i.seqno++
+		i.raised = true
 	default:
 		l.tellAgain(i.config.Self)
 	}

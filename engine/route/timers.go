@@ -9,8 +9,15 @@ import (
 	"causeway/codec"
 )
 
-// wake makes Tick look at everything at that time.
+// lookPause is at least between two looks at everything, which neighbours could
+// ask for with every message.
+const lookPause = BatchDelay
+
+// wake makes Tick look at everything at that time, or soon after.
 func (i *Instance) wake(at time.Time) {
+	if soonest := i.lookedAt.Add(lookPause); at.Before(soonest) {
+		at = soonest
+	}
 	if i.wakeAt.IsZero() || at.Before(i.wakeAt) {
 		i.wakeAt = at
 	}
@@ -27,7 +34,7 @@ func (i *Instance) Tick(now time.Time) Actions {
 		}
 	}
 	if !i.wakeAt.IsZero() && !now.Before(i.wakeAt) {
-		i.wakeAt = time.Time{}
+		i.wakeAt, i.lookedAt = time.Time{}, now
 		for _, d := range slices.Clone(i.order) {
 			i.due(d, now)
 		}
@@ -51,9 +58,9 @@ func (i *Instance) isDue(at, now time.Time) bool {
 
 func (i *Instance) due(d *destination, now time.Time) {
 	expired := false
-	for _, e := range slices.Clone(d.entries) {
-		if i.isDue(e.expires, now) {
-			expired = d.remove(e.link) || expired
+	for n := len(d.entries) - 1; n >= 0; n-- {
+		if i.isDue(d.entries[n].expires, now) {
+			expired = d.remove(d.entries[n].link) || expired
 		}
 	}
 	if expired {
@@ -76,10 +83,11 @@ func (i *Instance) forget(d *destination) {
 		for a := range d.list.nodes {
 			i.leave(d, a)
 		}
+		i.listed -= len(d.list.nodes)
 	}
 	for _, l := range i.links {
+		i.dropPartial(l, d.address)
 		delete(l.lists, d.address)
-		delete(l.partial, d.address)
 		delete(l.awaited, d.address)
 		delete(l.answered, d.address)
 	}
@@ -90,7 +98,12 @@ func (i *Instance) forget(d *destination) {
 
 func (i *Instance) dueProbes(now time.Time) {
 	for _, node := range slices.SortedFunc(maps.Keys(i.probes), func(a, b codec.Address) int { return bytes.Compare(a[:], b[:]) }) {
-		if p := i.probes[node]; !p.answered && i.isDue(p.until, now) {
+		p := i.probes[node]
+		switch {
+		case p.answered && !p.again || !i.isDue(p.until, now):
+		case p.again:
+			i.probe(now, node, p)
+		default:
 			i.detach(node)
 			i.out.Withdrawn = append(i.out.Withdrawn, node)
 		}

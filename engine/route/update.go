@@ -125,7 +125,7 @@ func (i *Instance) flush(now time.Time) {
 	}
 	i.tellLists()
 	clear(i.dirty)
-	i.dirtySelf, i.refreshing, i.flushDue = false, false, false
+	i.dirtySelf, i.refreshing, i.flushDue, i.raised = false, false, false, false
 	i.flushedAt = now
 }
 
