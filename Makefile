@@ -49,9 +49,11 @@ fuzz:
 	    echo "== $$dir $$target"; (cd $$dir && $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s $(FUZZFLAGS) .); \
 	  done; done
 
-# Routes between routers on SEEDS random networks (two minutes for 10,000).
+# Routes between routers, then sessions between nodes, on SEEDS random networks (two
+# minutes each for 10,000).
 simulate:
 	$(GO) test -count=1 -timeout 60m -run NoLoop ./engine/route -args -seeds $(SEEDS)
+	$(GO) test -count=1 -timeout 60m -run Sessions ./engine/simnet -args -sessions $(SEEDS)
 
 # What slow and hostile peers cost the others, and certificates that are renewed
 # and revoked under load: every scenario in full (a quarter of an hour, on a
