@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"causeway/codec"
 	"causeway/engine/link"
@@ -78,6 +79,12 @@ func (h routingHands) replaced(node link.Ref, by codec.Address) {
 		p.conn.GiveBackOnLoop(nil) // what waits goes to the other router
 		p.leave(codec.GoodbyeReplaced, fmt.Sprintf("you have connected to router %v, and have not answered here for %v", by, route.ProbeTimeout))
 	})
+}
+
+func (h routingHands) alarm(domain, what string) {
+	if speak, unlogged := h.r.astray.now(time.Now()); speak {
+		h.r.log.Error(what, "domain", domain, "more_since_last_line", unlogged)
+	}
 }
 
 func (h routingHands) comeBack() {

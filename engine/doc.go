@@ -32,7 +32,7 @@
 //     peer's verify.Ring. What a loop gathers in a turn goes to the workers once.
 //     With --verify none a frame before which nothing waits goes on at 5.
 //  4. verify: a worker checks the signature and notifies the connection.
-//  5. forward.go, on the home loop, in order: the other rules, table.Lookup; or
+//  5. forward.go, on the home loop, in order: the other rules, Router.lookup; or
 //     hold.go, where frames wait for who has just left.
 //  6. link: the destination's queue, on this loop or through another's inbox;
 //     one TLS record for many frames, one writev a turn.
@@ -43,6 +43,28 @@
 //	cut = forwarded - made here + consumed + dropped + in flight
 //
 // holds at every moment; in flight is zero when the router is quiet.
+//
+// # Between routers
+//
+// A recipient may be connected to another router. Then the table has the number of
+// that router, and hops.go the link that leads there (engine/route).
+//
+//	neighbour.go, proofs.go, dial.go, relink.go   links: who is there, for which domains
+//	linkroutes.go                                 what neighbours and routing say to each other
+//	attach.go                                     what routing and the loops tell each other of nodes
+//	routing.go, mailbox.go                        the goroutine that owns the routes of all domains
+//	places.go                                     what it finds, in table and hops
+//	hops.go                                       lookup
+//	linkframe.go, stranded.go                     frames from links; frames whose link has ended
+//
+// Frames for who is connected here go there, even if another router has the
+// address later; routing asks such a node for an answer, and leaves it without.
+// When it is gone routing puts the other router in its place.
+//
+// # The end of a router
+//
+// drain.go has the order of it (PROTOCOL.md section 5.3): other routers go around
+// this one, nodes leave, frames follow them by the links, links end last.
 //
 // # Who may touch what
 //

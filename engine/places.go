@@ -30,8 +30,15 @@ func (rt *routing) act(in *instance, a route.Actions) {
 		}
 	}
 	rt.send(in, a.Messages)
-	rt.counts.refuseAll(in.refused, in.core.Refused())
-	in.refused = in.core.Refused()
+	before, now := in.refused, in.core.Refused()
+	if now == before {
+		return
+	}
+	in.refused = now
+	rt.counts.refuseAll(before, now)
+	if now.Twin > before.Twin {
+		rt.hands.alarm(in.name, "another router says to have this router's address: two routers run with one identity")
+	}
 }
 
 // send hands messages to their links, all of one link together.
@@ -184,9 +191,6 @@ func (c *routingCounts) refuse(reason int, n uint64) {
 
 // refuseAll counts what an instance has refused since before.
 func (c *routingCounts) refuseAll(before, now route.Refused) {
-	if before == now {
-		return
-	}
 	c.refuse(refusedFuture, now.Future-before.Future)
 	c.refuse(refusedLimit, now.Limit-before.Limit)
 	c.refuse(refusedStray, now.Stray-before.Stray)

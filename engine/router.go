@@ -48,6 +48,7 @@ type Router struct {
 	replaced replacements
 	stalled  lines
 	blocked  lines
+	astray   lines // of routing
 
 	closeOnce sync.Once
 	closeErr  error

@@ -63,6 +63,8 @@ type hands interface {
 	probe(node link.Ref)
 	// replaced ends the connection of a node that has attached to another router.
 	replaced(node link.Ref, by codec.Address)
+	// alarm tells the operator, once in a while, what is wrong in a domain.
+	alarm(domain, what string)
 	// comeBack hands over what waits for who is reached again, or by another link.
 	comeBack()
 }
@@ -307,6 +309,7 @@ func (rt *routing) attach(self, node codec.Address, ref link.Ref, sent uint64, o
 		actions, err := in.core.Attach(now, node, latestOf(all).sent)
 		if err != nil {
 			rt.counts.refuse(refusedAttached, 1)
+			rt.hands.alarm(in.name, fmt.Sprintf("nodes of other routers can't reach all nodes here: more than %d are connected; raise --max-addresses on all routers", rt.limits.maxAddresses))
 			return
 		}
 		rt.act(in, actions)

@@ -42,6 +42,7 @@ type routingNode struct {
 	silent   atomic.Bool // its nodes do not answer
 	mu       sync.Mutex
 	left     []codec.GoodbyeReason
+	alarms   []string
 	moved    map[link.Ref]codec.Address
 	probed   map[link.Ref]int
 	here     map[link.Ref]codec.Address
@@ -161,6 +162,12 @@ func (n *routingNode) replaced(node link.Ref, by codec.Address) {
 	a := n.here[node]
 	n.mu.Unlock()
 	n.leaves(a, node)
+}
+
+func (n *routingNode) alarm(_, what string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.alarms = append(n.alarms, what)
 }
 
 func (n *routingNode) comeBack() {
@@ -433,6 +440,11 @@ func TestLongListsArriveUpToTheirLimit(t *testing.T) {
 		defer c.counts.mu.Unlock()
 		return c.counts.refused[refusedAttached] == 1
 	})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.alarms) != 1 {
+		t.Errorf("alarms: %q", c.alarms)
+	}
 }
 
 func TestDomainsComeAndGo(t *testing.T) {
@@ -471,6 +483,23 @@ func TestARouterThatYieldsIsGoneAround(t *testing.T) {
 	w.wantWay(far, a, c, d)
 	w.wantWay(near, a, b)
 	w.wantWay(near, d, b)
+}
+
+func TestTwoRoutersWithOneAddressRaiseAnAlarm(t *testing.T) {
+	w := newRoutingNet(t)
+	a := w.add(routingLimits{}, 0)
+	a.linkUp(routerAt(0, 0), 7, 70, routerAt(0, 1), 1)
+	a.quiet() // its epoch is before now
+	now := uint64(time.Now().UnixNano())
+	for n := range uint64(20) { // each is newer than what this router has made of the one before
+		a.message(7, 70, &codec.RouteUpdate{Interval: time.Minute, Routes: []codec.Route{{Router: routerAt(0, 0), Source: codec.Source{Epoch: now + 1000*(n+1)}, Metric: 1}}})
+	}
+	a.quiet()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.alarms) == 0 || a.counts.refused[refusedTwin] != uint64(len(a.alarms)) {
+		t.Errorf("alarms: %q, counted %d", a.alarms, a.counts.refused[refusedTwin])
+	}
 }
 
 func TestMessagesThatNobodyMayTakeAreCounted(t *testing.T) {
