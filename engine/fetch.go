@@ -112,7 +112,7 @@ type fetchVerdict uint8
 const (
 	fetchFound   fetchVerdict = iota
 	fetchAbsent               // nobody has it; it is not asked for again for fetchFailTime
-	fetchRefused              // there was no room, or no time, to ask for it
+	fetchRefused              // there was no room, or no time, to ask for it, or not for this asker
 )
 
 // fetchEnd is what to tell those who wanted a certificate.
@@ -139,8 +139,11 @@ func (f *fetches) want(key codec.CertKey, who asker, now time.Time) {
 	switch until, failed := f.failed[key]; {
 	case one != nil && slices.Contains(one.askers, who):
 		return
-	case one == nil && failed && now.Before(until), one != nil && who.kind == askerNeighbour && one.number != 0 && one.at == who.conn:
+	case one == nil && failed && now.Before(until):
 		f.ends = append(f.ends, fetchEnd{key, fetchAbsent, []asker{who}})
+		return
+	case one != nil && who.kind == askerNeighbour && one.number != 0 && one.at == who.conn: // it is being asked itself
+		f.ends = append(f.ends, fetchEnd{key, fetchRefused, []asker{who}})
 		return
 	case f.shares[who] >= (fetchesMax-f.pairs)/fetchPart && (f.shares[who] >= fetchSure || f.pairs >= 2*fetchesMax):
 		f.ends = append(f.ends, fetchEnd{key, fetchRefused, []asker{who}})

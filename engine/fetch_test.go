@@ -202,7 +202,7 @@ func TestANeighbourThatWaitsItselfIsNotAsked(t *testing.T) {
 		t.Fatalf("asked %v, want link 2", asks)
 	}
 	w.want(key, asker{2, askerNeighbour}, w.now)
-	if _, ends := w.done(t); !slices.Equal(verdicts(ends), []fetchVerdict{fetchAbsent}) {
+	if _, ends := w.done(t); !slices.Equal(verdicts(ends), []fetchVerdict{fetchRefused}) {
 		t.Errorf("who is being asked for it is told %v", ends)
 	}
 	w.reply(asks[0], "")

@@ -82,7 +82,7 @@ func knows(t *testing.T, r *Router, ids ...*pki.Identity) {
 		l.link.Post(func() {
 			for _, id := range ids {
 				c := newAnnounced(id.Peer, must(sign.NewKey(id.Peer.Public)))
-				l.keys[codec.CertKey{Address: id.Peer.Address, CertID: id.Peer.CertID}] = c
+				l.keys.of[codec.CertKey{Address: id.Peer.Address, CertID: id.Peer.CertID}] = &rememberedKey{announced: c, used: true}
 			}
 			close(done)
 		})
