@@ -261,16 +261,6 @@ func (p *peer) pushed() {
 	}
 }
 
-// push puts b into the ring, and reads no further when that is full; before is how
-// many frames other than link control came before it.
-func (p *peer) push(b *buf.Buffer, key *sign.Key, before uint64) {
-	p.ring.Push(b, key, p.rooms.least(before), &p.loop.batch)
-	if p.ringIsFull() && !p.full && p.phase != phaseClosed {
-		p.full = true
-		p.conn.PauseOnLoop()
-	}
-}
-
 // early applies the rules that need no signature.
 func (p *peer) early(f codec.Raw, control bool) dropReason {
 	switch {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"causeway/codec"
+	"causeway/crypto/sign"
 	"causeway/engine/buf"
 )
 
@@ -224,6 +225,16 @@ func (p *peer) settleFirst(sender codec.Address, room *senderRoom, d *domain) {
 	default:
 		room.state = roomQueued
 		rs.unasked = append(rs.unasked, sender)
+	}
+}
+
+// push puts b into the ring, and reads no further when that is full; before is how
+// many frames other than link control came before it.
+func (p *peer) push(b *buf.Buffer, key *sign.Key, before uint64) {
+	p.ring.Push(b, key, p.rooms.least(before), &p.loop.batch)
+	if p.ringIsFull() && !p.full && p.phase != phaseClosed {
+		p.full = true
+		p.conn.PauseOnLoop()
 	}
 }
 
