@@ -432,7 +432,7 @@ func (p *peer) gone(lost int) {
 	p.phase = phaseClosed
 	if p.far != nil || len(p.late) > 0 {
 		p.router.fetcher.gone(p.conn.Ref())
-		p.emptyRooms()
+		p.emptyRooms(dropUnknownCertificate)
 		p.dropList()
 	}
 	p.endLedger(lost)

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"causeway/codec"
-	"causeway/crypto/sign"
 	"causeway/engine/buf"
 )
 
@@ -228,16 +227,6 @@ func (p *peer) settleFirst(sender codec.Address, room *senderRoom, d *domain) {
 	}
 }
 
-// push puts b into the ring, and reads no further when that is full; before is how
-// many frames other than link control came before it.
-func (p *peer) push(b *buf.Buffer, key *sign.Key, before uint64) {
-	p.ring.Push(b, key, p.rooms.least(before), &p.loop.batch)
-	if p.ringIsFull() && !p.full && p.phase != phaseClosed {
-		p.full = true
-		p.conn.PauseOnLoop()
-	}
-}
-
 // ringIsFull tells whether the ring takes no more frames that have waited.
 func (p *peer) ringIsFull() bool { return p.ring.Full() || p.ring.Bytes() >= ringBytesMax }
 
@@ -275,11 +264,11 @@ func (p *peer) tickRooms(now time.Time) {
 	p.askForRooms()
 }
 
-// emptyRooms drops all that waits: the link has ended.
-func (p *peer) emptyRooms() {
+// emptyRooms drops all that waits: the link has ended, or the router.
+func (p *peer) emptyRooms(reason dropReason) {
 	for sender, room := range p.rooms.of {
 		for p.rooms.of[sender] == room {
-			p.loop.drop(dropUnknownCertificate, p.leaves(sender, room).b)
+			p.loop.drop(reason, p.leaves(sender, room).b)
 		}
 	}
 }

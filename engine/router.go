@@ -227,6 +227,9 @@ func (l *loop) sweep() {
 		}
 	}
 	l.sweepStranded()
+	for p := range l.awaits {
+		p.emptyRooms(dropShutdown)
+	}
 	for p := range l.leftovers {
 		if p.ring.Len() == 0 {
 			continue
