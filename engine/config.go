@@ -211,3 +211,6 @@ func (c *Config) verifies() string {
 	}
 	return "all"
 }
+
+// verifiesLinks tells whether frames that neighbours forward are checked.
+func (c *Config) verifiesLinks() bool { return !c.VerifyNone && !c.VerifyEdge }

@@ -107,9 +107,9 @@ func (l *loop) owe(d *domain, reason dropReason, f codec.Raw) {
 }
 
 // isSure tells whether frames that say they are the sender's are: with --verify none
-// only who is connected here can't be made up.
+// or edge only who is connected here can't be made up.
 func (l *loop) isSure(sender codec.Address) bool {
-	return !l.router.config.VerifyNone || isHere(l.router.table.Lookup(sender))
+	return l.router.config.verifiesLinks() || isHere(l.router.table.Lookup(sender))
 }
 
 // undeliverable takes b, which no longer reaches the connection `to`. When the
