@@ -191,3 +191,45 @@ func TestAFloodOfMadeUpSendersIsBounded(t *testing.T) {
 		t.Error("something is left in memory")
 	}
 }
+
+// With --verify edge what a neighbour forwards is not checked here, and causes no
+// notice; what nodes send is.
+func TestVerifyEdgeChecksNodesAlone(t *testing.T) {
+	d := newAuthority("prod.example")
+	r, addr := startRouter(t, func(c *Config) { c.VerifyEdge = true }, d)
+	node, to := connect(t, addr, d.node("node")), connect(t, addr, d.node("to"))
+	h := connectRouter(t, addr, routerOf("edge-2", d), d)
+	waitProven(t, r, 1, d.Domain)
+	nobody := madeUp(d, 1)[0].Address
+	forged := author(t, d.node("forged"))
+	forge := func(from, to codec.Address) {
+		f := forged.frame(to, codec.CategoryApplication, []byte("0"))
+		f.Sender, f.Signature = from, make([]byte, 64)
+		h.write(must(f.Append(nil)))
+	}
+	forge(forged.id.Peer.Address, to.id.Peer.Address)
+	to.receives(forged.id.Peer.Address, 1)
+	forge(node.id.Peer.Address, nobody)
+	waitFor(t, "the forged one dropped", func() bool { return r.droppedFor(dropNoRoute) == 1 })
+	if n := r.fetcher.asked.Load(); n != 0 {
+		t.Errorf("asked for %d certificates", n)
+	}
+	bad := node.frame(to.id.Peer.Address, codec.CategoryApplication, nil)
+	bad.Signature = make([]byte, 64)
+	node.write(must(bad.Append(nil)))
+	node.sendNumbered(nobody, 1)
+	told := node.next()
+	if told.Category() != codec.CategoryNotice {
+		t.Fatalf("category %v came", told.Category())
+	}
+	if n := must(codec.DecodeNotice(told.Body())); n.Reason != codec.NoticeNoRoute || len(n.Frames) != 1 || n.More != 0 {
+		t.Errorf("noticed %+v, want the node's own frame alone", n)
+	}
+	if n := r.droppedFor(dropBadSignature); n != 1 {
+		t.Errorf("%d bad signatures, want the node's", n)
+	}
+	h.say(&codec.KeepAlive{Received: h.received + 1_000_000}) // link control is checked and believed as ever
+	if g := h.ended(); g == nil || g.Reason != codec.GoodbyeProtocol {
+		t.Errorf("goodbye %+v", g)
+	}
+}
