@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"fmt"
 	"time"
@@ -19,6 +20,7 @@ const (
 	tellAheadMax  = 64 << 10 // bytes that wait for a peer before it is told more
 	renewalsBurst = 8        // of a peer, at once
 	renewalsEvery = time.Second
+	heardMax      = 64 // lists of one domain that a neighbour has sent
 )
 
 // outline is what a peer is being told.
@@ -29,6 +31,8 @@ type outline struct {
 	at     int        // in lists
 	part   int        // of lists[at]
 	number uint64     // of that on this connection
+
+	sums map[[sha256.Size]byte]struct{} // of lists that the peer itself has sent, bounded
 }
 
 // tellLater has the peer told what is new in the state, soon.
@@ -55,6 +59,9 @@ func (l *loop) tellSome() {
 
 // tell tells the peer what it has not been told, and whether that was all.
 func (p *peer) tell() bool {
+	if p.far != nil {
+		return p.tellLink()
+	}
 	d := p.router.state().domains[p.domain.name]
 	if d == nil || d.address != p.domain.address {
 		return true // it is being left
@@ -63,7 +70,7 @@ func (p *peer) tell() bool {
 		p.switchTo(d)
 	}
 	for p.conn.AheadOnLoop() < tellAheadMax && p.takes(codec.RevocationPartMax) {
-		if !p.tellPart() {
+		if !p.tellPart(&p.tells, p.domain.lists, &p.tells.number) {
 			return true
 		}
 	}
@@ -100,27 +107,26 @@ func renewalSigned(s tls.ConnectionState, client bool, id *pki.Peer) ([]byte, er
 }
 
 // tellPart sends the next part of the revocation lists that the peer has not
-// got; false: there is none.
-func (p *peer) tellPart() bool {
-	t := &p.tells
+// got; false: there is none. number is that of the last list on the connection.
+func (p *peer) tellPart(t *outline, lists []pki.List, number *uint64) bool {
 	for t.at < len(t.lists) && t.part == 0 && (t.has(t.lists[t.at]) || codec.RevocationParts(len(t.lists[t.at].DER)) == 0) {
 		t.at++
 	}
 	if t.at == len(t.lists) {
-		if sameLists(t.lists, p.domain.lists) {
+		if sameLists(t.lists, lists) {
 			return false
 		}
-		t.known, t.lists, t.at = t.lists, p.domain.lists, 0
-		return p.tellPart()
+		t.known, t.lists, t.at = t.lists, lists, 0
+		return p.tellPart(t, lists, number)
 	}
 	der := t.lists[t.at].DER
 	parts := codec.RevocationParts(len(der))
 	from := t.part * codec.RevocationPartMax
 	if t.part == 0 {
-		t.number++
+		*number++
 	}
 	p.say(&codec.RevocationList{
-		Number: t.number, Part: uint16(t.part), Parts: uint16(parts), Data: der[from:min(len(der), from+codec.RevocationPartMax)],
+		Number: *number, Part: uint16(t.part), Parts: uint16(parts), Data: der[from:min(len(der), from+codec.RevocationPartMax)],
 	})
 	if t.part++; t.part == parts {
 		t.at, t.part = t.at+1, 0
@@ -128,14 +134,26 @@ func (p *peer) tellPart() bool {
 	return true
 }
 
-// has tells whether the peer was sent the list before.
+// has tells whether the peer was sent the list before, or has sent it.
 func (t *outline) has(list pki.List) bool {
 	for _, l := range t.known {
-		if &l.DER[0] == &list.DER[0] {
+		if sameList(l, list) {
 			return true
 		}
 	}
-	return false
+	if len(t.sums) == 0 {
+		return false
+	}
+	_, heard := t.sums[listSum(list.DER)]
+	return heard
+}
+
+// heard notes that the peer has sent a list.
+func (t *outline) heard(sum [sha256.Size]byte) {
+	if t.sums == nil || len(t.sums) >= heardMax {
+		t.sums = make(map[[sha256.Size]byte]struct{})
+	}
+	t.sums[sum] = struct{}{}
 }
 
 // sameLists compares slices of a store, which are not changed.

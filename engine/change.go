@@ -231,7 +231,7 @@ var limits = []struct {
 	{"nodeCost", false, func(c *Config) string { return fmt.Sprint(c.NodeCost) }},
 	{"loops", true, func(c *Config) string { return fmt.Sprint(c.Loops) }},
 	{"pin", true, func(c *Config) string { return fmt.Sprint(c.CPUs) }},
-	{"verify", true, func(c *Config) string { return map[bool]string{true: "none", false: "all"}[c.VerifyNone] }},
+	{"verify", true, func(c *Config) string { return c.verifies() }},
 	{"verify-workers", true, func(c *Config) string { return fmt.Sprint(c.VerifyWorkers) }},
 	{"verify-pin", true, func(c *Config) string { return fmt.Sprint(c.VerifyCPUs) }},
 	{"max-body", true, func(c *Config) string { return fmt.Sprint(c.BodyMax) }},

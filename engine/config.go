@@ -46,6 +46,7 @@ type Config struct {
 
 	Loops         int       // event loops; 0: one per CPU
 	CPUs          []int     // CPUs[i] is the core that loop i is pinned to; nil: not pinned
+	VerifyEdge    bool      // don't check signatures of frames that neighbours have forwarded
 	VerifyNone    bool      // forward without checking signatures; recipients check all the same
 	VerifyWorkers int       // goroutines that check signatures; 0: the loops do; default: one per CPU when negative
 	VerifyCPUs    []int     // the cores that they are pinned to, in turn; nil: not pinned
@@ -82,6 +83,11 @@ type Config struct {
 	LinkCosts   map[string]uint16 // cost of the link to a host:port of Connect, 1 to 65,534; "": of all others; 1
 	LinkDomain  string            // links are opened in this domain; "": in each that there is a grant of, until one is accepted
 	NoDiscovery bool              // a link serves the domain alone that it was opened in
+
+	// SaveList, if not nil, writes a revocation list, DER, that came from another
+	// router into the trust store that Store was read from. It must not take the
+	// place of a newer one. It is called from a goroutine of the router's.
+	SaveList func(domain string, der []byte) error
 
 	Logger *slog.Logger
 }
@@ -139,6 +145,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("engine: Software has %d bytes and may have %d", len(c.Software), codec.HelloSoftwareMax)
 	case len(c.VersionCutoff) > codec.HelloSoftwareMax:
 		return fmt.Errorf("engine: the version cutoff has %d bytes and may have %d", len(c.VersionCutoff), codec.HelloSoftwareMax)
+	case c.VerifyNone && c.VerifyEdge:
+		return errors.New("engine: VerifyNone and VerifyEdge: one of them")
 	case c.SkewMax < 0 || c.HelloTimeout < 0 || c.StallTimeout < 0 || c.PartialMax < 0 || c.BadSignatures < 0:
 		return errors.New("engine: times and limits must not be negative")
 	case c.HoldTimeout > holdTimeoutMax:
@@ -192,3 +200,17 @@ func setDefault[T int | int64 | uint8 | uint32 | time.Duration](field *T, value 
 func aesGCM(suite uint16) bool {
 	return suite == tls.TLS_AES_128_GCM_SHA256 || suite == tls.TLS_AES_256_GCM_SHA384
 }
+
+// verifies returns which signatures are checked, as --verify says it.
+func (c *Config) verifies() string {
+	switch {
+	case c.VerifyNone:
+		return "none"
+	case c.VerifyEdge:
+		return "edge"
+	}
+	return "all"
+}
+
+// verifiesLinks tells whether frames that neighbours forward are checked.
+func (c *Config) verifiesLinks() bool { return !c.VerifyNone && !c.VerifyEdge }

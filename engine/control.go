@@ -69,7 +69,7 @@ func (p *peer) control(f codec.Raw) {
 		p.goodbye(m)
 	case *codec.CertificateRequest:
 		if p.mayAsk() {
-			p.sendCertificates(m)
+			p.certificates(m)
 		}
 	case *codec.NameRequest:
 		if p.mayAsk() {
@@ -269,15 +269,11 @@ func (p *peer) answered(ok bool) bool {
 
 // sendCertificates answers a certificate request (PROTOCOL.md section 5.5), in
 // as many parts as the size of a body asks for.
-func (p *peer) sendCertificates(q *codec.CertificateRequest) {
+func (p *peer) sendCertificates(number uint64, entries []codec.CertificateEntry) {
 	var parts [][]codec.CertificateEntry
 	var part []codec.CertificateEntry
 	size, all := 0, 0
-	for _, key := range q.Wanted {
-		e := codec.CertificateEntry{CertKey: key}
-		if key.Address.Prefix() == p.domain.prefix {
-			e.Chain = p.domain.chain(key)
-		}
+	for _, e := range entries {
 		n := chainSize(e.Chain)
 		if size+n > answerMax && len(part) > 0 {
 			parts, part, size = append(parts, part), nil, 0
@@ -289,7 +285,7 @@ func (p *peer) sendCertificates(q *codec.CertificateRequest) {
 		return
 	}
 	for i, entries := range parts {
-		p.say(&codec.Certificates{Number: q.Number, Part: uint8(i), Parts: uint8(len(parts)), Entries: entries})
+		p.say(&codec.Certificates{Number: number, Part: uint8(i), Parts: uint8(len(parts)), Entries: entries})
 	}
 }
 

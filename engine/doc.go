@@ -31,6 +31,8 @@
 //  3. peer.go, frame: cheap rules (section 8 of PROTOCOL.md, 2 to 6), then the
 //     peer's verify.Ring. What a loop gathers in a turn goes to the workers once.
 //     With --verify none a frame before which nothing waits goes on at 5.
+//     Frames of another router: linkframe.go; or rooms.go, where they wait until
+//     their sender's certificate has been fetched (fetcher.go, fetch.go).
 //  4. verify: a worker checks the signature and notifies the connection.
 //  5. forward.go, on the home loop, in order: the other rules, Router.lookup; or
 //     hold.go, where frames wait for who has just left.
@@ -69,7 +71,8 @@
 // # Who may touch what
 //
 // A peer belongs to the loop of its connection. members.go, the router's view of
-// who is connected in a domain, is for control messages alone and has a mutex.
+// who is connected in a domain, is for control messages, and for the first frames
+// of senders elsewhere (keys.go), and has a mutex.
 // Frames meet no mutex but one per turn and loop, and, while somebody has just
 // left, one for frames that find nobody (hold.go).
 package engine

@@ -164,7 +164,7 @@ var noticeReasons = [dropReasons]codec.NoticeReason{
 
 // refuse drops b, of which its sender is owed a notice; it takes b.
 func (p *peer) refuse(reason dropReason, b *buf.Buffer) {
-	if p.far == nil || !p.router.config.VerifyNone { // else anybody may have sent it
+	if p.far == nil || p.router.config.verifiesLinks() { // else anybody may have sent it
 		p.loop.owe(p.domainOf(b.B), reason, b.B)
 	}
 	p.loop.drop(reason, b)

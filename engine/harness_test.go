@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -111,7 +112,9 @@ func startRouter(t *testing.T, change func(*Config), domains ...*authority) (*Ro
 	if err != nil {
 		t.Fatal(err)
 	}
+	running.Add(1)
 	t.Cleanup(func() {
+		defer running.Add(-1)
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := r.Close(ctx); err != nil {
@@ -129,6 +132,9 @@ func startRouter(t *testing.T, change func(*Config), domains ...*authority) (*Ro
 	return r, addr.String()
 }
 
+// running counts a test's routers, whose buffers are counted together.
+var running atomic.Int32
+
 // checkBalance asserts doc.go's equation for a quiet router.
 func checkBalance(t *testing.T, r *Router) {
 	t.Helper()
@@ -140,7 +146,7 @@ func checkBalance(t *testing.T, r *Router) {
 	for end := time.Now().Add(patience); u.Buffers != 0 && time.Now().Before(end); u = buf.Out() {
 		time.Sleep(time.Millisecond) // other routers of the test may have some
 	}
-	if u.Buffers != 0 {
+	if u.Buffers != 0 && running.Load() <= 1 {
 		t.Errorf("%+v of frame memory not put back", u)
 	}
 }

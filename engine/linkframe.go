@@ -33,11 +33,11 @@ func (p *peer) linkFrame(b *buf.Buffer) {
 		p.rest()
 		return
 	}
-	if p.router.config.VerifyNone {
+	if !p.router.config.verifiesLinks() {
 		p.check(b, nil)
 		return
 	}
-	if c := p.loop.keyOf(d, f); c != nil {
+	if c := p.loop.keyOf(d, f); c != nil && !p.rooms.waits(f.Sender()) {
 		p.check(b, c.key)
 	} else {
 		p.await(d, b, p.received-1)
@@ -91,7 +91,7 @@ func (p *peer) decideOnLink(f codec.Raw) (link.Ref, dropReason) {
 // timelyOnLink applies rule 8. What is not verified here has no certificate here.
 func (p *peer) timelyOnLink(d *domain, f codec.Raw) dropReason {
 	now, skew := p.loop.link.Now(), p.router.state().config.SkewMax
-	if p.router.config.VerifyNone {
+	if !p.router.config.verifiesLinks() {
 		if !inTime(f, now, skew) {
 			return dropLate
 		}

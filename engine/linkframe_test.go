@@ -77,16 +77,10 @@ func (c *client) pass(frames ...*codec.Frame) {
 // knows makes known to r the certificates of nodes that are not connected to it.
 func knows(t *testing.T, r *Router, ids ...*pki.Identity) {
 	t.Helper()
-	for _, l := range r.loops {
-		done := make(chan struct{})
-		l.link.Post(func() {
-			for _, id := range ids {
-				c := newAnnounced(id.Peer, must(sign.NewKey(id.Peer.Public)))
-				l.keys[codec.CertKey{Address: id.Peer.Address, CertID: id.Peer.CertID}] = c
-			}
-			close(done)
-		})
-		<-done
+	for _, id := range ids {
+		if !r.state().domains[id.Peer.Domain].members.keep(id.Peer, good) {
+			t.Fatal("not kept")
+		}
 	}
 }
 

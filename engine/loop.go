@@ -32,7 +32,8 @@ type loop struct {
 	ledgersMax  int64              // bytes of memory
 	letGo       int                // turns until more of them may go on
 	noPause     map[destination]time.Time
-	keys        map[codec.CertKey]*announced // of senders at other routers
+	keys        keys
+	awaits      map[*peer]struct{} // links with frames that wait for certificates
 	stranded    stranding
 	rooms       map[codec.Address]*room // frames for who has just left; none is empty
 	draining    bool                    // the router stops
@@ -54,8 +55,9 @@ func newLoop(r *Router) *loop {
 		waiting:    make(map[*peer]struct{}),
 		leftovers:  make(map[*peer]struct{}),
 		noPause:    make(map[destination]time.Time),
-		keys:       make(map[codec.CertKey]*announced),
 		rooms:      make(map[codec.Address]*room),
+		keys:       newKeys(),
+		awaits:     make(map[*peer]struct{}),
 	}
 }
 
@@ -105,9 +107,9 @@ func (l *loop) owe(d *domain, reason dropReason, f codec.Raw) {
 }
 
 // isSure tells whether frames that say they are the sender's are: with --verify none
-// only who is connected here can't be made up.
+// or edge only who is connected here can't be made up.
 func (l *loop) isSure(sender codec.Address) bool {
-	return !l.router.config.VerifyNone || isHere(l.router.table.Lookup(sender))
+	return l.router.config.verifiesLinks() || isHere(l.router.table.Lookup(sender))
 }
 
 // undeliverable takes b, which no longer reaches the connection `to`. When the
@@ -171,6 +173,9 @@ func (l *loop) tick(now time.Time) {
 	}
 	l.settleRooms(now)
 	l.reroute()
+	for p := range l.awaits {
+		p.tickRooms(now)
+	}
 	l.reclaim(now)
 	l.tellSome()
 	if !l.expires.IsZero() && now.After(l.expires) {
@@ -186,6 +191,7 @@ func (l *loop) tick(now time.Time) {
 // lookAll looks at each connection, and at what else has had its time.
 func (l *loop) lookAll(now time.Time) {
 	l.book.payAll(now, l)
+	l.keys.sweep(now)
 	if l.link.Index() == 0 {
 		l.router.withdrawn.forget(now)
 		l.router.lookAtTables()

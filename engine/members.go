@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"container/list"
 	"slices"
 	"strings"
 	"sync"
@@ -24,6 +25,7 @@ type members struct {
 	names    []string             // byName's keys, sorted: lists are asked for more often than names come and go
 	certs    map[codec.CertKey]*certificate
 	departed []departure // in order of time
+	fetched  *list.List  // of codec.CertKey: certificates that other routers have sent, used lately first
 	size     int64       // of departed and the certificates that nobody else holds, bytes of memory
 	ended    bool        // the domain is no longer served
 
@@ -37,12 +39,15 @@ type member struct {
 	ref  link.Ref
 }
 
-// certificate of a node that is connected, or was, or of this router.
+// certificate of a node that is connected, or was, of this router, or one that
+// another router has sent.
 type certificate struct {
-	id    *pki.Peer
-	users int // connections that announced it
-	gone  uint64
-	size  int64 // bytes of memory
+	id      *pki.Peer
+	key     *announced // of id, once a frame has needed it
+	users   int        // connections that announced it
+	gone    uint64
+	fetched *list.Element // in members.fetched; nil: it is not there
+	size    int64         // bytes of memory
 }
 
 type departure struct {
@@ -52,7 +57,9 @@ type departure struct {
 }
 
 func newMembers(budget *buf.Budget) *members {
-	return &members{byName: make(map[string][]*member), certs: make(map[codec.CertKey]*certificate), budget: budget}
+	return &members{
+		byName: make(map[string][]*member), certs: make(map[codec.CertKey]*certificate), fetched: list.New(), budget: budget,
+	}
 }
 
 // Sizes in memory, in bytes: measured, a parsed certificate takes 3 KB and twice
@@ -101,6 +108,7 @@ func (ms *members) hold(id *pki.Peer) {
 		ms.certs[key] = c
 	} else if c.users == 0 {
 		ms.takesLocked(-c.size)
+		ms.unlistLocked(c)
 	}
 	c.users++
 }
@@ -169,6 +177,7 @@ func (ms *members) leave(m *member) {
 // forgetLocked drops certificates of who left before the time given, and the
 // oldest ones, if there are too many.
 func (ms *members) forgetLocked(before time.Time) {
+	ms.forgetFetchedLocked()
 	n := 0
 	for _, d := range ms.departed {
 		if d.at.After(before) && len(ms.departed)-n <= departedMax && !ms.ended && !ms.tooLargeLocked() {
@@ -186,6 +195,7 @@ func (ms *members) forgetLocked(before time.Time) {
 // deleteLocked forgets a certificate.
 func (ms *members) deleteLocked(key codec.CertKey, c *certificate) {
 	delete(ms.certs, key)
+	ms.unlistLocked(c)
 	if c.users == 0 {
 		ms.takesLocked(-c.size)
 	}

@@ -59,6 +59,7 @@ func (r *Router) AddMetrics(m *admin.Metrics) {
 	r.addStateMetrics(m)
 	r.addMemoryMetrics(m)
 	r.addReloadMetrics(m)
+	r.addFetchMetrics(m)
 	r.addDrainMetrics(m)
 	r.addRouteMetrics(m)
 	r.addNeighbourMetrics(m)

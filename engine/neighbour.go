@@ -226,6 +226,14 @@ func (p *peer) linkControl(m codec.Control) {
 	case *codec.Goodbye:
 		p.far.farewell = &farewellError{m.Reason, m.Text}
 		p.goodbye(m)
+	case *codec.CertificateRequest:
+		if p.mayAsk() {
+			p.certificates(m)
+		}
+	case *codec.Certificates:
+		p.answered(p.router.fetcher.answer(p.conn.Ref(), m))
+	case *codec.RevocationList:
+		p.revocationList(m)
 	case *codec.RouteUpdate, *codec.SeqnoRequest, *codec.AddressList, *codec.ListRequest, *codec.ListNumbers:
 		p.routeMessage(m)
 	case *codec.SenderBlocked:
@@ -235,7 +243,7 @@ func (p *peer) linkControl(m codec.Control) {
 	case *codec.NameAnswer:
 		p.nameAnswer(m)
 	default:
-		p.leave(codec.GoodbyeProtocol, "certificates, names and revocation lists go from router to node")
+		p.leave(codec.GoodbyeProtocol, "names go from router to node")
 	}
 }
 

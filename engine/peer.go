@@ -62,9 +62,12 @@ type peer struct {
 	kind     string
 	software string
 	echoes   bucket
-	requests bucket // certificate and name requests
-	pokes    bucket // keep-alives that ask for an answer
-	notices  bucket // notices that it sends
+	late     []*lateAnswer // to its certificate requests
+	rooms    rooms         // of a link
+	lists    linkLists     // the same
+	requests bucket        // certificate and name requests
+	pokes    bucket        // keep-alives that ask for an answer
+	notices  bucket        // notices that it sends
 	renewals bucket
 	tells    outline
 	asks     nameAsks
@@ -110,10 +113,11 @@ const ringBytesMax = 1 << 20
 // oldest that still waits for its verdict or for room: those whose fate is
 // known, and whose senders were told if it was bad.
 func (p *peer) decided() uint64 {
-	if n, waits := p.ring.HeadTag(); waits {
-		return n
+	n, waits := p.ring.HeadTag()
+	if !waits {
+		n = p.received
 	}
-	return p.received
+	return p.rooms.least(n)
 }
 
 // bucket is a token bucket. The zero bucket is full.
@@ -240,8 +244,8 @@ func (p *peer) frame(b *buf.Buffer) {
 // push puts b into the ring, and reads no further when that is full; before is how
 // many frames other than link control came before it.
 func (p *peer) push(b *buf.Buffer, key *sign.Key, before uint64) {
-	p.ring.Push(b, key, before, &p.loop.batch)
-	if (p.ring.Full() || p.ring.Bytes() >= ringBytesMax) && !p.full {
+	p.ring.Push(b, key, p.rooms.least(before), &p.loop.batch)
+	if p.ringIsFull() && !p.full && p.phase != phaseClosed {
 		p.full = true
 		p.conn.PauseOnLoop()
 	}
@@ -322,6 +326,9 @@ func (p *peer) drain() {
 				return
 			}
 		}
+	}
+	if len(p.rooms.ready) > 0 {
+		p.settleReady()
 	}
 	if p.full && p.ring.Len() <= verify.RingSize/2 && p.ring.Bytes() <= ringBytesMax/2 {
 		p.full = false
@@ -423,6 +430,11 @@ func (p *peer) unregister(hold bool) {
 func (p *peer) gone(lost int) {
 	p.unregister(true)
 	p.phase = phaseClosed
+	if p.far != nil || len(p.late) > 0 {
+		p.router.fetcher.gone(p.conn.Ref())
+		p.emptyRooms(dropUnknownCertificate)
+		p.dropList()
+	}
 	p.endLedger(lost)
 	delete(p.loop.waiting, p)
 	p.waitsFor = destination{}

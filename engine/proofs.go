@@ -248,6 +248,7 @@ func (p *peer) settle() {
 			delete(far.proven, at)
 			p.domainDown(up)
 			p.conn.GiveBackOnLoop(func(b *buf.Buffer) bool { return codec.Raw(b.B).Sender().Prefix() == at })
+			p.provenDown(up)
 		}
 	}
 	for at := range far.told {
@@ -264,8 +265,12 @@ func (p *peer) settle() {
 			up = &proven{domain: d, grant: grant, address: grant.id.Address}
 			far.proven[at] = up
 			p.domainUp(up)
+			p.provenUp(up, true)
 		default:
-			up.domain, up.grant = d, grant
+			another := up.grant != grant
+			if up.domain, up.grant = d, grant; another {
+				p.provenUp(up, false)
+			}
 		}
 	}
 	if len(far.proven) == 0 {
@@ -333,5 +338,6 @@ func (p *peer) withdrawAll() {
 	for at, up := range p.far.proven {
 		delete(p.far.proven, at)
 		p.domainDown(up)
+		p.provenDown(up)
 	}
 }

@@ -60,6 +60,7 @@ func (p *peer) adoptLink(s *state) {
 	clear(p.far.hidden)
 	p.recheck(s, p.loop.link.Now())
 	p.offer(false)
+	p.loop.tellLater(p)
 }
 
 // recheck takes the neighbour's grants that are no longer good.

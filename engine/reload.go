@@ -135,6 +135,7 @@ func (r *Router) apply(old, next *state) {
 
 // adopt looks at all connections of the loop with a new state.
 func (l *loop) adopt(s *state) {
+	l.keys.forgetAll()
 	l.link.Range(func(c *link.Conn) { peerOf(c).adopt(s) })
 }
 

@@ -32,6 +32,8 @@ type Router struct {
 	routing   *routing
 	asking    *asking
 	withdrawn *withdrawals
+	awaiting  *awaiting
+	fetcher   *fetcher
 	pool      *verify.Pool
 	link      *link.Engine
 	gate      *gate.Gate
@@ -55,6 +57,7 @@ type Router struct {
 
 	drains drain
 	links  *links
+	lists  receivedLists
 
 	mu        sync.Mutex
 	listeners []listening
@@ -70,6 +73,7 @@ func Start(c Config) (*Router, error) {
 	}
 	r := &Router{
 		config: c, log: c.Logger, table: table.New(), hops: new(hops), withdrawn: newWithdrawals(time.Now(), c.Memory), reloads: newReloads(time.Now()), links: newLinks(),
+		awaiting:  newAwaiting(c.Memory),
 		budget:    buf.NewBudget(c.Memory, c.Loops),
 		lookEvery: max(lookEveryMin, min(lookEveryMax, c.KeepAlive/4)),
 	}
@@ -96,6 +100,7 @@ func Start(c Config) (*Router, error) {
 	for range c.Loops {
 		r.loops = append(r.loops, newLoop(r))
 	}
+	r.fetcher = newFetcher(r)
 	r.link, err = link.Start(link.Config{
 		Loops: c.Loops, CPUs: c.CPUs,
 		Cut: func(conn *link.Conn, b []byte) (int, error) {
@@ -113,10 +118,12 @@ func Start(c Config) (*Router, error) {
 	for i, l := range r.link.Loops() {
 		r.loops[i].link = l
 		r.loops[i].book.account = l.Account()
+		r.loops[i].keys.account = l.Account()
 	}
 	r.asking = newAsking()
 	r.routing = newRouting(routingHands{r}, r.table, r.hops, r.withdrawn, r.budget)
 	r.routing.serve(first.served())
+	r.fetcher.start()
 	r.started.Store(true)
 	r.dialAll(first)
 	return r, nil
@@ -185,6 +192,8 @@ func (r *Router) close(ctx context.Context) error {
 	}
 	r.drains.others = withoutOwn(r.state().config.DrainTo, listeners)
 	r.drain(ctx)
+	r.closeLists() // it posts to the loops, as the next one does
+	r.fetcher.close()
 	unwritten := r.link.Close(ctx) // by itself it may be about goodbyes only
 	r.routing.close()
 	r.asking.close(r)
@@ -219,6 +228,9 @@ func (l *loop) sweep() {
 		}
 	}
 	l.sweepStranded()
+	for p := range l.awaits {
+		p.emptyRooms(dropShutdown)
+	}
 	for p := range l.leftovers {
 		if p.ring.Len() == 0 {
 			continue

@@ -117,7 +117,8 @@ func checkGrants(c *Config, now time.Time) error {
 func (c *Config) keepFixed(now *Config) {
 	c.Software, c.Logger = now.Software, now.Logger
 	c.Loops, c.CPUs = now.Loops, now.CPUs
-	c.VerifyNone, c.VerifyWorkers, c.VerifyCPUs = now.VerifyNone, now.VerifyWorkers, now.VerifyCPUs
+	c.VerifyNone, c.VerifyEdge, c.SaveList = now.VerifyNone, now.VerifyEdge, now.SaveList
+	c.VerifyWorkers, c.VerifyCPUs = now.VerifyWorkers, now.VerifyCPUs
 	c.BodyMax, c.QueueHigh, c.QueueLow, c.PartialMax, c.Memory = now.BodyMax, now.QueueHigh, now.QueueLow, now.PartialMax, now.Memory
 	c.AddressesMax = now.AddressesMax
 	c.KeepAlive, c.DeadAfter = now.KeepAlive, now.DeadAfter

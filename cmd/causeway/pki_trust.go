@@ -219,12 +219,7 @@ func (f *trusting) writeList(dir string) error {
 	if err != nil {
 		return err
 	}
-	issuer := list.AuthorityKeyId
-	if len(issuer) == 0 { // not one of ours
-		id := pki.CertID(list.RawIssuer)
-		issuer = id[:]
-	}
-	path := filepath.Join(dir, fmt.Sprintf("%x.crl", issuer))
+	path := filepath.Join(dir, listName(list))
 	if have, err := readListFile(path); err == nil {
 		if have.Number.Cmp(list.Number) > 0 {
 			return fmt.Errorf("%s has number %s, and %s the older number %s: lists never go back; make a newer one by causeway pki crl --ca DIR",
@@ -232,6 +227,17 @@ func (f *trusting) writeList(dir string) error {
 		}
 	}
 	return f.put(path, pki.EncodeCRL(f.list))
+}
+
+// listName returns the name of a list's file in a trust store: that of its
+// issuer's key.
+func listName(list *x509.RevocationList) string {
+	issuer := list.AuthorityKeyId
+	if len(issuer) == 0 { // not one of ours
+		id := pki.CertID(list.RawIssuer)
+		issuer = id[:]
+	}
+	return fmt.Sprintf("%x.crl", issuer)
 }
 
 // put writes a file unless it is there with that content.

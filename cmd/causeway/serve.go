@@ -89,7 +89,7 @@ SIGUSR1 writes what it is doing into a file.`,
 	fl.StringVar(&f.admin, "admin", adminDefault, "`HOST:PORT` of /metrics, /healthz, /readyz, /debug; off: none")
 	fl.IntVar(&f.engine.Loops, "loops", 0, "event loops; 0: one per core that this process may use")
 	fl.StringVar(&f.pin, "pin", pinAuto, "cores of the loops: auto, off, or a list such as 0,2,4")
-	fl.StringVar(&f.verify, "verify", verifyAll, "signatures to check: all, none")
+	fl.StringVar(&f.verify, "verify", verifyAll, "signatures to check: all, edge (not of what other routers have forwarded), none")
 	fl.StringVar(&f.verifyPath, "verify-path", "auto", "how Ed25519 signatures are checked: "+"auto, "+strings.Join(verifyPaths(sign.Paths()), ", "))
 	fl.Var(&f.tables, "verify-table-memory", "memory for tables that make known signers' signatures quick to check, 64 KiB each; default an eighth of --memory, 12MiB to 256MiB")
 	fl.IntVar(&f.engine.VerifyWorkers, "verify-workers", -1, "goroutines that check signatures; 0: the loops do; -1: one per core")
@@ -131,6 +131,7 @@ SIGUSR1 writes what it is doing into a file.`,
 // Values of --verify.
 const (
 	verifyAll  = "all"
+	verifyEdge = "edge"
 	verifyNone = "none"
 )
 
@@ -203,10 +204,10 @@ func (f *serveFlags) complete(cmd *cobra.Command, logTo io.Writer) (listen []str
 		return nil, usageError{err}
 	}
 	switch f.verify {
-	case verifyAll, verifyNone:
-		c.VerifyNone = f.verify == verifyNone
+	case verifyAll, verifyEdge, verifyNone:
+		c.VerifyNone, c.VerifyEdge = f.verify == verifyNone, f.verify == verifyEdge
 	default:
-		return nil, usageError{fmt.Errorf("--verify %q: must be all or none", f.verify)}
+		return nil, usageError{fmt.Errorf("--verify %q: must be all, edge or none", f.verify)}
 	}
 	if c.VerifyPath, err = sign.ParsePath(f.verifyPath); err != nil {
 		return nil, usageError{fmt.Errorf("--verify-path: %w", err)}
@@ -249,7 +250,7 @@ func (f *serveFlags) complete(cmd *cobra.Command, logTo io.Writer) (listen []str
 	if err = f.loadFiles(nil); err != nil {
 		return nil, err
 	}
-	c.Software = software
+	c.Software, c.SaveList = software, f.saveList
 	if err := f.limits.check(); err != nil {
 		return nil, usageError{err}
 	}

@@ -76,6 +76,10 @@ func (d *domainTrust) parseList(file string, der []byte) (issuerID, *revocationL
 	if err != nil {
 		return "", nil, fmt.Errorf("revocation list %s: %w", file, err)
 	}
+	return issuerIDOf(issuer), newList(file, list), nil
+}
+
+func newList(file string, list *x509.RevocationList) *revocationList {
 	out := &revocationList{
 		file: file, der: list.Raw, number: list.Number, nextUpdate: list.NextUpdate,
 		serials: make(map[string]struct{}, len(list.RevokedCertificateEntries)),
@@ -83,7 +87,7 @@ func (d *domainTrust) parseList(file string, der []byte) (issuerID, *revocationL
 	for _, entry := range list.RevokedCertificateEntries {
 		out.serials[string(entry.SerialNumber.Bytes())] = struct{}{}
 	}
-	return issuerIDOf(issuer), out, nil
+	return out
 }
 
 func issuerOfList(list *x509.RevocationList, authorities []*x509.Certificate) (*x509.Certificate, error) {

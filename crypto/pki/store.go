@@ -92,23 +92,47 @@ func (s *Store) CRLs(domain string) [][]byte {
 // RFC 5280 section 5.2.3), the result is s itself and no error. It fails when
 // the domain is unknown, or none of its known authorities signed the list.
 func (s *Store) WithCRL(domain string, der []byte) (*Store, error) {
-	d := s.domains[domain]
-	if d == nil {
+	if s.domains[domain] == nil {
 		return nil, &Error{Reason: ReasonUnknownDomain, Domain: domain, What: "no domain " + quoted(domain) + " in the trust store"}
 	}
-	id, list, err := d.parseList("received", der)
+	next, _, err := s.WithCRLOf([]string{domain}, der)
+	return next, err
+}
+
+// WithCRLOf is WithCRL for a list of one of several domains, and returns which: it
+// is signed by an authority of that one. Domains that the store does not have
+// are passed over.
+func (s *Store) WithCRLOf(domains []string, der []byte) (next *Store, domain string, err error) {
+	parsed, err := ParseCRL(der)
 	if err != nil {
-		return nil, err
+		return nil, "", fmt.Errorf("revocation list received: %w", err)
 	}
+	for _, domain := range domains {
+		d := s.domains[domain]
+		if d == nil {
+			continue
+		}
+		issuer, err := issuerOfList(parsed, slices.Concat(d.roots, d.intermediates))
+		if err == nil {
+			return s.withList(domain, issuerIDOf(issuer), newList("received", parsed)), domain, nil
+		}
+	}
+	return nil, "", fmt.Errorf("revocation list received: %w", errListIssuer)
+}
+
+// withList returns a store that has the list, unless it is not newer than what s
+// has: then s.
+func (s *Store) withList(domain string, id issuerID, list *revocationList) *Store {
+	d := s.domains[domain]
 	if have := d.lists[id]; have != nil && have.number.Cmp(list.number) >= 0 {
-		return s, nil
+		return s
 	}
 	next := *d
 	next.lists = maps.Clone(d.lists)
 	next.lists[id] = list
 	out := &Store{domains: maps.Clone(s.domains), alarms: s.alarms}
 	out.domains[domain] = &next
-	return out, nil
+	return out
 }
 
 // revoked reports whether the issuer's list has that serial; known is false

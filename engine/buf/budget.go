@@ -15,9 +15,9 @@ const (
 	PartLists                  // places in queues and rings
 
 	PartNotices      // owed to senders
-	PartCertificates // of members that have left
+	PartCertificates // of members that have left or are elsewhere, and revocation lists on their way here
 	PartHandshakes   // under way, and who waits for one
-	PartHeld         // frames for who has just left
+	PartHeld         // frames for who has just left, and those that wait for a certificate
 	PartLedgers      // of frames that recipients have not confirmed
 	PartTables       // to check known signers' signatures
 	PartRoutes       // to other routers, and who is attached to them

@@ -1,0 +1,322 @@
+package engine
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"causeway/codec"
+	"causeway/crypto/pki"
+	"causeway/engine/buf"
+	"causeway/engine/link"
+)
+
+// Revocation lists travel over links, both ways (PROTOCOL.md section 5.8):
+//
+//  1. tellLink        a neighbour is sent the lists of the domains proven on its link
+//     that it is not known to have
+//  2. revocationList  the parts of one of its lists come together
+//  3. take            it is one of a domain proven there, and newer: it takes the other's
+//     place by a reload; with its file, if the operator's store can be written
+//  4. adopt           the reload has everybody who has not got it told
+const (
+	receivedListMax   = 16 << 20 // of one list, in bytes
+	receivedListsMax  = 64 << 20 // of all that are being received or looked at
+	receivedListsPart = 32       // of the cap on memory, the same
+
+	listsPerSecond = 1 // that are looked at, of one neighbour,
+	listsAtOnce    = 16
+	listsPerDomain = 4 // and so many more at once for each domain
+)
+
+// Results of a list that came over a link, labels of
+// causeway_revocation_lists_received_total.
+const (
+	listTaken   = iota
+	listOld     // not newer than what is here
+	listRefused // malformed, or of no authority of a domain proven on the link
+	listSkipped // too large, too many, or no memory
+	listResults
+)
+
+var listNames = [listResults]string{listTaken: "taken", listOld: "old", listRefused: "refused", listSkipped: "skipped"}
+
+// linkLists is what goes on with lists on one link. It belongs to the home loop.
+type linkLists struct {
+	in      incomingList
+	rate    bucket
+	out     map[prefix]*outline // what the neighbour was told of each domain
+	sending *outline            // of which a list is half sent
+	number  uint64              // of the last list on this connection
+}
+
+// incomingList collects the parts of a list.
+type incomingList struct {
+	number uint64
+	parts  uint16
+	next   uint16
+	data   []byte
+	skip   bool
+}
+
+// receivedLists are those that wait to be looked at, by a goroutine that there is
+// while some do.
+type receivedLists struct {
+	bytes  atomic.Int64 // of these, and of those that are being received
+	counts [listResults]atomic.Uint64
+
+	mu      sync.Mutex
+	waits   []receivedList
+	running sync.WaitGroup
+	busy    bool
+	closed  bool
+	told    bool // that a list can't be saved
+}
+
+type receivedList struct {
+	from    link.Ref
+	domains []string
+	der     []byte
+}
+
+// revocationList takes a part of a list from a neighbour.
+func (p *peer) revocationList(m *codec.RevocationList) {
+	in := &p.lists.in
+	if in.next == 0 && m.Part == 0 {
+		burst := float64(listsAtOnce + listsPerDomain*len(p.far.proven))
+		*in = incomingList{number: m.Number, parts: m.Parts, skip: !p.lists.rate.take(p.loop.link.Now(), listsPerSecond, burst)}
+	}
+	if m.Number != in.number || m.Parts != in.parts || m.Part != in.next {
+		p.leave(codec.GoodbyeProtocol, "parts of a revocation list came out of order")
+		return
+	}
+	r := p.router
+	if n := len(in.data) + len(m.Data); !in.skip && (n > receivedListMax || !r.takesList(int64(len(m.Data)))) {
+		in.skip = true
+		p.dropList()
+	}
+	if !in.skip {
+		in.data = append(in.data, m.Data...)
+	}
+	if in.next++; in.next < in.parts {
+		return
+	}
+	whole := in.data
+	if in.skip {
+		r.lists.counts[listSkipped].Add(1)
+	}
+	*in = incomingList{}
+	if whole != nil {
+		r.receive(receivedList{p.conn.Ref(), p.provenNames(), whole})
+	}
+}
+
+func (p *peer) provenNames() (names []string) {
+	for _, up := range p.far.proven {
+		names = append(names, up.domain.name)
+	}
+	return names
+}
+
+// dropList forgets a list that is being received.
+func (p *peer) dropList() {
+	p.router.takesList(-int64(len(p.lists.in.data)))
+	p.lists.in.data = nil
+}
+
+// takesList counts n more bytes of lists that are being received; false: there is
+// no room.
+func (r *Router) takesList(n int64) bool {
+	if all := r.lists.bytes.Add(n); n > 0 && all > min(receivedListsMax, r.budget.Limit()/receivedListsPart) {
+		r.lists.bytes.Add(-n)
+		return false
+	}
+	r.budget.Use(buf.PartCertificates, n)
+	return true
+}
+
+// receive has a list looked at, soon. It takes the list.
+func (r *Router) receive(list receivedList) {
+	ls := &r.lists
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if ls.closed {
+		r.takesList(-int64(len(list.der)))
+		return
+	}
+	ls.waits = append(ls.waits, list)
+	if !ls.busy {
+		ls.busy = true
+		ls.running.Go(r.takeLists)
+	}
+}
+
+// closeLists waits until no list is being looked at; further ones are not.
+func (r *Router) closeLists() {
+	r.lists.mu.Lock()
+	r.lists.closed = true
+	r.lists.mu.Unlock()
+	r.lists.running.Wait()
+}
+
+// takeLists looks at the lists that wait, until there are none.
+func (r *Router) takeLists() {
+	for {
+		r.lists.mu.Lock()
+		all := r.lists.waits
+		r.lists.waits = nil
+		if r.lists.busy = len(all) > 0; !r.lists.busy {
+			r.lists.mu.Unlock()
+			return
+		}
+		r.lists.mu.Unlock()
+		r.take(all)
+	}
+}
+
+// take puts the lists in force that are newer than what is here, by one reload,
+// and saves them.
+func (r *Router) take(all []receivedList) {
+	store := r.state().config.Store
+	var taken []receivedList
+	domains := make([]string, len(all))
+	for i, list := range all {
+		next, domain, err := store.WithCRLOf(list.domains, list.der)
+		switch domains[i] = domain; {
+		case err != nil:
+			r.lists.counts[listRefused].Add(1)
+		case next == store:
+			r.lists.counts[listOld].Add(1)
+		default:
+			r.lists.counts[listTaken].Add(1)
+			list.domains = []string{domain}
+			taken = append(taken, list)
+			store = next
+		}
+	}
+	if len(taken) > 0 {
+		// Before the reload has everybody told: who has sent a list needs none.
+		r.heard(all, domains)
+		if _, err := r.Reload(func(c Config) (Config, error) {
+			for _, l := range taken {
+				next, err := c.Store.WithCRL(l.domains[0], l.der)
+				if err == nil { // else the domain has left the store meanwhile
+					c.Store = next
+				}
+			}
+			return c, nil
+		}); err != nil {
+			r.log.Error("revocation lists that came from another router are not in force", "error", err)
+		}
+		r.save(taken)
+	} else {
+		r.heard(all, domains)
+	}
+	for _, list := range all {
+		r.takesList(-int64(len(list.der)))
+	}
+}
+
+// heard notes who has sent which lists.
+func (r *Router) heard(all []receivedList, domains []string) {
+	for i, list := range all {
+		if domains[i] == "" {
+			continue
+		}
+		at, sum := pki.Prefix(domains[i]), listSum(list.der)
+		r.fetcher.tell(list.from, func(p *peer) { p.outline(at).heard(sum) })
+	}
+}
+
+// save writes lists to where the operator keeps them. An operator is told once of
+// what goes wrong: lists are in force all the same, until a restart.
+func (r *Router) save(taken []receivedList) {
+	if r.config.SaveList == nil {
+		return
+	}
+	var errs []error
+	for _, l := range taken {
+		errs = append(errs, r.config.SaveList(l.domains[0], l.der))
+	}
+	if err := errors.Join(errs...); err != nil && !r.lists.told {
+		r.lists.told = true
+		r.log.Warn("a revocation list that came from another router is in force, but can't be written into the trust store; after a restart it has to come again", "error", err)
+	}
+}
+
+// outline returns what the neighbour was told of a domain.
+func (p *peer) outline(at prefix) *outline {
+	if p.lists.out == nil {
+		p.lists.out = make(map[prefix]*outline)
+	}
+	t := p.lists.out[at]
+	if t == nil {
+		t = &outline{}
+		p.lists.out[at] = t
+	}
+	return t
+}
+
+// tellLink tells a neighbour what it has not got of the lists of the domains proven
+// on its link, and whether that was all.
+func (p *peer) tellLink() bool {
+	for p.conn.AheadOnLoop() < tellAheadMax && p.takes(codec.RevocationPartMax) {
+		if !p.tellLinkPart() {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *peer) tellLinkPart() bool {
+	if t := p.lists.sending; t != nil { // whole, whatever has happened to its domain
+		p.tellPart(t, t.lists, &p.lists.number)
+		p.lists.setSending(t)
+		return true
+	}
+	s := p.router.state()
+	for at, up := range p.far.proven {
+		d := s.domains[up.domain.name]
+		if d == nil {
+			continue
+		}
+		if t := p.outline(at); p.tellPart(t, d.lists, &p.lists.number) {
+			p.lists.setSending(t)
+			return true
+		}
+	}
+	return false
+}
+
+func (ls *linkLists) setSending(t *outline) {
+	if ls.sending = t; t.part == 0 {
+		ls.sending = nil
+	}
+}
+
+// listSum names a list that was heard.
+func listSum(der []byte) [sha256.Size]byte { return sha256.Sum256(der) }
+
+// sameList tells whether two lists of one domain are one; their texts may have been
+// read at different times.
+func sameList(a, b pki.List) bool {
+	const end = 64 // of the signature
+	return a.Issuer == b.Issuer && a.Number == b.Number && len(a.DER) == len(b.DER) &&
+		bytes.Equal(a.DER[max(0, len(a.DER)-end):], b.DER[max(0, len(b.DER)-end):])
+}
+
+// provenUp is told that a domain is proven on the link, or under another grant than
+// before; provenDown that it no longer is.
+func (p *peer) provenUp(up *proven, isNew bool) {
+	if isNew {
+		p.router.fetcher.up(up.domain, p.conn.Ref())
+		p.loop.tellLater(p)
+	}
+	up.domain.members.keep(up.grant.id, func() bool { // so that others find it here
+		return p.router.state().config.Store.Recheck(up.grant.id, p.loop.link.Now()) == nil
+	})
+}
+
+func (p *peer) provenDown(up *proven) { p.router.fetcher.down(up.domain, p.conn.Ref()) }
