@@ -81,7 +81,10 @@ type Config struct {
 	Connect     []string          // host:port of other routers that this one keeps links to
 	LinkCosts   map[string]uint16 // cost of the link to a host:port of Connect, 1 to 65,534; "": of all others; 1
 	LinkDomain  string            // links are opened in this domain; "": in each that there is a grant of, until one is accepted
+	LinkRenewal time.Duration     // another link takes the place of one that is so old; 12 h
 	NoDiscovery bool              // a link serves the domain alone that it was opened in
+
+	ForwardDomains []string // of the domains with grants, those to serve; nil: all
 
 	Logger *slog.Logger
 }
@@ -116,6 +119,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.KeepAlive, codec.KeepAliveDefault)
 	setDefault(&c.DeadAfter, codec.DeadAfterDefault)
 	setDefault(&c.HelloTimeout, HelloTimeoutDefault)
+	setDefault(&c.LinkRenewal, LinkRenewalDefault)
 	setDefault(&c.BadSignatures, BadSignaturesDefault)
 	setDefault(&c.AddressesMax, AddressesMaxDefault)
 	setDefault(&c.HandshakeTimeout, HandshakeTimeoutDefault)
@@ -139,7 +143,7 @@ func (c *Config) check() error {
 		return fmt.Errorf("engine: Software has %d bytes and may have %d", len(c.Software), codec.HelloSoftwareMax)
 	case len(c.VersionCutoff) > codec.HelloSoftwareMax:
 		return fmt.Errorf("engine: the version cutoff has %d bytes and may have %d", len(c.VersionCutoff), codec.HelloSoftwareMax)
-	case c.SkewMax < 0 || c.HelloTimeout < 0 || c.StallTimeout < 0 || c.PartialMax < 0 || c.BadSignatures < 0:
+	case c.SkewMax < 0 || c.HelloTimeout < 0 || c.StallTimeout < 0 || c.PartialMax < 0 || c.BadSignatures < 0 || c.LinkRenewal < 0:
 		return errors.New("engine: times and limits must not be negative")
 	case c.HoldTimeout > holdTimeoutMax:
 		return fmt.Errorf("engine: hold timeout %v is above %v", c.HoldTimeout, holdTimeoutMax)

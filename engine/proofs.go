@@ -238,7 +238,7 @@ func (p *peer) forgetOld(domain string) {
 // and ends the link when nothing is left.
 func (p *peer) settle() {
 	far := p.far
-	if !p.isOpen() {
+	if p.phase != phaseOpen {
 		return
 	}
 	had := len(far.proven) > 0
@@ -268,14 +268,14 @@ func (p *peer) settle() {
 			up.domain, up.grant = d, grant
 		}
 	}
+	if far.attempt != nil {
+		far.attempt.proven.Store(int32(len(far.proven)))
+	}
 	if len(far.proven) == 0 {
 		if had {
 			p.leaveUnproven()
 		}
 		return
-	}
-	if far.attempt != nil {
-		far.attempt.isSettled()
 	}
 	p.chooseControl()
 }
@@ -328,10 +328,13 @@ func (p *peer) leaveUnproven() {
 	p.leave(codec.GoodbyeDone, "no domain is left that both of us route for")
 }
 
-// withdrawAll withdraws all domains of the link.
+// withdrawAll tells of all domains of the link that they are not to be used any
+// more, once.
 func (p *peer) withdrawAll() {
-	for at, up := range p.far.proven {
-		delete(p.far.proven, at)
-		p.domainDown(up)
+	for _, up := range p.far.proven {
+		if !up.isDown {
+			up.isDown = true
+			p.domainDown(up)
+		}
 	}
 }
