@@ -3,7 +3,7 @@ package engine
 import (
 	"bytes"
 	"crypto/sha256"
-	"errors"
+	"crypto/x509"
 	"maps"
 	"slices"
 	"time"
@@ -176,9 +176,10 @@ func (p *peer) grant(chain [][]byte) (reason string, at prefix) {
 	}
 	if err != nil {
 		why, _ := pki.ReasonOf(err)
-		var refused *pki.Error
-		if errors.As(err, &refused) {
-			at = pki.Prefix(refused.Domain)
+		if leaf, err := x509.ParseCertificate(chain[0]); err == nil {
+			if claim, err := pki.ReadLeaf(leaf); err == nil {
+				at = pki.Prefix(claim.Domain)
+			}
 		}
 		return why.String(), at
 	}
@@ -202,6 +203,11 @@ func (p *peer) shared(at prefix) (*domain, bool) {
 	d := p.far.offers[at]
 	_, theirs := p.far.theirs[at]
 	return d, d != nil && theirs
+}
+
+func (p *peer) isShared(at prefix) bool {
+	_, shared := p.shared(at)
+	return shared
 }
 
 // take makes a grant that was verified the neighbour's in its domain, and
@@ -238,7 +244,7 @@ func (p *peer) forgetOld(domain string) {
 // and ends the link when nothing is left.
 func (p *peer) settle() {
 	far := p.far
-	if p.phase != phaseOpen {
+	if p.phase != phaseOpen || far.values == nil { // no proofs have come yet
 		return
 	}
 	had := len(far.proven) > 0
@@ -250,11 +256,8 @@ func (p *peer) settle() {
 			p.conn.GiveBackOnLoop(func(b *buf.Buffer) bool { return codec.Raw(b.B).Sender().Prefix() == at })
 		}
 	}
-	for at := range far.told {
-		if _, shared := p.shared(at); !shared {
-			delete(far.told, at)
-		}
-	}
+	maps.DeleteFunc(far.told, func(at prefix, _ codec.CertID) bool { return !p.isShared(at) })
+	maps.DeleteFunc(far.granted, func(at prefix, _ *announced) bool { return !p.isShared(at) })
 	p.tellGrants()
 	for at := range far.told {
 		d, _ := p.shared(at)
