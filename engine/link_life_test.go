@@ -2,13 +2,13 @@ package engine
 
 import (
 	"bytes"
+	"cmp"
 	"slices"
 	"testing"
 	"time"
 
 	"causeway/codec"
 	"causeway/crypto/pki"
-	"causeway/engine/link"
 )
 
 // twoLinked starts two routers with one link, that b dials.
@@ -140,7 +140,7 @@ func TestGrantsAreRenewedOnALink(t *testing.T) {
 		reload(t, b, func(c *Config) { c.Identity = next })
 		ids[1] = next
 		waitFor(t, "the neighbour knows the new grants", func() bool {
-			return slices.Equal(grantsOn(a), []codec.CertID{next.Grants[one.Domain].CertID, next.Grants[two.Domain].CertID})
+			return slices.Equal(linksOf(a)[0].grants, []codec.CertID{next.Grants[one.Domain].CertID, next.Grants[two.Domain].CertID})
 		})
 		waitProven(t, a, 1, "one.example", "two.example")
 		waitProven(t, b, 1, "one.example", "two.example")
@@ -150,39 +150,13 @@ func TestGrantsAreRenewedOnALink(t *testing.T) {
 	}
 }
 
-// linkRemote returns the other end of r's one link.
-func linkRemote(r *Router) (remote string) {
-	r.onLoops(func(l *loop) {
-		l.link.Range(func(c *link.Conn) {
-			if peerOf(c).far != nil {
-				remote = c.Remote().String()
-			}
-		})
-	})
-	return remote
-}
-
-// grantsOn returns the neighbour's grants on r's one link, by domain.
-func grantsOn(r *Router) (ids []codec.CertID) {
-	var names []string
-	all := map[string]codec.CertID{}
-	r.onLoops(func(l *loop) {
-		l.link.Range(func(c *link.Conn) {
-			p := peerOf(c)
-			if p.far == nil {
-				return
-			}
-			for _, up := range p.far.proven {
-				names = append(names, up.domain.name)
-				all[up.domain.name] = up.grant.id.CertID
-			}
-		})
-	})
-	slices.Sort(names)
-	for _, name := range names {
-		ids = append(ids, all[name])
+// linkRemote returns the other end of r's newest open link.
+func linkRemote(r *Router) string {
+	all := slices.DeleteFunc(linksOf(r), func(v linkView) bool { return v.phase != phaseOpen })
+	if len(all) == 0 {
+		return ""
 	}
-	return ids
+	return slices.MaxFunc(all, func(v, w linkView) int { return cmp.Compare(v.id, w.id) }).remote
 }
 
 func TestALinkIsReplacedBeforeItEnds(t *testing.T) {

@@ -8,8 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"causeway/codec"
 	"causeway/crypto/pki"
 	"causeway/engine/link"
+	"causeway/engine/route"
 )
 
 // linkView is what a test sees of one end of a link.
@@ -19,6 +21,9 @@ type linkView struct {
 	dialed        bool
 	proven        []string
 	cost, node    uint16
+	id            route.LinkID
+	remote        string
+	grants        []codec.CertID // the neighbour's, in the order of proven
 }
 
 // linksOf returns the ends of r's links.
@@ -37,6 +42,10 @@ func linksOf(r *Router) (all []linkView) {
 					v.proven = append(v.proven, up.domain.name)
 				}
 				slices.Sort(v.proven)
+				for _, name := range v.proven {
+					v.grants = append(v.grants, p.far.proven[pki.Prefix(name)].grant.id.CertID)
+				}
+				v.id, v.remote = p.far.id, c.Remote().String()
 				views = append(views, v)
 			})
 			got <- views
