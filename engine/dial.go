@@ -155,6 +155,9 @@ func (d *dialer) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		if errors.Is(err, errMakesRoom) {
+			continue
+		}
 		d.tell(err)
 		d.pause = min(max(2*d.pause, redialMin), redialMax)
 		select {

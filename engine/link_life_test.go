@@ -70,16 +70,7 @@ func TestARevokedGrantTakesItsDomainFromTheLink(t *testing.T) {
 	lists[left[0].Domain] = left[0].revoking(1, shown(ids[1], left[0]))
 	reload(t, a, func(c *Config) { c.Store = storeWith(lists, one, two, three) })
 	waitFor(t, "the link ends", func() bool { return len(linksOf(a)) == 0 })
-	waitFor(t, "the dialer knows why", func() bool {
-		b.links.mu.Lock()
-		defer b.links.mu.Unlock()
-		for _, d := range b.links.dialers {
-			if text := d.failure.Load(); text != nil && *text != "" {
-				return true
-			}
-		}
-		return false
-	})
+	waitFor(t, "the dialer knows why", func() bool { return failureTo(b, b.state().config.Connect[0]) != "" })
 	if n := len(linksOf(b)); n != 0 {
 		t.Errorf("%d ends of links", n)
 	}

@@ -167,28 +167,27 @@ func (p *peer) grants(m *codec.Grants) {
 	p.offer(false)
 }
 
-// grant takes one grant, or returns why not, and the domain if it is known.
+// grant takes one grant, or returns why not, and the domain if it is known. What
+// can't be of use costs no check of signatures.
 func (p *peer) grant(chain [][]byte) (reason string, at prefix) {
-	far, now := p.far, p.loop.link.Now()
-	id, err := p.router.state().config.Store.VerifyDER(chain, "", now)
+	claim, err := leafOf(chain)
+	if err != nil {
+		return reasonOf(err), prefix{}
+	}
+	at = pki.Prefix(claim.Domain)
+	before := p.far.granted[at]
+	switch {
+	case !p.isShared(at):
+		return ignoredUnproven, prefix{}
+	case before != nil && before.id.CertID == claim.CertID:
+		return "", at
+	}
+	id, err := p.router.state().config.Store.VerifyDER(chain, claim.Domain, p.loop.link.Now())
 	if err == nil {
 		err = id.RequireRole(pki.RoleRouter)
 	}
 	if err != nil {
-		why, _ := pki.ReasonOf(err)
-		if leaf, err := x509.ParseCertificate(chain[0]); err == nil {
-			if claim, err := pki.ReadLeaf(leaf); err == nil {
-				at = pki.Prefix(claim.Domain)
-			}
-		}
-		return why.String(), at
-	}
-	at = pki.Prefix(id.Domain)
-	if _, shared := p.shared(at); !shared {
-		return ignoredUnproven, prefix{}
-	}
-	if before := far.granted[at]; before != nil && before.id.CertID == id.CertID {
-		return "", at
+		return reasonOf(err), at
 	}
 	key := p.keyBefore(id)
 	if key == nil {
@@ -196,6 +195,20 @@ func (p *peer) grant(chain [][]byte) (reason string, at prefix) {
 	}
 	p.take(newAnnounced(id.Compact(), key))
 	return "", at
+}
+
+// leafOf returns what the first certificate of a chain claims.
+func leafOf(chain [][]byte) (*pki.Peer, error) {
+	leaf, err := x509.ParseCertificate(chain[0])
+	if err != nil {
+		return nil, &pki.Error{Reason: pki.ReasonMalformed, Err: err}
+	}
+	return pki.ReadLeaf(leaf)
+}
+
+func reasonOf(err error) string {
+	why, _ := pki.ReasonOf(err)
+	return why.String()
 }
 
 // shared returns this router's part in a domain that both ends have proven.

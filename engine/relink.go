@@ -123,9 +123,12 @@ func (d *dialer) keep(ctx context.Context, a *attempt) error {
 	every := d.router.state().config.LinkRenewal
 	renew := time.NewTimer(drawn(every))
 	defer renew.Stop()
-	for {
+	for makesRoom := false; ; {
 		select {
 		case <-a.ended:
+			if makesRoom {
+				return errMakesRoom
+			}
 			return a.why
 		case <-ctx.Done():
 			if errors.Is(context.Cause(ctx), errRemoved) {
@@ -142,14 +145,17 @@ func (d *dialer) keep(ctx context.Context, a *attempt) error {
 			a = next
 			renew.Reset(drawn(every))
 		case isLimit(err): // there are others; this one has to make room
+			makesRoom = true
 			d.router.retire(a, "it is to be replaced")
-			renew.Reset(drawn(every))
 		default:
 			d.router.log.Debug("a link could not be renewed", "to", codec.URLScheme+d.target, "error", err)
 			renew.Reset(drawn(min(every, renewalRetry)))
 		}
 	}
 }
+
+// errMakesRoom is the end of a link that another is to follow.
+var errMakesRoom = errors.New("engine: the link has made room for a newer one")
 
 func isLimit(err error) bool {
 	var farewell *farewellError
