@@ -229,6 +229,12 @@ var limits = []struct {
 	{"require-aes-gcm", false, func(c *Config) string { return fmt.Sprint(c.RequireAESGCM) }},
 	{"versionCutoff", false, func(c *Config) string { return c.VersionCutoff }},
 	{"nodeCost", false, func(c *Config) string { return fmt.Sprint(c.NodeCost) }},
+	{"connectTo", false, func(c *Config) string { return strings.Join(c.Connect, " ") }},
+	{"link-cost", false, func(c *Config) string { return costsText(c.LinkCosts) }},
+	{"link-domain", false, func(c *Config) string { return c.LinkDomain }},
+	{"link-renewal", false, func(c *Config) string { return c.LinkRenewal.String() }},
+	{"discovery", false, func(c *Config) string { return fmt.Sprint(!c.NoDiscovery) }},
+	{"forward-domain", false, func(c *Config) string { return strings.Join(c.ForwardDomains, " ") }},
 	{"loops", true, func(c *Config) string { return fmt.Sprint(c.Loops) }},
 	{"pin", true, func(c *Config) string { return fmt.Sprint(c.CPUs) }},
 	{"verify", true, func(c *Config) string { return c.verifies() }},
@@ -244,6 +250,20 @@ var limits = []struct {
 	{"handshake-timeout", true, func(c *Config) string { return c.HandshakeTimeout.String() }},
 	{"max-addresses", true, func(c *Config) string { return fmt.Sprint(c.AddressesMax) }},
 	{"receive-buffer", true, func(c *Config) string { return fmt.Sprint(c.ReceiveBuffer) }},
+}
+
+// costsText writes costs of links as --link-cost has them.
+func costsText(costs map[string]uint16) string {
+	var all []string
+	for target, cost := range costs {
+		text := fmt.Sprint(cost)
+		if target != "" {
+			text = codec.URLScheme + target + "=" + text
+		}
+		all = append(all, text)
+	}
+	slices.Sort(all)
+	return strings.Join(all, " ")
 }
 
 // union returns the keys of both, sorted.

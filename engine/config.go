@@ -82,12 +82,15 @@ type Config struct {
 	Connect     []string          // host:port of other routers that this one keeps links to
 	LinkCosts   map[string]uint16 // cost of the link to a host:port of Connect, 1 to 65,534; "": of all others; 1
 	LinkDomain  string            // links are opened in this domain; "": in each that there is a grant of, until one is accepted
+	LinkRenewal time.Duration     // another link takes the place of one that is so old; 12 h
 	NoDiscovery bool              // a link serves the domain alone that it was opened in
 
 	// SaveList, if not nil, writes a revocation list, DER, that came from another
 	// router into the trust store that Store was read from. It must not take the
 	// place of a newer one. It is called from a goroutine of the router's.
 	SaveList func(domain string, der []byte) error
+
+	ForwardDomains []string // of the domains with grants, those to serve; nil: all
 
 	Logger *slog.Logger
 }
@@ -122,6 +125,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.KeepAlive, codec.KeepAliveDefault)
 	setDefault(&c.DeadAfter, codec.DeadAfterDefault)
 	setDefault(&c.HelloTimeout, HelloTimeoutDefault)
+	setDefault(&c.LinkRenewal, LinkRenewalDefault)
 	setDefault(&c.BadSignatures, BadSignaturesDefault)
 	setDefault(&c.AddressesMax, AddressesMaxDefault)
 	setDefault(&c.HandshakeTimeout, HandshakeTimeoutDefault)
@@ -147,7 +151,7 @@ func (c *Config) check() error {
 		return fmt.Errorf("engine: the version cutoff has %d bytes and may have %d", len(c.VersionCutoff), codec.HelloSoftwareMax)
 	case c.VerifyNone && c.VerifyEdge:
 		return errors.New("engine: VerifyNone and VerifyEdge: one of them")
-	case c.SkewMax < 0 || c.HelloTimeout < 0 || c.StallTimeout < 0 || c.PartialMax < 0 || c.BadSignatures < 0:
+	case c.SkewMax < 0 || c.HelloTimeout < 0 || c.StallTimeout < 0 || c.PartialMax < 0 || c.BadSignatures < 0 || c.LinkRenewal < 0:
 		return errors.New("engine: times and limits must not be negative")
 	case c.HoldTimeout > holdTimeoutMax:
 		return fmt.Errorf("engine: hold timeout %v is above %v", c.HoldTimeout, holdTimeoutMax)

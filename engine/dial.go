@@ -28,8 +28,8 @@ const (
 // LinkCostDefault is the cost of a link that none is given for.
 const LinkCostDefault = 1
 
-// linkCostMax is the largest cost of a link (PROTOCOL.md section 14.2).
-const linkCostMax = 65_534
+// LinkCostMax is the largest cost of a link (PROTOCOL.md section 14.2).
+const LinkCostMax = 65_534
 
 // linkCost returns the cost of links to a target, "" for accepted ones.
 func (c *Config) linkCost(target string) uint16 {
@@ -44,67 +44,66 @@ func (c *Config) linkCost(target string) uint16 {
 
 func (c *Config) checkLinks() error {
 	for target, cost := range c.LinkCosts {
-		if cost == 0 || cost > linkCostMax {
-			return fmt.Errorf("engine: link cost %d of %q is outside 1 to %d", cost, target, linkCostMax)
-		}
-		if target != "" && !slices.Contains(c.Connect, target) {
-			return fmt.Errorf("engine: a link cost for %s, which is none of the routers to connect to", target)
+		if cost == 0 || cost > LinkCostMax {
+			return fmt.Errorf("engine: link cost %d of %q is outside 1 to %d", cost, target, LinkCostMax)
 		}
 	}
 	for _, target := range c.Connect {
 		if _, port, err := net.SplitHostPort(target); err != nil || port == "0" {
-			return fmt.Errorf("engine: %q is no place to connect to; write host:port", target)
+			return fmt.Errorf("engine: %q is no place to connect to: it must be host:port, and the port not 0", target)
 		}
 	}
-	if c.LinkDomain != "" && c.Identity.Grants[c.LinkDomain] == nil {
-		return fmt.Errorf("engine: links are to be opened in %s, and there is no grant of that domain", c.LinkDomain)
+	if c.LinkDomain != "" && !c.forwards(c.LinkDomain) {
+		return fmt.Errorf("engine: links are to be opened in %s, which this router does not forward for", c.LinkDomain)
+	}
+	for _, name := range c.ForwardDomains {
+		if c.Identity.Grants[name] == nil {
+			return fmt.Errorf("engine: this router is to forward for %s, and has no grant of it", name)
+		}
 	}
 	return nil
+}
+
+// forwards tells whether this router is to forward for a domain.
+func (c *Config) forwards(domain string) bool {
+	return c.Identity.Grants[domain] != nil && (len(c.ForwardDomains) == 0 || slices.Contains(c.ForwardDomains, domain))
 }
 
 // dialer keeps a link to one target.
 type dialer struct {
 	router *Router
 	target string // host:port
-	cancel context.CancelFunc
-	done   chan struct{}
+	cancel context.CancelCauseFunc
 
 	// its goroutine's
-	pause   time.Duration
-	domains []string
-	next    int // of domains
+	pause time.Duration
+	next  int // of the domains, the one to try
 
-	failure atomic.Pointer[string] // why there is no link; nil: there is, or nobody knows yet
+	isLinked atomic.Bool
+	failure  atomic.Pointer[string] // why there is no link; nil: there is, or nobody knows yet
 }
+
+// errRemoved ends a dialer whose target is none any more.
+var errRemoved = errors.New("engine: the target is no longer configured")
 
 // attempt is one link of a dialer, from before it is dialed to its end. The
 // channels are closed, in this order if at all, by the loop of the connection.
 type attempt struct {
-	domain  string
-	cost    uint16
-	ref     func() link.Ref // set when the handshake is done
-	opened  chan struct{}   // the neighbour's hello was accepted
-	settled chan struct{}   // and a domain was proven
-	ended   chan struct{}
-	why     error // set before ended
+	domain string
+	cost   uint16
+	ref    func() link.Ref // set when the handshake is done
+	opened chan struct{}   // the neighbour's hello was accepted
+	ended  chan struct{}
+	why    error        // set before ended
+	proven atomic.Int32 // domains
 }
-
-func closeOnce(c chan struct{}) {
-	select {
-	case <-c:
-	default:
-		close(c)
-	}
-}
-
-func (a *attempt) isOpen()    { closeOnce(a.opened) }
-func (a *attempt) isSettled() { closeOnce(a.settled) }
 
 // linkEnded tells the dialer of a link why it is gone.
 func (p *peer) linkEnded(why error) {
 	if p.far == nil || p.far.attempt == nil {
 		return
 	}
+	p.far.attempt.proven.Store(0)
 	if p.far.farewell != nil {
 		why = p.far.farewell
 	}
@@ -112,8 +111,7 @@ func (p *peer) linkEnded(why error) {
 	close(p.far.attempt.ended)
 }
 
-// dialAll dials the targets of a state, and leaves those that are none any more
-// to themselves.
+// dialAll dials the targets of a state, and leaves those that are none any more.
 func (r *Router) dialAll(s *state) {
 	ls := r.links
 	ls.mu.Lock()
@@ -121,12 +119,18 @@ func (r *Router) dialAll(s *state) {
 	if ls.stopped {
 		return
 	}
+	for target, d := range ls.dialers {
+		if !slices.Contains(s.config.Connect, target) {
+			d.cancel(errRemoved)
+			delete(ls.dialers, target)
+		}
+	}
 	for _, target := range s.config.Connect {
 		if ls.dialers[target] == nil {
-			ctx, cancel := context.WithCancel(context.Background())
-			d := &dialer{router: r, target: target, cancel: cancel, done: make(chan struct{})}
+			ctx, cancel := context.WithCancelCause(context.Background())
+			d := &dialer{router: r, target: target, cancel: cancel}
 			ls.dialers[target] = d
-			go d.run(ctx)
+			ls.dialing.Go(func() { d.run(ctx) })
 		}
 	}
 }
@@ -135,53 +139,60 @@ func (r *Router) dialAll(s *state) {
 func (ls *links) stop() {
 	ls.mu.Lock()
 	ls.stopped = true
-	all := slices.Collect(maps.Values(ls.dialers))
+	for _, d := range ls.dialers {
+		d.cancel(nil)
+	}
 	ls.mu.Unlock()
-	for _, d := range all {
-		d.cancel()
-	}
-	for _, d := range all {
-		<-d.done
-	}
+	ls.dialing.Wait()
 }
 
 // run keeps the link until ctx ends.
 func (d *dialer) run(ctx context.Context) {
-	defer close(d.done)
+	defer d.cancel(nil)
 	for ctx.Err() == nil {
 		err := d.round(ctx)
+		d.isLinked.Store(false)
 		if ctx.Err() != nil {
 			return
+		}
+		if errors.Is(err, errMakesRoom) {
+			continue
 		}
 		d.tell(err)
 		d.pause = min(max(2*d.pause, redialMin), redialMax)
 		select {
 		case <-ctx.Done():
-		case <-time.After(d.pause/2 + rand.N(d.pause/2+1)):
+		case <-time.After(drawn(d.pause)):
 		}
 	}
 }
 
-// round tries the domains in turn until the target takes one, and then waits for
-// the end of that link. It returns why there is none any more.
+// drawn returns a time from the upper half of d.
+func drawn(d time.Duration) time.Duration { return d - rand.N(d/2+1) }
+
+// round tries the domains in turn until the target takes one, and then keeps that
+// link. It returns why there is none any more.
 func (d *dialer) round(ctx context.Context) (err error) {
-	d.domains = d.router.linkDomains()
-	for range d.domains {
+	domains := d.router.linkDomains()
+	if len(domains) == 0 {
+		return errNoDomain
+	}
+	for range domains {
 		var a *attempt
-		if a, err = d.dial(ctx, d.domains[d.next%len(d.domains)]); err == nil {
-			opened := false
-			if opened, err = d.attend(ctx, a); opened {
-				return err
-			}
+		if a, err = d.dial(ctx, domains[d.next%len(domains)]); err == nil {
+			d.linked(a)
+			return d.keep(ctx, a)
 		}
-		var unreachable *net.OpError
-		if ctx.Err() != nil || errors.As(err, &unreachable) && unreachable.Op == "dial" || errors.Is(err, errSelf) {
+		var tcp *net.OpError
+		if ctx.Err() != nil || errors.As(err, &tcp) && tcp.Op == "dial" || errors.Is(err, errSelf) {
 			return err
 		}
 		d.next++
 	}
 	return err
 }
+
+var errNoDomain = errors.New("this router serves no domain that a link could be opened in")
 
 // linkDomains returns the domains to open links in.
 func (r *Router) linkDomains() []string {
@@ -192,7 +203,7 @@ func (r *Router) linkDomains() []string {
 	return slices.Sorted(maps.Keys(s.domains))
 }
 
-// dial connects in one domain.
+// dial opens a link in one domain: the neighbour's hello was accepted.
 func (d *dialer) dial(ctx context.Context, domain string) (*attempt, error) {
 	r := d.router
 	s := r.state()
@@ -200,11 +211,25 @@ func (d *dialer) dial(ctx context.Context, domain string) (*attempt, error) {
 	if own == nil {
 		return nil, fmt.Errorf("this router does not serve %s now", domain)
 	}
-	a := &attempt{
-		domain: domain, cost: s.config.linkCost(d.target),
-		opened: make(chan struct{}), settled: make(chan struct{}), ended: make(chan struct{}),
+	a := &attempt{domain: domain, cost: s.config.linkCost(d.target), opened: make(chan struct{}), ended: make(chan struct{})}
+	err := r.link.Dial(ctx, d.target, own.dialTLS(r), a)
+	if err == nil {
+		select {
+		case <-a.opened:
+		case <-a.ended: // the loop ends it in time if no hello comes
+			select {
+			case <-a.opened:
+			default:
+				err = a.why
+			}
+		case <-ctx.Done():
+			if err = ctx.Err(); errors.Is(context.Cause(ctx), errRemoved) {
+				r.retire(a, notConfigured)
+			}
+		}
 	}
-	return a, r.link.Dial(ctx, d.target, own.dialTLS(r), a)
+	r.links.dialed(err)
+	return a, err
 }
 
 // dialTLS is the client's side of PROTOCOL.md section 4.1.
@@ -229,24 +254,12 @@ func (d *domain) dialTLS(r *Router) *tls.Config {
 	}
 }
 
-// attend waits for the end of a link, and tells whether it was ever open.
-func (d *dialer) attend(ctx context.Context, a *attempt) (opened bool, err error) {
-	select {
-	case <-a.opened:
-	case <-a.ended:
-		return false, a.why
-	case <-ctx.Done():
-		return false, ctx.Err()
-	}
+// linked notes that there is a link.
+func (d *dialer) linked(a *attempt) {
 	d.pause = 0
 	d.failure.Store(nil)
+	d.isLinked.Store(true)
 	d.router.log.Info("linked", "to", codec.URLScheme+d.target, "domain", a.domain, "cost", a.cost)
-	select {
-	case <-a.ended:
-		return true, a.why
-	case <-ctx.Done():
-		return true, ctx.Err()
-	}
 }
 
 // tell logs why there is no link, once for each reason.

@@ -82,7 +82,7 @@ func (w *fleet) cut(from, to int) {
 	w.t.Helper()
 	r := w.routers[from]
 	r.links.mu.Lock()
-	r.links.dialers[w.addrs[to]].cancel()
+	r.links.dialers[w.addrs[to]].cancel(nil)
 	r.links.mu.Unlock()
 	r.onLoops(func(l *loop) {
 		l.link.Range(func(c *link.Conn) {

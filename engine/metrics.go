@@ -63,6 +63,7 @@ func (r *Router) AddMetrics(m *admin.Metrics) {
 	r.addDrainMetrics(m)
 	r.addRouteMetrics(m)
 	r.addNeighbourMetrics(m)
+	r.addDialMetrics(m)
 }
 
 func counter(m *admin.Metrics, name, help string, read func() float64) {

@@ -39,6 +39,12 @@ type neighbour struct {
 	settling  bucket
 	suspects  suspects
 	questions bucket // about names
+
+	retiring   bool // this end has done with the link
+	retireSaid bool // and has said so
+	retireText string
+	retireFrom time.Time // since when; of the goodbye once that is said
+
 	settlement
 }
 
@@ -47,6 +53,7 @@ type proven struct {
 	domain  *domain    // this router's part in it
 	grant   *announced // the neighbour's
 	address codec.Address
+	isDown  bool // domainDown was told; frames that are under way are still taken
 }
 
 // Rates of the messages that settle what a link is for: domain proofs, grants,
@@ -63,12 +70,17 @@ type links struct {
 	mu      sync.Mutex
 	open    map[string]int    // links by the neighbour's key, at most codec.LinksMax each
 	ignored map[string]uint64 // grants and proofs, by reason
+	results map[string]uint64 // of dialing
 	dialers map[string]*dialer
 	stopped bool
+
+	dialing sync.WaitGroup
 }
 
 func newLinks() *links {
-	return &links{open: make(map[string]int), ignored: make(map[string]uint64), dialers: make(map[string]*dialer)}
+	ls := &links{open: make(map[string]int), ignored: make(map[string]uint64), dialers: make(map[string]*dialer)}
+	ls.results = map[string]uint64{dialLinked: 0, dialUnreachable: 0, dialRefused: 0}
+	return ls
 }
 
 // join counts a link to the router with that key; false: there are too many.
@@ -156,7 +168,7 @@ func (p *peer) openLink(h *codec.Hello) {
 		p.sayHello()
 	}
 	if far.attempt != nil {
-		far.attempt.isOpen()
+		close(far.attempt.opened)
 	}
 	p.conn.SetLinkOnLoop()
 	p.ledger.isLink = true
@@ -167,6 +179,7 @@ func (p *peer) openLink(h *codec.Hello) {
 func (p *peer) unlink() {
 	far := p.far
 	p.withdrawAll()
+	clear(far.proven)
 	if far.counted {
 		p.router.links.part(far.key)
 		far.counted = false
@@ -270,6 +283,7 @@ func (p *peer) refused(g *codec.Goodbye) {
 // lookLink acts on what has not happened on a link.
 func (p *peer) lookLink(now time.Time) {
 	p.far.suspects.forget(now, p.router.state().config.BadSignatures)
+	p.lookRetiring(now)
 	if p.phase == phaseOpen && len(p.far.proven) == 0 && now.Sub(p.far.openedAt) >= p.router.state().config.HelloTimeout {
 		p.leave(codec.GoodbyeDone, "no domain was proven in time")
 	}

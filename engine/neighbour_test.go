@@ -8,8 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"causeway/codec"
 	"causeway/crypto/pki"
 	"causeway/engine/link"
+	"causeway/engine/route"
 )
 
 // linkView is what a test sees of one end of a link.
@@ -19,6 +21,9 @@ type linkView struct {
 	dialed        bool
 	proven        []string
 	cost, node    uint16
+	id            route.LinkID
+	remote        string
+	grants        []codec.CertID // the neighbour's, in the order of proven
 }
 
 // linksOf returns the ends of r's links.
@@ -37,6 +42,10 @@ func linksOf(r *Router) (all []linkView) {
 					v.proven = append(v.proven, up.domain.name)
 				}
 				slices.Sort(v.proven)
+				for _, name := range v.proven {
+					v.grants = append(v.grants, p.far.proven[pki.Prefix(name)].grant.id.CertID)
+				}
+				v.id, v.remote = p.far.id, c.Remote().String()
 				views = append(views, v)
 			})
 			got <- views
@@ -59,6 +68,18 @@ func waitProven(t *testing.T, r *Router, n int, domains ...string) []linkView {
 		return len(all) == n && !slices.ContainsFunc(all, func(v linkView) bool { return v.phase != phaseOpen || !slices.Equal(v.proven, domains) })
 	})
 	return all
+}
+
+// failureTo returns why r has no link to a target; "" while it has one.
+func failureTo(r *Router, target string) string {
+	r.links.mu.Lock()
+	defer r.links.mu.Unlock()
+	if d := r.links.dialers[target]; d != nil {
+		if text := d.failure.Load(); text != nil {
+			return *text
+		}
+	}
+	return ""
 }
 
 // linkedTo is a router's configuration with links to others.
@@ -129,7 +150,7 @@ func TestARouterDoesNotLinkToItself(t *testing.T) {
 	id := routerOf("edge-1", d)
 	a, addr := startRouter(t, func(c *Config) { c.Identity = id }, d)
 	b, _ := startRouter(t, func(c *Config) { c.Identity, c.Connect = id, []string{addr} }, d)
-	waitFor(t, "the self link is refused", func() bool { return b.refused.counts()["self"] > 0 })
+	waitFor(t, "the self link is refused", func() bool { return strings.Contains(failureTo(b, addr), "is this one") })
 	if n := len(linksOf(a)) + len(linksOf(b)); n != 0 {
 		t.Errorf("%d ends of links", n)
 	}
@@ -151,11 +172,9 @@ func TestAtMostFourLinksToOneRouter(t *testing.T) {
 		return len(slices.DeleteFunc(linksOf(b), func(v linkView) bool { return v.phase != phaseOpen || len(v.proven) == 0 })) == 4
 	})
 	waitFor(t, "the others are told why", func() bool {
-		b.links.mu.Lock()
-		defer b.links.mu.Unlock()
 		told := 0
-		for _, d := range b.links.dialers {
-			if text := d.failure.Load(); text != nil && strings.Contains(*text, "limit") {
+		for _, target := range append(to, addr) {
+			if strings.Contains(failureTo(b, target), "limit") {
 				told++
 			}
 		}
@@ -193,5 +212,5 @@ func TestADialerRefusesANode(t *testing.T) {
 	}()
 	addr := raw.Addr().String()
 	r, _ := startRouter(t, linkedTo("edge-2", []*authority{d}, addr), d)
-	waitFor(t, "the node is refused", func() bool { return r.refused.counts()[pki.ReasonWrongRole.String()] > 0 })
+	waitFor(t, "the node is refused", func() bool { return strings.Contains(failureTo(r, addr), pki.ReasonWrongRole.String()) })
 }

@@ -3,7 +3,7 @@ package engine
 import (
 	"bytes"
 	"crypto/sha256"
-	"errors"
+	"crypto/x509"
 	"maps"
 	"slices"
 	"time"
@@ -167,27 +167,27 @@ func (p *peer) grants(m *codec.Grants) {
 	p.offer(false)
 }
 
-// grant takes one grant, or returns why not, and the domain if it is known.
+// grant takes one grant, or returns why not, and the domain if it is known. What
+// can't be of use costs no check of signatures.
 func (p *peer) grant(chain [][]byte) (reason string, at prefix) {
-	far, now := p.far, p.loop.link.Now()
-	id, err := p.router.state().config.Store.VerifyDER(chain, "", now)
+	claim, err := leafOf(chain)
+	if err != nil {
+		return reasonOf(err), prefix{}
+	}
+	at = pki.Prefix(claim.Domain)
+	before := p.far.granted[at]
+	switch {
+	case !p.isShared(at):
+		return ignoredUnproven, prefix{}
+	case before != nil && before.id.CertID == claim.CertID:
+		return "", at
+	}
+	id, err := p.router.state().config.Store.VerifyDER(chain, claim.Domain, p.loop.link.Now())
 	if err == nil {
 		err = id.RequireRole(pki.RoleRouter)
 	}
 	if err != nil {
-		why, _ := pki.ReasonOf(err)
-		var refused *pki.Error
-		if errors.As(err, &refused) {
-			at = pki.Prefix(refused.Domain)
-		}
-		return why.String(), at
-	}
-	at = pki.Prefix(id.Domain)
-	if _, shared := p.shared(at); !shared {
-		return ignoredUnproven, prefix{}
-	}
-	if before := far.granted[at]; before != nil && before.id.CertID == id.CertID {
-		return "", at
+		return reasonOf(err), at
 	}
 	key := p.keyBefore(id)
 	if key == nil {
@@ -197,11 +197,30 @@ func (p *peer) grant(chain [][]byte) (reason string, at prefix) {
 	return "", at
 }
 
+// leafOf returns what the first certificate of a chain claims.
+func leafOf(chain [][]byte) (*pki.Peer, error) {
+	leaf, err := x509.ParseCertificate(chain[0])
+	if err != nil {
+		return nil, &pki.Error{Reason: pki.ReasonMalformed, Err: err}
+	}
+	return pki.ReadLeaf(leaf)
+}
+
+func reasonOf(err error) string {
+	why, _ := pki.ReasonOf(err)
+	return why.String()
+}
+
 // shared returns this router's part in a domain that both ends have proven.
 func (p *peer) shared(at prefix) (*domain, bool) {
 	d := p.far.offers[at]
 	_, theirs := p.far.theirs[at]
 	return d, d != nil && theirs
+}
+
+func (p *peer) isShared(at prefix) bool {
+	_, shared := p.shared(at)
+	return shared
 }
 
 // take makes a grant that was verified the neighbour's in its domain, and
@@ -238,7 +257,7 @@ func (p *peer) forgetOld(domain string) {
 // and ends the link when nothing is left.
 func (p *peer) settle() {
 	far := p.far
-	if !p.isOpen() {
+	if p.phase != phaseOpen || far.values == nil { // no proofs have come yet
 		return
 	}
 	had := len(far.proven) > 0
@@ -251,11 +270,8 @@ func (p *peer) settle() {
 			p.provenDown(up)
 		}
 	}
-	for at := range far.told {
-		if _, shared := p.shared(at); !shared {
-			delete(far.told, at)
-		}
-	}
+	maps.DeleteFunc(far.told, func(at prefix, _ codec.CertID) bool { return !p.isShared(at) })
+	maps.DeleteFunc(far.granted, func(at prefix, _ *announced) bool { return !p.isShared(at) })
 	p.tellGrants()
 	for at := range far.told {
 		d, _ := p.shared(at)
@@ -273,14 +289,14 @@ func (p *peer) settle() {
 			}
 		}
 	}
+	if far.attempt != nil {
+		far.attempt.proven.Store(int32(len(far.proven)))
+	}
 	if len(far.proven) == 0 {
 		if had {
 			p.leaveUnproven()
 		}
 		return
-	}
-	if far.attempt != nil {
-		far.attempt.isSettled()
 	}
 	p.chooseControl()
 }
@@ -333,11 +349,14 @@ func (p *peer) leaveUnproven() {
 	p.leave(codec.GoodbyeDone, "no domain is left that both of us route for")
 }
 
-// withdrawAll withdraws all domains of the link.
+// withdrawAll tells of all domains of the link that they are not to be used any
+// more, once.
 func (p *peer) withdrawAll() {
-	for at, up := range p.far.proven {
-		delete(p.far.proven, at)
-		p.domainDown(up)
-		p.provenDown(up)
+	for _, up := range p.far.proven {
+		if !up.isDown {
+			up.isDown = true
+			p.domainDown(up)
+			p.provenDown(up)
+		}
 	}
 }

@@ -1,12 +1,15 @@
 package engine
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"causeway/codec"
 	"causeway/crypto/pki"
 	"causeway/crypto/sign"
+	"causeway/engine/link"
 )
 
 // keyBefore returns the key of id if it was proven on this link, or nil.
@@ -96,4 +99,139 @@ func (p *peer) expireLink(now time.Time) {
 	}
 	p.recheck(s, now)
 	p.offer(false)
+}
+
+// LinkRenewalDefault is how old a link becomes before another takes its place. TLS
+// 1.3 has a limit of what is sent under one key (RFC 8446 section 5.5), about 400
+// GB with AES-GCM, and crypto/tls never changes keys by itself.
+const LinkRenewalDefault = 12 * time.Hour
+
+const (
+	// renewalRetry is when a link that could not be renewed is tried again, at most.
+	renewalRetry = time.Minute
+
+	// retireQuiet is how long a link is kept silent before its goodbye: frames may
+	// still be on their way to it when its domains have been withdrawn.
+	retireQuiet = 200 * time.Millisecond
+	retireMax   = leaveTime // until the goodbye, and from there to the answer
+)
+
+const notConfigured = "this router is no longer to have this link"
+
+// keep waits for the end of a link, and has another take its place when it is
+// old. It returns why there is none any more.
+func (d *dialer) keep(ctx context.Context, a *attempt) error {
+	every := d.router.state().config.LinkRenewal
+	renew := time.NewTimer(drawn(every))
+	defer renew.Stop()
+	for makesRoom := false; ; {
+		select {
+		case <-a.ended:
+			if makesRoom {
+				return errMakesRoom
+			}
+			return a.why
+		case <-ctx.Done():
+			if errors.Is(context.Cause(ctx), errRemoved) {
+				d.router.log.Info("leaving a link", "to", codec.URLScheme+d.target, "why", "it is no longer configured")
+				d.router.retire(a, notConfigured)
+			}
+			return ctx.Err()
+		case <-renew.C:
+		}
+		next, err := d.replace(ctx, a)
+		switch {
+		case err == nil:
+			d.router.retire(a, "a newer link takes its place")
+			a = next
+			renew.Reset(drawn(every))
+		case isLimit(err): // there are others; this one has to make room
+			makesRoom = true
+			d.router.retire(a, "it is to be replaced")
+		default:
+			d.router.log.Debug("a link could not be renewed", "to", codec.URLScheme+d.target, "error", err)
+			renew.Reset(drawn(min(every, renewalRetry)))
+		}
+	}
+}
+
+// errMakesRoom is the end of a link that another is to follow.
+var errMakesRoom = errors.New("engine: the link has made room for a newer one")
+
+func isLimit(err error) bool {
+	var farewell *farewellError
+	return errors.As(err, &farewell) && farewell.reason == codec.GoodbyeLimit
+}
+
+var errNotProven = errors.New("engine: a new link has not proven the domains of the old one in time")
+
+// replace dials the link that takes the place of a, and waits until as many domains
+// are proven on it.
+func (d *dialer) replace(ctx context.Context, a *attempt) (*attempt, error) {
+	next, err := d.dial(ctx, a.domain)
+	if err != nil {
+		return nil, err
+	}
+	end := time.NewTimer(d.router.state().config.HelloTimeout)
+	defer end.Stop()
+	look := time.NewTicker(10 * time.Millisecond)
+	defer look.Stop()
+	for next.proven.Load() == 0 || next.proven.Load() < a.proven.Load() {
+		select {
+		case <-next.ended:
+			return nil, next.why
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-end.C:
+			d.router.retire(next, "it could not take another's place")
+			return nil, errNotProven
+		case <-look.C:
+		}
+	}
+	return next, nil
+}
+
+// retire has a link end when what is under way on it has arrived. Any goroutine.
+func (r *Router) retire(a *attempt, text string) {
+	ref := a.ref()
+	l := r.loops[ref.Loop()].link
+	l.Post(func() {
+		if c := l.Conn(ref); c != nil {
+			peerOf(c).retire(text)
+		}
+	})
+}
+
+// retire withdraws the domains here, so that traffic takes other links, and says
+// goodbye a moment later (farewellDue). Frames of the neighbour are taken until it
+// answers.
+func (p *peer) retire(text string) {
+	switch p.phase {
+	case phaseOpen:
+	case phaseHello:
+		p.leave(codec.GoodbyeDone, text)
+		return
+	default:
+		return
+	}
+	p.phase = phaseDraining
+	p.far.retiring, p.far.retireText, p.far.retireFrom = true, text, p.loop.link.Now()
+	p.withdrawAll()
+}
+
+// lookRetiring goes on with retire: goodbye when the link is silent, and an end
+// when that is not answered.
+func (p *peer) lookRetiring(now time.Time) {
+	far := p.far
+	if p.phase != phaseDraining || !far.retiring {
+		return
+	}
+	age := now.Sub(far.retireFrom)
+	switch {
+	case !far.retireSaid && age >= retireQuiet && (p.conn.QueuedBytes() == 0 || age >= retireMax):
+		far.retireSaid, far.retireFrom = true, now
+		p.sayAs(&codec.Goodbye{Reason: codec.GoodbyeDone, Text: far.retireText, ReadFor: retireMax, Received: p.decided()}, link.Own)
+	case far.retireSaid && age >= retireMax:
+		p.leave(codec.GoodbyeDone, far.retireText)
+	}
 }

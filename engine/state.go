@@ -54,6 +54,9 @@ func newState(r *Router, c Config, old *state, now time.Time) (*state, error) {
 		}
 	}
 	for name, grant := range c.Identity.Grants {
+		if !c.forwards(name) {
+			continue
+		}
 		d, err := newDomain(r, signer, c.Identity, c.Store, grant, now)
 		if err != nil {
 			s.refused[name] = err

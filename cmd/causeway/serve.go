@@ -41,6 +41,7 @@ const reloadEndMax = 2 * time.Second
 type serveFlags struct {
 	identity, trust, connections string
 	listen                       []string
+	links                        linkFlags
 	admin                        string
 	pin, verifyPin               string
 	verify, verifyPath           string
@@ -86,6 +87,7 @@ SIGUSR1 writes what it is doing into a file.`,
 	fl.StringVar(&f.trust, "trust", "", "trust store `DIR`: a directory per domain (required)")
 	fl.StringVar(&f.connections, "connections", "", "connections `FILE`; default "+connectionsDefault+" when there is no --listen")
 	fl.StringArrayVar(&f.listen, "listen", nil, "`URL` to listen on, such as dbw://0.0.0.0:7100; may be repeated")
+	f.links.add(fl)
 	fl.StringVar(&f.admin, "admin", adminDefault, "`HOST:PORT` of /metrics, /healthz, /readyz, /debug; off: none")
 	fl.IntVar(&f.engine.Loops, "loops", 0, "event loops; 0: one per core that this process may use")
 	fl.StringVar(&f.pin, "pin", pinAuto, "cores of the loops: auto, off, or a list such as 0,2,4")
@@ -246,6 +248,9 @@ func (f *serveFlags) complete(cmd *cobra.Command, logTo io.Writer) (listen []str
 	if c.VerifyCPUs, err = verifyPinning(f.verifyPin, c, cores); err != nil {
 		return nil, usageError{err}
 	}
+	if err := f.links.complete(c); err != nil {
+		return nil, usageError{err}
+	}
 	f.read = f.snapshot()
 	if err = f.loadFiles(nil); err != nil {
 		return nil, err
@@ -323,6 +328,7 @@ func (f *serveFlags) whereToListen() (listen []string, err error) {
 			}
 			listen = append(listen, hostPort)
 		}
+		f.engine.Connect = f.links.targets
 		return listen, nil
 	}
 	name := f.connectionsFile()
@@ -342,6 +348,7 @@ func (f *serveFlags) whereToListen() (listen []string, err error) {
 		return nil, fmt.Errorf("%s: listenTo is empty: nobody could connect; write for example \"listenTo\": [\"dbw://0.0.0.0:7100\"]", name)
 	}
 	f.engine.NodeCost, f.engine.VersionCutoff = c.NodeCost, c.VersionCutoff
+	f.engine.Connect = withTargets(c.Connect, f.links.targets)
 	if len(f.drainTo) == 0 {
 		if f.engine.DrainTo, err = otherRouters(c.Connect); err != nil {
 			return nil, fmt.Errorf("%s: connectTo: %w", name, err)

@@ -148,8 +148,8 @@ func (e *Engine) setReceiveBuffer(_, _ string, raw syscall.RawConn) error {
 }
 
 // Dial connects to addr, does the handshake as a client with tc, and enrolls
-// the connection; tag comes back as Conn.Tag. A handshake that fails is also
-// reported to Handler.HandshakeFailed. With TLS 1.3 the server may refuse a
+// the connection; tag comes back as Conn.Tag. A handshake that fails is counted,
+// and not reported to Handler.HandshakeFailed. With TLS 1.3 the server may refuse a
 // client's certificate after Dial has returned: that closes the connection.
 func (e *Engine) Dial(ctx context.Context, addr string, tc *tls.Config, tag any) error {
 	if tc == nil {

@@ -187,6 +187,10 @@ func (e *Engine) establish(ctx context.Context, c *Conn, tcp *net.TCPConn, tc *t
 // refused ends c, whose handshake came to nothing.
 func (e *Engine) refused(c *Conn, err error) {
 	c.loop.count.Add(-1)
+	if c.dialed {
+		e.count(e.failed, reasonOf(err))
+		return
+	}
 	if c.pass != nil {
 		c.pass.Gone(time.Now())
 	}

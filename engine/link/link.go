@@ -145,7 +145,8 @@ type Handler interface {
 	// c.State. An error refuses the connection; it is counted under the
 	// error's Reason() when it (or what it wraps) has such a method.
 	Handshaken(c *Conn, state tls.ConnectionState) error
-	// HandshakeFailed runs in the handshake's goroutine. reason is from a
+	// HandshakeFailed runs in the handshake's goroutine, of an accepted connection.
+	// reason is from a
 	// bounded set, fit for a label. It also reports a connection that
 	// Handshaken accepted and that could not be put on its loop ("enroll"), and,
 	// from the listener's goroutine, one that Config.Admit refused.
