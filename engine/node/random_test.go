@@ -29,7 +29,7 @@ type fleet struct {
 }
 
 // path is a connection that a frame came by, and the one that it left by.
-type path struct{ from, to *session }
+type path struct{ from, to *routerConn }
 
 type routed struct {
 	digest   codec.Digest
@@ -48,7 +48,7 @@ func newFleet(w *world) *fleet {
 	return f
 }
 
-func (f *fleet) route(s *session, raw codec.Raw) bool {
+func (f *fleet) route(s *routerConn, raw codec.Raw) bool {
 	f.mu.Lock()
 	f.copies[raw.Digest()]++
 	f.mu.Unlock()
@@ -74,7 +74,7 @@ func (f *fleet) route(s *session, raw codec.Raw) bool {
 }
 
 // sessions returns the router's connections.
-func (f *fleet) sessions(i int) (all []*session) {
+func (f *fleet) sessions(i int) (all []*routerConn) {
 	r := f.routers[i]
 	r.mu.Lock()
 	defer r.mu.Unlock()
