@@ -42,7 +42,11 @@ func (n *Node) learnChainLocked(raw codec.Raw, now time.Time) bool {
 	if _, state := n.in.certs.lookup(key, now); state == certKnown || !n.in.chains.take(now) {
 		return true
 	}
-	if !n.takeChainLocked(codec.CertificateEntry{CertKey: key, Chain: chain}, now) {
+	own := make([][]byte, len(chain)) // certificates keep their bytes, and the frame's are borrowed
+	for i, der := range chain {
+		own[i] = slices.Clone(der)
+	}
+	if !n.takeChainLocked(codec.CertificateEntry{CertKey: key, Chain: own}, now) {
 		n.in.certs.refuse(key, now)
 	}
 	n.unparkLocked(key.Address, now)
