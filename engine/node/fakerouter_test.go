@@ -111,6 +111,7 @@ type fakeRouter struct {
 	bodyMax   uint32                                // of its cutting
 	alive     bool                                  // it sends keep-alives that confirm what it has decided
 	intercept func(s *routerConn, f codec.Raw) bool // of routed frames: true: it has dealt with it
+	record    func(b []byte)                        // what it reads and writes, link control too, as TLS decrypts it
 
 	sessions chan *routerConn
 
@@ -256,6 +257,9 @@ func (s *routerConn) next() (codec.Raw, error) {
 	if f.Category() != codec.CategoryControl {
 		s.received.Add(1)
 	}
+	if s.r.record != nil {
+		s.r.record(f)
+	}
 	return slices.Clone(f), nil
 }
 
@@ -367,6 +371,9 @@ func (s *routerConn) bye(reason codec.GoodbyeReason, readFor time.Duration, othe
 func (s *routerConn) write(b []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.r.record != nil {
+		s.r.record(b)
+	}
 	_, err := s.conn.Write(b)
 	return err
 }
