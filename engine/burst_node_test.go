@@ -13,12 +13,17 @@ import (
 // A node that sends as fast as it can makes bursts, which the router verifies by
 // their trees; the recipient gets all of them in order.
 func TestBurstsOfNodesAreVerifiedByTheirTrees(t *testing.T) {
+	t.Run("sealed", func(t *testing.T) { burstsAreVerified(t, false) })
+	t.Run("plain", func(t *testing.T) { burstsAreVerified(t, true) })
+}
+
+func burstsAreVerified(t *testing.T, plain bool) {
 	d := newAuthority("prod.example")
 	r, addr := startRouter(t, func(c *Config) { c.VerifyPath = sign.BestPath() }, d)
 	ctx, end := context.WithTimeout(t.Context(), patience)
 	defer end()
 	join := func(name string) *node.Node {
-		n, err := node.Connect(ctx, node.Config{Identity: d.node(name), Routers: []string{"dbw://" + addr}, Plain: true, AcceptPlain: true})
+		n, err := node.Connect(ctx, node.Config{Identity: d.node(name), Routers: []string{"dbw://" + addr}, Plain: plain, AcceptPlain: plain})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -39,7 +44,7 @@ func TestBurstsOfNodesAreVerifiedByTheirTrees(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := binary.BigEndian.Uint64(m.Body); got != next {
+			if got := binary.BigEndian.Uint64(m.Body); got != next || m.Sealed == plain {
 				t.Fatalf("message %d came in the place of %d", got, next)
 			}
 			next++

@@ -23,7 +23,7 @@ func TestRenewalsOfAllKindsUnderTrafficLoseNothing(t *testing.T) {
 	ctx, end := context.WithTimeout(t.Context(), patience)
 	defer end()
 	open := func(id *pki.Identity) *node.Node {
-		n, err := node.Connect(ctx, node.Config{Identity: id, Routers: []string{"dbw://" + addr}, Plain: true, AcceptPlain: true})
+		n, err := node.Connect(ctx, node.Config{Identity: id, Routers: []string{"dbw://" + addr}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -26,7 +26,7 @@ var mayImport = map[string][]string{
 	"engine/table":   {"codec"},
 	"engine/gate":    {},
 	"engine/admin":   {},
-	"engine/node":    {"codec", "crypto/pki", "crypto/sign"},
+	"engine/node":    {"codec", "crypto/pki", "crypto/session", "crypto/sign"},
 	"engine":         {"codec", "crypto/pki", "crypto/sign", "engine/admin", "engine/buf", "engine/gate", "engine/link", "engine/node", "engine/route", "engine/table", "engine/verify"},
 	"cmd/causeway":   {"codec", "crypto/pki", "crypto/sign", "engine", "engine/admin", "engine/buf", "engine/gate", "engine/node"},
 	"bench/load":     {"codec", "crypto/pki", "crypto/sign"},

@@ -232,7 +232,7 @@ func (d *demo) listen(name string) error {
 	if err := d.node.stop(); err != nil {
 		return err
 	}
-	args := []string{"node", "listen", "--identity", d.path(name), "--connect", d.url, "--kind", "demo", "--accept-plain"}
+	args := []string{"node", "listen", "--identity", d.path(name), "--connect", d.url, "--kind", "demo"}
 	d.command(args...)
 	p, err := startDemoProcess(name, d.path(name+".log"), args...)
 	if err != nil {
@@ -248,7 +248,7 @@ func (d *demo) listen(name string) error {
 
 // send has one node send to the one that listens, and shows what arrived.
 func (d *demo) send(from, to, body string) error {
-	err := d.process("node", "send", "--identity", d.path(from), "--connect", d.url, "--to", to, "--plain", "--wait", body)
+	err := d.process("node", "send", "--identity", d.path(from), "--connect", d.url, "--to", to, "--wait", body)
 	if err != nil {
 		return err
 	}
@@ -331,7 +331,7 @@ func (d *demo) metrics(names ...string) error {
 // stay keeps all of it up until a signal comes or a process dies.
 func (d *demo) stay() error {
 	d.step("The router and bob stay up until Ctrl-C. In another terminal:")
-	d.command("node", "send", "--identity", d.path("alice"), "--connect", d.url, "--to", "bob", "--plain", "--wait", "Is it you, bob?")
+	d.command("node", "send", "--identity", d.path("alice"), "--connect", d.url, "--to", "bob", "--wait", "Is it you, bob?")
 	fmt.Fprintln(d.out, "   What bob prints:")
 	ctx, cancel := context.WithCancel(d.ctx)
 	defer cancel()

@@ -32,7 +32,8 @@ const (
 	nodeTimeoutDefault = 15 * time.Second
 	nodeLockFile       = "node.lock" // in the identity directory
 	nodeLockOff        = "off"
-	nodeRouter         = "router" // as --to: the router that this node is connected to
+	nodeSocketFile     = "node.sock" // in the identity directory
+	nodeRouter         = "router"    // as --to: the router that this node is connected to
 	nodeRouterPrefix   = "router/"
 )
 
@@ -42,14 +43,19 @@ var nodeClock = time.Now
 func nodeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "node",
-		Short: "Be a node: send messages, listen for them, ping, trace, list who is there",
+		Short: "Be a node: send messages, listen for them, ping, trace, list who is there, show sessions",
 		Long: `Be a node of a domain, connected to a router.
 
-  causeway node listen --identity bob --connect dbw://127.0.0.1:7100 --accept-plain
-  causeway node send --identity alice --connect dbw://127.0.0.1:7100 --to bob --plain --wait hello
+  causeway node listen --identity bob --connect dbw://127.0.0.1:7100
+  causeway node send --identity alice --connect dbw://127.0.0.1:7100 --to bob --wait hello
   causeway node ping --identity alice --connect dbw://127.0.0.1:7100 --to bob
   causeway node trace --identity alice --connect dbw://127.0.0.1:7100 bob
   causeway node list --identity alice --connect dbw://127.0.0.1:7100
+  causeway node sessions --identity bob
+
+Messages are sealed from node to node: no router can read them. --plain and
+--accept-plain are for those that routers may read; nothing falls back to that by
+itself.
 
 An identity is a directory with node.key, node.crt and root.crt (causeway pki
 request and issue). One process at a time uses it.
@@ -59,7 +65,7 @@ said that the message was not delivered, or perhaps not; 4 time is over.`,
 		Args: cobra.NoArgs,
 		RunE: needVerb,
 	}
-	cmd.AddCommand(nodeListenCommand(), nodeSendCommand(), nodePingCommand(), nodeTraceCommand(), nodeListCommand())
+	cmd.AddCommand(nodeListenCommand(), nodeSendCommand(), nodePingCommand(), nodeTraceCommand(), nodeListCommand(), nodeSessionsCommand())
 	return cmd
 }
 

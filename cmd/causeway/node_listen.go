@@ -40,16 +40,22 @@ type listening struct {
 func nodeListenCommand() *cobra.Command {
 	f := &listening{}
 	cmd := &cobra.Command{
-		Use:   "listen --identity DIR --connect URL --accept-plain",
+		Use:   "listen --identity DIR --connect URL",
 		Short: "Print the messages that come",
 		Long: `Print the messages that come, one a line, until SIGINT or SIGTERM:
 
-  causeway node listen --identity bob --connect dbw://127.0.0.1:7100 --accept-plain
+  causeway node listen --identity bob --connect dbw://127.0.0.1:7100
 
 When "listening as NAME ADDRESS at ROUTER" stands on stderr, messages can come.
 In text, what a terminal could take for something else is escaped as in \x1b,
 and long bodies are cut; --json has them whole: as "body", or as "bodyBase64"
 when they are not UTF-8.
+
+Messages that the routers of the domain could read are refused, and their senders
+told, unless --accept-plain is given; those are shown as plain.
+
+While it runs, causeway node sessions --identity DIR shows its sessions; it asks by
+the socket node.sock in the identity directory.
 
 A lost connection is made again; a router that can't be reached at the start
 is an error. A renewed certificate in the identity directory is noticed, and
@@ -59,17 +65,13 @@ taken without closing the connection.`,
 	}
 	f.add(cmd, "info", "end with exit code 4 after so long; 0: never", 0)
 	fl := cmd.Flags()
-	fl.BoolVar(&f.acceptPlain, "accept-plain", false, "take messages that the routers of the domain could read; no others exist in this version")
+	fl.BoolVar(&f.acceptPlain, "accept-plain", false, "take messages that the routers of the domain could read, too")
 	fl.BoolVar(&f.acceptOld, "accept-old", false, "take messages that were sent before this process started")
 	fl.IntVar(&f.count, "count", 0, "end after `N` messages; 0: never")
 	return cmd
 }
 
 func (f *listening) listen(cmd *cobra.Command) error {
-	if !f.acceptPlain {
-		return usageError{errors.New("listen needs --accept-plain: sessions, which seal messages from node to node, are not available in this version, " +
-			"so every message is one that the routers of the domain can read, and would be refused; say by --accept-plain that you take such messages")}
-	}
 	if f.count < 0 {
 		return usageError{fmt.Errorf("--count %d: must not be negative", f.count)}
 	}
@@ -98,6 +100,7 @@ func (f *listening) receive(ctx context.Context, n *node.Node) error {
 	ended := make(chan struct{})
 	go func() { defer close(ended); f.keepRenewed(renewing, n, f.logger) }()
 	defer func() { stop(); <-ended }()
+	defer f.showSessions(n, f.logger)()
 	for got := 0; f.count == 0 || got < f.count; got++ {
 		m, err := n.Receive(ctx)
 		if err != nil {
@@ -125,6 +128,7 @@ type listenedMessage struct {
 	Category   uint8         `json:"category"`
 	SendTime   string        `json:"sendTime"` // RFC 3339, with nanoseconds
 	Digest     string        `json:"digest"`
+	Sealed     bool          `json:"sealed"` // no router could read it
 	Body       *string       `json:"body,omitempty"`
 	BodyBase64 *string       `json:"bodyBase64,omitempty"` // when the body is not UTF-8
 }
@@ -132,13 +136,17 @@ type listenedMessage struct {
 func (f *listening) show(m *node.Message) error {
 	sent := time.Unix(0, int64(m.SendTime)).UTC()
 	if !f.json {
-		_, err := fmt.Fprintf(f.stdout, "%s %s %s %s, %s: %s\n",
-			sent.Format(timeShown), m.FromName, m.From, categoryText(m.Category), bytesText(len(m.Body)), printable(m.Body, listenBodyShown))
+		plain := ""
+		if !m.Sealed {
+			plain = ", plain"
+		}
+		_, err := fmt.Fprintf(f.stdout, "%s %s %s %s%s, %s: %s\n",
+			sent.Format(timeShown), m.FromName, m.From, categoryText(m.Category), plain, bytesText(len(m.Body)), printable(m.Body, listenBodyShown))
 		return err
 	}
 	out := listenedMessage{
 		From: m.From, FromName: m.FromName, To: m.To, Category: uint8(m.Category),
-		SendTime: sent.Format(time.RFC3339Nano), Digest: m.Digest.String(),
+		SendTime: sent.Format(time.RFC3339Nano), Digest: m.Digest.String(), Sealed: m.Sealed,
 	}
 	if utf8.Valid(m.Body) {
 		body := string(m.Body)

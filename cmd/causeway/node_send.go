@@ -29,12 +29,16 @@ type sending struct {
 func nodeSendCommand() *cobra.Command {
 	f := &sending{}
 	cmd := &cobra.Command{
-		Use:   "send --identity DIR --connect URL --to NAME|ADDRESS --plain [BODY]",
+		Use:   "send --identity DIR --connect URL --to NAME|ADDRESS [BODY]",
 		Short: "Send a message",
 		Long: `Send a message. Its body is the argument, or --file, or stdin when neither is
 there or the argument is -.
 
-  causeway node send --identity alice --connect dbw://127.0.0.1:7100 --to bob --plain hello
+  causeway node send --identity alice --connect dbw://127.0.0.1:7100 --to bob hello
+
+The message is sealed, so that the recipient alone can read it; for that it has
+to be connected. With --plain the routers of the domain can read it, too, and the
+recipient takes it only if it has been told so (listen --accept-plain).
 
 It ends with 0 when the router has confirmed the message: from then on it is
 the network's to deliver it. With --wait it ends with 0 only when the recipient
@@ -47,9 +51,9 @@ with 4 when nothing came in time.`,
 	f.add(cmd, "error", "longest time for all of it", nodeTimeoutDefault)
 	fl := cmd.Flags()
 	fl.StringVar(&f.to, "to", "", "recipient: `NAME` of a connected node, or an address (required)")
-	fl.BoolVar(&f.plain, "plain", false, "send a body that the routers of the domain could read; no others exist in this version")
+	fl.BoolVar(&f.plain, "plain", false, "send a body that the routers of the domain could read; category 5 is sealed all the same")
 	fl.BoolVar(&f.wait, "wait", false, "wait until the recipient has seen it")
-	fl.Uint8Var(&f.category, "category", uint8(codec.CategoryData), "what kind of message: 0 for data, or an application's own from 64 to 255")
+	fl.Uint8Var(&f.category, "category", uint8(codec.CategoryData), "what kind of message: 0 for data, 5 for device traffic, or an application's own from 64 to 255")
 	fl.StringVar(&f.file, "file", "", "`FILE` with the body")
 	return cmd
 }
@@ -61,11 +65,7 @@ func (f *sending) send(cmd *cobra.Command, args []string) error {
 	if err := checkMember("--to", f.to); err != nil {
 		return err
 	}
-	if !f.plain {
-		return usageError{errors.New("send needs --plain: sessions, which seal messages from node to node, are not available in this version, " +
-			"so the routers of the domain can read the message; say by --plain that they may")}
-	}
-	if c := codec.Category(f.category); c != codec.CategoryData && c < codec.CategoryApplication {
+	if c := codec.Category(f.category); c != codec.CategoryData && c != codec.CategoryDevice && c < codec.CategoryApplication {
 		return usageError{fmt.Errorf("--category: %w", &node.CategoryError{Category: c})}
 	}
 	c, err := f.config(cmd)
@@ -75,7 +75,7 @@ func (f *sending) send(cmd *cobra.Command, args []string) error {
 	if f.body, err = f.readBody(cmd.InOrStdin(), args); err != nil {
 		return err
 	}
-	c.Plain = true
+	c.Plain = f.plain
 	c.OnNotice = func(e *node.NoticeError) {
 		if e.Ambiguous > 0 {
 			f.unclear.Store(e)
@@ -126,8 +126,8 @@ type sentMessage struct {
 	To           codec.Address `json:"to"`
 	ToName       string        `json:"toName,omitempty"`
 	Category     uint8         `json:"category"`
-	SendTime     string        `json:"sendTime"` // RFC 3339, with nanoseconds
-	Digest       string        `json:"digest"`
+	SendTime     string        `json:"sendTime,omitempty"` // RFC 3339, with nanoseconds; it and Digest are empty when nothing was sent
+	Digest       string        `json:"digest,omitempty"`
 	Bytes        int           `json:"bytes"`
 	Status       string        `json:"status"`
 	Reason       string        `json:"reason,omitempty"` // of "notice" and "perhaps"
@@ -142,6 +142,10 @@ func (f *sending) deliver(ctx context.Context, n *node.Node) error {
 	start := time.Now()
 	sent, err := n.Send(ctx, to.address, codec.Category(f.category), f.body)
 	if err != nil {
+		coded := f.coded(ctx, err)
+		if code := exitCodeOf(coded); code == exitNotice || code == exitTimeout {
+			err = errors.Join(err, f.show(&node.Sent{}, to, statusFailed, time.Since(start), coded))
+		}
 		return err
 	}
 	outcome := statusConfirmed
@@ -202,10 +206,13 @@ func (f *sending) show(sent *node.Sent, to member, outcome string, took time.Dur
 	if err != nil {
 		outcome, reason = outcomeOf(err)
 	}
+	sendTime, digest := "", ""
+	if sent.SendTime > 0 {
+		sendTime, digest = time.Unix(0, int64(sent.SendTime)).UTC().Format(time.RFC3339Nano), sent.Digest.String()
+	}
 	if f.json {
 		return printJSON(f.stdout, sentMessage{
-			To: to.address, ToName: to.name, Category: f.category,
-			SendTime: time.Unix(0, int64(sent.SendTime)).UTC().Format(time.RFC3339Nano), Digest: sent.Digest.String(),
+			To: to.address, ToName: to.name, Category: f.category, SendTime: sendTime, Digest: digest,
 			Bytes: len(f.body), Status: outcome, Reason: reason, Milliseconds: milliseconds(took),
 		})
 	}
@@ -214,6 +221,6 @@ func (f *sending) show(sent *node.Sent, to member, outcome string, took time.Dur
 		statusPerhaps: "perhaps delivered, perhaps not: " + reason, statusTimeout: "no answer", statusFailed: "failed",
 	}[outcome]
 	_, err = fmt.Fprintf(f.stdout, "%s to %s, %s, %s: %s after %.1f ms\n",
-		sent.Digest, to, categoryText(sent.Category), bytesText(len(f.body)), text, milliseconds(took))
+		word(digest), to, categoryText(codec.Category(f.category)), bytesText(len(f.body)), text, milliseconds(took))
 	return err
 }

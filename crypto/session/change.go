@@ -52,6 +52,7 @@ func (p *Peer) use(now time.Time, s *session, out *Actions) {
 		p.retire(now, c)
 	}
 	s.state = inUse
+	p.epoch++
 	s.renewAt = s.made.Add(p.local.pace.renewAfter)
 	if !s.initiator {
 		s.renewAt = s.renewAt.Add(p.local.pace.renewLater)

@@ -43,6 +43,22 @@ func (p *Peer) start(now time.Time, out *Actions) {
 	p.tryM1(now, out)
 }
 
+// startFor starts a handshake for who wants to send a message with that charge. One
+// that is under way, and nobody has waited for, goes on as if it had just begun.
+func (p *Peer) startFor(now time.Time, charge int, out *Actions) {
+	alone := p.attempting && !p.wanted
+	p.want(charge)
+	if alone {
+		p.waits = 0
+		if next := p.earliestM1(now); next.Before(p.nextM1) {
+			p.nextM1 = next
+		}
+		p.tryM1(now, out)
+		return
+	}
+	p.start(now, out)
+}
+
 // startSoon starts a handshake, or hurries that under way: the peer is there.
 func (p *Peer) startSoon(now time.Time, out *Actions) {
 	p.start(now, out)
@@ -207,6 +223,7 @@ func (p *Peer) respond(now time.Time, m *m1, signed []byte, out *Actions) *sessi
 	out.Frames = append(out.Frames, own)
 	s := &session{
 		id: answer.id, peerID: m.id, state: pending, made: now, expires: now.Add(pendingFor),
+		aead: answer.aead, hybrid: len(answer.ciphertext) > 0,
 		seal: answer.aead.New(k.r2i), open: answer.aead.New(k.i2r),
 	}
 	s.start(m.credit, answer.credit)
@@ -253,6 +270,7 @@ func (p *Peer) takeM2(now time.Time, signed []byte, out *Actions) Drop {
 	s := &session{
 		id: o.id, peerID: m.id, initiator: true, order: o.order, made: now,
 		m1: o.hash, peerTime: sendTime(signed), unsure: p.offered-1-o.number >= pendingMax,
+		aead: m.aead, hybrid: len(m.ciphertext) > 0,
 		seal: m.aead.New(k.i2r), open: m.aead.New(k.r2i),
 	}
 	s.start(m.credit, uint32(o.credit))

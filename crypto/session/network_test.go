@@ -252,7 +252,7 @@ func (n *network) step(end time.Time) bool {
 func (e *end) check() {
 	t, p := e.net.t, e.peer
 	t.Helper()
-	pendings, olds, waiting := 0, 0, 0
+	pendings, olds, waiting, held := 0, 0, 0, 0
 	for i, s := range p.sessions {
 		if i > 0 && p.sessions[i-1].order > s.order {
 			t.Fatal("sessions out of order")
@@ -272,6 +272,7 @@ func (e *end) check() {
 			}
 			if h.message != nil {
 				waiting += h.message.Charge
+				held++
 			}
 		}
 		sum := uint64(0)
@@ -287,6 +288,9 @@ func (e *end) check() {
 	}
 	if pendings > e.local.halfOpen || !e.many && pendings != e.local.halfOpen || pendings > pendingMax || olds > oldMax || len(p.offers) > offersMax || len(p.offers) > 0 && !p.attempting {
 		t.Fatalf("%d pending sessions, counted %d; %d old; %d offers, attempting %v", pendings, e.local.halfOpen, olds, len(p.offers), p.attempting)
+	}
+	if i := p.Info(); held != i.Held || held != p.Held() || pendings != i.Pending || olds != i.Old || (p.current == nil) != i.Made.IsZero() {
+		t.Fatalf("%d messages are held, %d sessions pending, %d old: %+v", held, pendings, olds, i)
 	}
 	if waiting != p.waiting {
 		t.Fatalf("%d bytes wait, counted %d", waiting, p.waiting)

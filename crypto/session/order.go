@@ -111,6 +111,7 @@ func (p *Peer) place(now time.Time, s *session, counter uint64, m *Message, out 
 		if m != nil {
 			kept = new(Message)
 			*kept = *m
+			p.held++
 		}
 		st.push(held{counter, kept})
 		p.arrivals.push(arrival{now, s, counter})
@@ -136,7 +137,11 @@ func (p *Peer) advance(out *Actions) {
 		st := &s.stream
 		for len(st.held) > 0 && st.held[0].counter == st.done+1 {
 			st.done++
-			deliver(st.pop().message, out)
+			h := st.pop()
+			if h.message != nil {
+				p.held--
+			}
+			deliver(h.message, out)
 		}
 		if !st.ended || st.done < st.end {
 			return
@@ -150,6 +155,7 @@ func (p *Peer) closeStream(st *stream) {
 	for _, h := range st.held {
 		if h.message != nil {
 			p.waiting -= h.message.Charge
+			p.held--
 		}
 	}
 	st.held, st.closed = nil, true

@@ -110,6 +110,8 @@ const (
 type session struct {
 	id, peerID  ID // under which this end and the peer receive
 	initiator   bool
+	aead        AEAD
+	hybrid      bool // keys are of ML-KEM too
 	state       state
 	order       uint64    // see Peer.sessions
 	made        time.Time // its M2 was sent or taken
@@ -163,6 +165,8 @@ type Peer struct {
 	probeWait    time.Duration
 
 	waiting  int               // charges of messages held or delivered, and not taken
+	held     int               // messages held for order
+	epoch    uint64            // sessions that were put into use
 	arrivals queue[arrival]    // of held messages, by time
 	m1s      bucket            // M1s of the peer
 	answers  bucket            // to its probes and confirms
@@ -255,6 +259,14 @@ func (p *Peer) Taken(now time.Time, charges int, out *Actions) {
 func (p *Peer) GiveUp() {
 	p.wanted = false
 	p.probeAt = time.Time{}
+}
+
+// Unreachable says that a notice has come about an M1 or another frame of this end:
+// a handshake that nobody waits for ends, unless it is to renew a session.
+func (p *Peer) Unreachable() {
+	if !p.wanted && p.current == nil {
+		p.endAttempt()
+	}
 }
 
 // Erase ends all sessions and handshakes: the peer's certificate is revoked, or

@@ -29,8 +29,7 @@ func (p *Peer) Send(now time.Time, dst []byte, category uint8, content []byte, o
 	bytes := Charge(len(content) + SealedOverhead)
 	s := p.current
 	if !p.usable(now) {
-		p.want(bytes)
-		p.start(now, out)
+		p.startFor(now, bytes, out)
 		return dst, false
 	}
 	if !s.out.covers(bytes) {

@@ -12,6 +12,7 @@ import (
 
 	"causeway/codec"
 	"causeway/crypto/pki"
+	"causeway/crypto/session"
 )
 
 // Defaults of Config, where PROTOCOL.md does not name one.
@@ -20,6 +21,7 @@ const (
 	ResendQueueDefault           = 8 << 20  // bytes
 	ReceiveQueueDefault          = 64 << 20 // bytes
 	ReceiveQueuePerSenderDefault = 4 << 20  // bytes
+	SealedQueueDefault           = 1 << 30  // bytes
 	SkewMaxDefault               = 5 * time.Minute
 	DialTimeoutDefault           = 10 * time.Second
 	HelloTimeoutDefault          = 5 * time.Second
@@ -30,7 +32,8 @@ const (
 	BackoffMaxDefault            = 30 * time.Second
 	SoftwareDefault              = "causeway/0.1.0"
 
-	routersMax = 64 // in Config.Routers
+	routersMax        = 64      // in Config.Routers
+	sessionMembersMax = 1 << 20 // in Config.SessionMembers
 )
 
 // Config says who the node is, where its routers are, and how it behaves. Only
@@ -48,9 +51,10 @@ type Config struct {
 	// gives up when it has tried each router once.
 	Wait bool
 
-	// Plain allows sending bodies that routers can read; Send fails without.
+	// Plain has Send send bodies that the routers of the domain can read; without
+	// it Send seals them. Category 5 is always sealed.
 	Plain bool
-	// AcceptPlain allows receiving such bodies; they are refused without.
+	// AcceptPlain accepts such bodies too; without it only sealed ones are taken.
 	AcceptPlain bool
 	// AcceptOld accepts plain messages that were sent before Connect. A node
 	// that has just started can't know whether it had them already.
@@ -75,8 +79,20 @@ type Config struct {
 	ResendQueue int
 	// ReceiveQueue and ReceiveQueuePerSender bound what waits for Receive, in
 	// bytes, each message charged its body + 256: 64 MiB and 4 MiB.
+	// They are for plain messages.
 	ReceiveQueue          int
 	ReceiveQueuePerSender int
+	// Window is how much a sender's sealed messages may take that are under way to
+	// this node, or wait for Receive, in bytes, each charged its body + 288: 4 MiB, at
+	// least twice the charge of the largest, at most 64 MiB. It is given to each
+	// sender as credit, so that a slow reader slows its senders, and loses nothing.
+	Window int
+	// SealedQueue bounds the sealed messages of all senders that wait for Receive, in
+	// bytes: 1 GiB. Beyond it they are dropped, and their senders told.
+	SealedQueue int
+	// SessionMembers bounds how many members this node has sessions with: 16,384,
+	// at most 1,048,576. The package doc says what each takes.
+	SessionMembers int
 
 	SkewMax       time.Duration // between clocks: 5 minutes
 	KeepAlive     time.Duration // something is sent at least so often: 10 s
@@ -96,7 +112,9 @@ type Config struct {
 
 	Logger *slog.Logger     // of connections coming and going: discarded
 	Now    func() time.Time // for send times and validity: time.Now
-	Rand   io.Reader        // crypto/rand.Reader; used by one goroutine at a time
+	// Rand gives the bytes of keys and identifiers, to one goroutine at a time. It
+	// must not fail. crypto/rand.Reader.
+	Rand io.Reader
 	// Dial makes the connection below TLS: a net.Dialer's.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 }
@@ -124,6 +142,9 @@ func (c *Config) setDefaults() {
 	c.ResendQueue = or(c.ResendQueue, ResendQueueDefault)
 	c.ReceiveQueue = or(c.ReceiveQueue, ReceiveQueueDefault)
 	c.ReceiveQueuePerSender = or(c.ReceiveQueuePerSender, ReceiveQueuePerSenderDefault)
+	c.Window = or(c.Window, max(session.WindowDefault, 2*session.Charge(c.BodyMax)))
+	c.SealedQueue = or(c.SealedQueue, SealedQueueDefault)
+	c.SessionMembers = or(c.SessionMembers, SessionMembersDefault)
 	c.SkewMax = or(c.SkewMax, SkewMaxDefault)
 	c.KeepAlive = or(c.KeepAlive, codec.KeepAliveDefault)
 	c.DeadAfter = or(c.DeadAfter, codec.DeadAfterDefault)
@@ -224,11 +245,16 @@ func (c *Config) checkSizes() error {
 		{"ResendQueue", c.ResendQueue, 1, 1 << 40},
 		{"ReceiveQueue", c.ReceiveQueue, 1, 1 << 40},
 		{"ReceiveQueuePerSender", c.ReceiveQueuePerSender, min(c.BodyMax, codec.BodyMaxDefault) + messageOverhead, c.ReceiveQueue},
+		{"Window", c.Window, 2 * session.Charge(c.BodyMax), session.WindowMax},
+		{"SealedQueue", c.SealedQueue, c.Window, 1 << 40},
 	}
 	for _, s := range sizes {
 		if s.v < s.least || s.v > s.max {
 			return &ConfigError{s.field, fmt.Sprintf("is %d", s.v), fmt.Sprintf("give bytes from %d to %d", s.least, s.max)}
 		}
+	}
+	if c.SessionMembers < 1 || c.SessionMembers > sessionMembersMax {
+		return &ConfigError{"SessionMembers", fmt.Sprintf("is %d", c.SessionMembers), fmt.Sprintf("give members from 1 to %d", sessionMembersMax)}
 	}
 	texts := []struct {
 		field, v string

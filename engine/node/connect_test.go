@@ -61,33 +61,33 @@ func TestWaitGoesOnUntilARouterIsThere(t *testing.T) {
 type refusal struct {
 	name    string
 	prepare func(w *world, c *Config) // before dialling
-	script  func(*session)            // after TLS
+	script  func(*routerConn)         // after TLS
 	want    any                       // the error's type
 	words   []string
 }
 
 // Scripts for a session after TLS.
 
-func says(m codec.Control) func(*session) {
-	return func(s *session) { _ = s.control(m); s.awaitEnd() }
+func says(m codec.Control) func(*routerConn) {
+	return func(s *routerConn) { _ = s.control(m); s.awaitEnd() }
 }
 
-func saysHello(change func(*codec.Hello)) func(*session) {
-	return func(s *session) {
+func saysHello(change func(*codec.Hello)) func(*routerConn) {
+	return func(s *routerConn) {
 		h := s.r.hello
 		change(&h)
 		says(&h)(s)
 	}
 }
 
-func helloFrame(s *session) *codec.Frame {
+func helloFrame(s *routerConn) *codec.Frame {
 	return &codec.Frame{
 		Recipient: s.node.Address, Sender: s.peer.Address, Category: codec.CategoryControl,
 		SendTime: s.now(), CertID: s.peer.CertID, Body: must(codec.AppendControl(nil, &s.r.hello)),
 	}
 }
 
-func saysGoodbye(reason codec.GoodbyeReason) func(*session) {
+func saysGoodbye(reason codec.GoodbyeReason) func(*routerConn) {
 	return says(&codec.Goodbye{Reason: reason, Text: "said the test"})
 }
 
@@ -133,17 +133,17 @@ var refusals = []refusal{
 	{"router refuses the certificate", func(w *world, c *Config) {
 		w.r.tls.VerifyConnection = func(tls.ConnectionState) error { return errors.New("no") }
 	}, nil, new(*RefusedError), []string{"does not accept this node's certificate", "bad certificate", "prod.example", "causeway pki show"}},
-	{"closes after the handshake", nil, func(*session) {},
+	{"closes after the handshake", nil, func(*routerConn) {},
 		new(*RefusedError), []string{"right after the TLS handshake", "causeway pki show"}},
-	{"says nothing", nil, (*session).awaitEnd,
+	{"says nothing", nil, (*routerConn).awaitEnd,
 		new(*RefusedError), []string{"no hello from the router within 5s"}},
-	{"half a hello", nil, func(s *session) { _ = s.write(s.sign(helloFrame(s))[:70]); s.awaitEnd() },
+	{"half a hello", nil, func(s *routerConn) { _ = s.write(s.sign(helloFrame(s))[:70]); s.awaitEnd() },
 		new(*RefusedError), []string{"no hello from the router within 5s"}},
-	{"goodbye clock", nil, func(s *session) {
+	{"goodbye clock", nil, func(s *routerConn) {
 		s.last = uint64(time.Now().Add(time.Hour).UnixNano())
 		saysGoodbye(codec.GoodbyeClock)(s)
 	}, new(*ClockError), []string{"1h0m0s", "2000-01-01 00:00:", "2000-01-01 01:00:", "said the test", "timedatectl"}},
-	{"hello of another time", nil, func(s *session) {
+	{"hello of another time", nil, func(s *routerConn) {
 		s.last = uint64(time.Now().Add(6 * time.Minute).UnixNano())
 		saysHello(func(*codec.Hello) {})(s)
 	}, new(*ClockError), []string{"6m0s", "2000-01-01 00:0"}},
@@ -156,35 +156,35 @@ var refusals = []refusal{
 	{"goodbye revoked", nil, saysGoodbye(codec.GoodbyeRevoked), new(*GoodbyeError), []string{"revoked", "causeway pki request"}},
 	{"goodbye limit", nil, saysGoodbye(codec.GoodbyeLimit), new(*GoodbyeError), []string{"limit"}},
 	{"keep-alive before hello", nil, says(&codec.KeepAlive{}), new(*ProtocolError), []string{"before its hello"}},
-	{"message before hello", nil, func(s *session) {
+	{"message before hello", nil, func(s *routerConn) {
 		_ = s.write(s.frame(s.node.Address, codec.CategoryEcho, nil))
 		s.awaitEnd()
 	}, new(*ProtocolError), []string{"before its hello", "echo"}},
-	{"bad signature", nil, func(s *session) {
+	{"bad signature", nil, func(s *routerConn) {
 		f := s.sign(helloFrame(s))
 		f[len(f)-1] ^= 1
 		_ = s.write(f)
 		s.awaitEnd()
 	}, new(*ProtocolError), []string{"bad signature"}},
-	{"another recipient", nil, func(s *session) {
+	{"another recipient", nil, func(s *routerConn) {
 		f := helloFrame(s)
 		f.Recipient[15]++
 		_ = s.write(s.sign(f))
 		s.awaitEnd()
 	}, new(*ProtocolError), []string{"another recipient"}},
-	{"another sender", nil, func(s *session) {
+	{"another sender", nil, func(s *routerConn) {
 		f := helloFrame(s)
 		f.Sender[15]++
 		_ = s.write(s.sign(f))
 		s.awaitEnd()
 	}, new(*ProtocolError), []string{"another sender"}},
-	{"malformed frame", nil, func(s *session) {
+	{"malformed frame", nil, func(s *routerConn) {
 		f := s.sign(helloFrame(s))
 		f[50] = 2
 		_ = s.write(f)
 		s.awaitEnd()
 	}, new(*ProtocolError), []string{"malformed"}},
-	{"malformed hello", nil, func(s *session) {
+	{"malformed hello", nil, func(s *routerConn) {
 		f := helloFrame(s)
 		f.Body = []byte{0xa1, 0, 1}
 		_ = s.write(s.sign(f))

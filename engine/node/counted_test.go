@@ -11,7 +11,7 @@ import (
 )
 
 // counts tells the node of frames to a recipient without listing them.
-func (s *session) counts(reason codec.NoticeReason, recipient codec.Address, more, first, last uint64) {
+func (s *routerConn) counts(reason codec.NoticeReason, recipient codec.Address, more, first, last uint64) {
 	body := must(codec.AppendNotice(nil, &codec.Notice{Reason: reason, Recipient: recipient, More: more, First: first, Last: last}))
 	s.give(s.frame(s.node.Address, codec.CategoryNotice, body))
 	synctest.Wait()

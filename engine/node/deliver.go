@@ -18,20 +18,26 @@ type Message struct {
 	Category codec.Category
 	SendTime uint64 // by the sender's clock, nanoseconds since the Unix epoch
 	Digest   codec.Digest
+	Sealed   bool   // by its sender, so that no router could read it
 	Body     []byte // the receiver's own
+
+	member *member // of a sealed message that waits: whose charge it is
+	charge int     // of that, in bytes
 }
 
 // deliveries is the queue between the connection's reader and Receive.
 //
-// Bound: perSenderMax bytes for each sender, max bytes in all. When full: put
-// refuses, and the caller drops with dropQueueFull and a notice.
+// Bound: of plain messages perSenderMax bytes for each sender, max bytes in all; of
+// sealed ones their senders' credit, and sealedMax in all. When full: it does not
+// fit, and the caller drops with dropQueueFull and a notice.
 type deliveries struct {
-	perSenderMax, max int
+	perSenderMax, max, sealedMax int
 
 	mu        sync.Mutex
 	waiting   []Message // from head on
 	head      int
-	bytes     int
+	bytes     int                   // of plain ones
+	sealed    int                   // bytes, charged
 	perSender map[codec.Address]int // bytes; no zero entries
 	ended     error                 // what Receive returns once nothing waits
 
@@ -55,9 +61,28 @@ func (q *deliveries) fits(from codec.Address, bodySize int) bool {
 	return q.ended == nil && q.perSender[from]+charge <= q.perSenderMax && q.bytes+charge <= q.max
 }
 
+// fitsSealed is fits for a sealed message with that charge.
+func (q *deliveries) fitsSealed(charge int) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.ended == nil && q.sealed+charge <= q.sealedMax
+}
+
+// chargeLocked charges a message, or with sign -1 gives that back.
+func (q *deliveries) chargeLocked(m *Message, sign int) {
+	if m.Sealed {
+		q.sealed += sign * m.charge
+		return
+	}
+	charge := sign * (len(m.Body) + messageOverhead)
+	q.bytes += charge
+	if q.perSender[m.From] += charge; q.perSender[m.From] == 0 {
+		delete(q.perSender, m.From)
+	}
+}
+
 // put takes a message that fits.
 func (q *deliveries) put(m Message) {
-	charge := len(m.Body) + messageOverhead
 	q.mu.Lock()
 	if q.head == len(q.waiting) {
 		q.waiting, q.head = q.waiting[:0], 0
@@ -67,8 +92,7 @@ func (q *deliveries) put(m Message) {
 		q.waiting, q.head = q.waiting[:n], 0
 	}
 	q.waiting = append(q.waiting, m)
-	q.bytes += charge
-	q.perSender[m.From] += charge
+	q.chargeLocked(&m, 1)
 	q.mu.Unlock()
 	q.signal()
 }
@@ -99,11 +123,7 @@ func (q *deliveries) tryTake() (m Message, ok bool, err error) {
 	m = q.waiting[q.head]
 	q.waiting[q.head] = Message{}
 	q.head++
-	charge := len(m.Body) + messageOverhead
-	q.bytes -= charge
-	if q.perSender[m.From] -= charge; q.perSender[m.From] == 0 {
-		delete(q.perSender, m.From)
-	}
+	q.chargeLocked(&m, -1)
 	if q.head < len(q.waiting) || q.ended != nil {
 		q.signal()
 	}
@@ -131,5 +151,5 @@ func (q *deliveries) signal() {
 func (q *deliveries) size() (messages, bytes int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.waiting) - q.head, q.bytes
+	return len(q.waiting) - q.head, q.bytes + q.sealed
 }

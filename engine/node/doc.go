@@ -13,7 +13,8 @@
 //
 // # Sending
 //
-// Send queues a message. It blocks, with its context, while the queue is full or
+// Send seals and queues a message. It blocks, with its context, while there is no
+// session with the recipient, while that gives no credit, while the queue is full or
 // no router is connected. Messages are signed just before they are written: those
 // that wait together then, as they do while a node sends much, share a signature
 // (bursts, PROTOCOL.md section 2); one that waits alone has its own, and is never
@@ -61,16 +62,36 @@
 // # Receiving
 //
 // Everything received is verified again, whatever routers did: certificate
-// chain, address, signature, send time, and that it has not come before. What
-// waits for Receive is bounded; beyond that messages are dropped, counted, and
-// their senders told. Echo and receipt requests are answered without the
-// application.
+// chain, address, signature, send time, and that it has not come before. The
+// connection is read whether or not Receive is called. Echo and receipt requests are
+// answered without the application.
+//
+// # Sessions
+//
+// Two nodes seal what they send each other, with keys of their own that are made
+// anew every ten minutes and then erased (PROTOCOL.md section 15): no router can read
+// a message, nor can who learns a node's key later. All of that is done by Send and
+// Receive. The first message to a recipient makes the session, which takes a round
+// trip. When the recipient is not connected Send fails with the *NoticeError that
+// says so; when nothing comes of it, it tries on until its context ends. A
+// recipient that was started anew does not know the session: what was under way to it
+// gets a *NoticeError ("recipient gone"), and the next message makes a new session.
+//
+// Sealed messages come in the order in which they were sent. One that is missing is
+// waited for 200 ms; what comes later is dropped (Stats.Dropped, "session-late").
+// What waits for Receive is its sender's credit, Config.Window for each: a node that
+// reads slowly has its senders' Send wait, and loses nothing. When the recipient has
+// no credit to give for a second, it is asked for some.
+//
+// Sessions tells an operator with whom there are any. Keys can't be had.
 //
 // # Plain bodies
 //
-// Sealed bodies need sessions, which this version does not have. Bodies travel
-// readable by the routers of the domain, so both ends have to say that they
-// want it: Config.Plain to send, Config.AcceptPlain to receive.
+// Bodies that the routers of the domain can read are sent with Config.Plain and
+// taken with Config.AcceptPlain, so both ends have to say that they want it: neither
+// is ever fallen back to. Device traffic (category 5) is always sealed. Plain bodies
+// have no credit: what waits for Receive is bounded (Config.ReceiveQueue); beyond that
+// messages are dropped, counted, and their senders told.
 //
 // # Renewal and revocation
 //
@@ -78,14 +99,15 @@
 // another, on the connection it has: the router is told before the first message
 // that is signed with it. Revocation lists that the router sends are checked like
 // those of a trust store and taken when they are newer; senders they name are
-// refused from then on.
+// refused from then on, and sessions with them erased.
 //
 // # Inside
 //
 // One goroutine (run.go) owns the life of the node; a connection has a reader
 // (control.go, receive.go) and a writer (write.go, sign.go, take.go); replies are
-// queued by one more (answer.go). Locks, in the order in which they may be held
-// together: receiving.mu, then outgoing.mu; those of the other parts
+// queued by one more (answer.go), and what is due in sessions is done by one
+// (duemember.go). Locks, in the order in which they may be held together:
+// receiving.mu, sessions.mu, then outgoing.mu; those of the other parts
 // (deliveries, answers, echoes, names) guard their own maps and queues, and no
 // other lock is taken while one of them is held, nor while randomness is read
 // (Config.Rand), which may be under any of them. What decides without I/O takes

@@ -20,11 +20,15 @@ var (
 	ErrReplaced = errors.New("replaced by a newer connection with this node's address: two processes run with one identity; " +
 		"stop one, or give each its own (causeway pki request); a lock file (Config.LockFile) keeps two on one machine apart")
 
-	// ErrPlainNotAllowed: Send was called without Config.Plain.
-	ErrPlainNotAllowed = errors.New("sessions, which seal bodies, are not available in this version, " +
-		"and sending bodies that routers can read has to be allowed: set Config.Plain (--plain)")
-
 	errNoRecipient = errors.New("the recipient is the zero address: look it up by name (Lookup)")
+	errToSelf      = errors.New("the recipient is this node itself, which has no session with itself: give another node's address")
+	errToRouter    = errors.New("the recipient is a router, which opens no sessions and takes no messages: give a node's address")
+
+	errUnsigned = errors.New("the node's key does not sign: check its identity")
+
+	// errSessionMembers: no more sessions.
+	errSessionMembers = errors.New("there are sessions with as many members as there may be; " +
+		"wait until some of them have been idle for half an hour, or raise Config.SessionMembers")
 
 	// ErrNoSuchName: no connected member of the domain has the name.
 	// errors.Is holds for the *NameError that Lookup returns.
@@ -295,7 +299,7 @@ func (e *BodySizeError) Error() string {
 type CategoryError struct{ Category codec.Category }
 
 func (e *CategoryError) Error() string {
-	return fmt.Sprintf("category %d (%s) is not for applications: use 0, or one from %d on", uint8(e.Category), e.Category, codec.CategoryApplication)
+	return fmt.Sprintf("category %d (%s) is not for applications: use 0, 5, or one from %d on", uint8(e.Category), e.Category, codec.CategoryApplication)
 }
 
 // NameError: a lookup by name without a result; errors.Is(err, ErrNoSuchName).
@@ -347,7 +351,7 @@ func NoticeMeaning(r codec.NoticeReason) string { return noticeMeaning[r] }
 var noticeMeaning = map[codec.NoticeReason]string{
 	codec.NoticeNoRoute:       "the recipient is not connected; check the address, and that it runs",
 	codec.NoticeTTLSpent:      "too many routers on the way, or a loop",
-	codec.NoticeNotPermitted:  "the recipient is of another domain, or does not take this category, or no plain bodies (Config.AcceptPlain, --accept-plain)",
+	codec.NoticeNotPermitted:  "the recipient is of another domain, or does not take this category, or no plain bodies: send without --plain (Config.Plain), or have it accept them (Config.AcceptPlain, --accept-plain)",
 	codec.NoticeQueueFull:     "the recipient reads too slowly; send again later",
 	codec.NoticeRecipientGone: "the recipient's connection ended first; send again when it is back",
 	codec.NoticeUnconfirmed:   "perhaps delivered, perhaps not: the recipient's connection ended meanwhile; Seen asks it when it is back",

@@ -113,18 +113,3 @@ func ExampleNode_List() {
 	// alice
 	// bob
 }
-
-// Without Config.Plain nothing is sent that routers could read.
-func ExampleConfig_plain() {
-	domain := node.NewTestDomain()
-	defer domain.Close()
-	ctx := context.Background()
-	alice, err := node.Connect(ctx, domain.Config("alice"))
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer alice.Close()
-	_, err = alice.Send(ctx, domain.Nobody(), codec.CategoryApplication, []byte("secret"))
-	fmt.Println(err)
-	// Output: sessions, which seal bodies, are not available in this version, and sending bodies that routers can read has to be allowed: set Config.Plain (--plain)
-}

@@ -106,16 +106,17 @@ type fakeRouter struct {
 
 	// How it behaves; set before the first connection.
 	tls       *tls.Config
-	scripted  bool                               // accepted connections wait in sessions for the test to drive them
-	hello     codec.Hello                        // what it says
-	bodyMax   uint32                             // of its cutting
-	alive     bool                               // it sends keep-alives that confirm what it has decided
-	intercept func(s *session, f codec.Raw) bool // of routed frames: true: it has dealt with it
+	scripted  bool                                  // accepted connections wait in sessions for the test to drive them
+	hello     codec.Hello                           // what it says
+	bodyMax   uint32                                // of its cutting
+	alive     bool                                  // it sends keep-alives that confirm what it has decided
+	intercept func(s *routerConn, f codec.Raw) bool // of routed frames: true: it has dealt with it
+	record    func(b []byte)                        // what it reads and writes, link control too, as TLS decrypts it
 
-	sessions chan *session
+	sessions chan *routerConn
 
 	mu    sync.Mutex
-	live  map[codec.Address]*session
+	live  map[codec.Address]*routerConn
 	peers map[codec.CertKey]*pki.Peer // whose chains it gives out
 	conns []net.Conn
 	wg    sync.WaitGroup
@@ -130,8 +131,8 @@ func newFakeRouter(d *domain, name string) *fakeRouter {
 			KeepAlive: codec.KeepAliveDefault, DeadAfter: codec.DeadAfterDefault, BodyMax: codec.BodyMaxDefault,
 		},
 		bodyMax:  codec.BodyMaxDefault,
-		sessions: make(chan *session, 64),
-		live:     make(map[codec.Address]*session),
+		sessions: make(chan *routerConn, 64),
+		live:     make(map[codec.Address]*routerConn),
 		peers:    make(map[codec.CertKey]*pki.Peer),
 	}
 	r.tls = &tls.Config{
@@ -153,8 +154,8 @@ func (r *fakeRouter) knows(p *pki.Peer) {
 	r.peers[codec.CertKey{Address: p.Address, CertID: p.CertID}] = p
 }
 
-// session is one connection of a node to the fake router.
-type session struct {
+// routerConn is one connection of a node to the fake router.
+type routerConn struct {
 	*sender
 	r    *fakeRouter
 	raw  net.Conn
@@ -178,7 +179,7 @@ func (r *fakeRouter) accept(raw net.Conn) {
 		return
 	}
 	state := t.ConnectionState()
-	s := &session{sender: newSender(r.grant, r.key), r: r, raw: raw, conn: t, reader: newFrameReader(t, r.bodyMax, new(atomic.Uint64))}
+	s := &routerConn{sender: newSender(r.grant, r.key), r: r, raw: raw, conn: t, reader: newFrameReader(t, r.bodyMax, new(atomic.Uint64))}
 	if len(state.PeerCertificates) > 0 {
 		s.node, _ = r.d.store.Verify(state.PeerCertificates, r.d.name, time.Now())
 	}
@@ -191,7 +192,7 @@ func (r *fakeRouter) accept(raw net.Conn) {
 }
 
 // awaitEnd reads until the node has left.
-func (s *session) awaitEnd() {
+func (s *routerConn) awaitEnd() {
 	for {
 		if _, err := s.next(); err != nil {
 			return
@@ -200,7 +201,7 @@ func (s *session) awaitEnd() {
 }
 
 // serve is the honest router.
-func (s *session) serve() {
+func (s *routerConn) serve() {
 	if !s.greet() {
 		return
 	}
@@ -236,7 +237,7 @@ func (s *session) serve() {
 }
 
 // greet reads the node's hello and answers it.
-func (s *session) greet() bool {
+func (s *routerConn) greet() bool {
 	f, err := s.next()
 	if err != nil || f.Category() != codec.CategoryControl {
 		return false
@@ -248,7 +249,7 @@ func (s *session) greet() bool {
 }
 
 // next returns a copy of the node's next frame.
-func (s *session) next() (codec.Raw, error) {
+func (s *routerConn) next() (codec.Raw, error) {
 	f, err := s.reader.next()
 	if err != nil {
 		return nil, err
@@ -256,11 +257,14 @@ func (s *session) next() (codec.Raw, error) {
 	if f.Category() != codec.CategoryControl {
 		s.received.Add(1)
 	}
+	if s.r.record != nil {
+		s.r.record(f)
+	}
 	return slices.Clone(f), nil
 }
 
 // handle does what a router does with a frame; false: the connection ends.
-func (s *session) handle(f codec.Raw) bool {
+func (s *routerConn) handle(f codec.Raw) bool {
 	if f.Category() != codec.CategoryControl {
 		s.route(f)
 		return true
@@ -322,7 +326,7 @@ func (r *fakeRouter) names(m *codec.NameRequest) *codec.Names {
 	return answer
 }
 
-func (s *session) route(f codec.Raw) {
+func (s *routerConn) route(f codec.Raw) {
 	if s.r.intercept != nil && s.r.intercept(s, f) {
 		return
 	}
@@ -338,7 +342,7 @@ func (s *session) route(f codec.Raw) {
 }
 
 // notice tells the node that its frame was not delivered.
-func (s *session) notice(f codec.Raw, reason codec.NoticeReason) {
+func (s *routerConn) notice(f codec.Raw, reason codec.NoticeReason) {
 	body := must(codec.AppendNotice(nil, &codec.Notice{
 		Reason: reason, Recipient: f.Recipient(), Frames: []codec.NoticeFrame{{Digest: f.Digest(), SendTime: f.SendTime()}},
 	}))
@@ -349,7 +353,7 @@ func (s *session) notice(f codec.Raw, reason codec.NoticeReason) {
 }
 
 // control signs and writes a message of link control.
-func (s *session) control(m codec.Control) error {
+func (s *routerConn) control(m codec.Control) error {
 	body := must(codec.AppendControl(nil, m))
 	s.mu.Lock()
 	frame := s.frame(s.node.Address, codec.CategoryControl, body)
@@ -357,33 +361,36 @@ func (s *session) control(m codec.Control) error {
 	return s.write(frame)
 }
 
-func (s *session) bye(reason codec.GoodbyeReason, readFor time.Duration, others ...string) {
+func (s *routerConn) bye(reason codec.GoodbyeReason, readFor time.Duration, others ...string) {
 	_ = s.control(&codec.Goodbye{Reason: reason, Text: "said the test", Routers: others, ReadFor: readFor, Received: s.received.Load()})
 	if readFor == 0 {
 		s.raw.Close()
 	}
 }
 
-func (s *session) write(b []byte) error {
+func (s *routerConn) write(b []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.r.record != nil {
+		s.r.record(b)
+	}
 	_, err := s.conn.Write(b)
 	return err
 }
 
 // stayAlive sends keep-alives that confirm nothing until the session is closed.
-func (s *session) stayAlive() {
+func (s *routerConn) stayAlive() {
 	s.keepAlive(func() error { return s.control(&codec.KeepAlive{}) })
 }
 
 // confirms tells the node what was decided on.
-func (s *session) confirms() error {
+func (s *routerConn) confirms() error {
 	s.confirming.Lock()
 	defer s.confirming.Unlock()
 	return s.control(&codec.KeepAlive{Received: s.decided.Load()})
 }
 
-func (s *session) keepAlive(send func() error) {
+func (s *routerConn) keepAlive(send func() error) {
 	go func() {
 		for {
 			select {
@@ -398,7 +405,7 @@ func (s *session) keepAlive(send func() error) {
 
 // expect reads until a message of link control of that type comes, and counts
 // what else comes.
-func expect[M codec.Control](s *session) (M, error) {
+func expect[M codec.Control](s *routerConn) (M, error) {
 	for {
 		f, err := s.next()
 		if err != nil {

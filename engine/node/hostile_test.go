@@ -17,10 +17,10 @@ func (w *world) member(name string) *sender {
 }
 
 // give writes a frame to the node as the router.
-func (s *session) give(f codec.Raw) { must(0, s.write(f)) }
+func (s *routerConn) give(f codec.Raw) { must(0, s.write(f)) }
 
 // pass lets time go by, with the keep-alives of a router.
-func (s *session) pass(d time.Duration) {
+func (s *routerConn) pass(d time.Duration) {
 	for ; d > 0; d -= 10 * time.Second {
 		time.Sleep(min(d, 10*time.Second))
 		must(0, s.control(&codec.KeepAlive{}))
@@ -28,7 +28,7 @@ func (s *session) pass(d time.Duration) {
 }
 
 // answer waits for a certificate request and answers with what the router knows.
-func (s *session) answerCertificates() {
+func (s *routerConn) answerCertificates() {
 	m := must(expect[*codec.CertificateRequest](s))
 	answer := &codec.Certificates{Number: m.Number, Parts: 1}
 	for _, key := range m.Wanted {
@@ -40,7 +40,7 @@ func (s *session) answerCertificates() {
 const app = codec.CategoryApplication
 
 // introduce makes the node know the sender's certificate.
-func (w *world) introduce(n *Node, s *session, b *sender) {
+func (w *world) introduce(n *Node, s *routerConn, b *sender) {
 	w.r.knows(b.peer)
 	s.give(b.frame(n.Address(), app, []byte("introduction")))
 	s.answerCertificates()
@@ -206,65 +206,70 @@ func good(n *Node, b *sender) *codec.Frame {
 // badFrames are frames that a recipient drops, each for one reason.
 var badFrames = []struct {
 	name   string
-	frame  func(w *world, n *Node, s *session, b *sender) codec.Raw
+	frame  func(w *world, n *Node, s *routerConn, b *sender) codec.Raw
 	reason string
 }{
-	{"for another", func(w *world, n *Node, _ *session, b *sender) codec.Raw {
+	{"for another", func(w *world, n *Node, _ *routerConn, b *sender) codec.Raw {
 		return b.frame(w.d.node("c").Peer.Address, app, nil)
 	}, "foreign-recipient"},
-	{"from the future", func(_ *world, n *Node, _ *session, b *sender) codec.Raw {
+	{"from the future", func(_ *world, n *Node, _ *routerConn, b *sender) codec.Raw {
 		return b.frameAt(n.Address(), app, uint64(time.Now().Add(301*time.Second).UnixNano()), nil)
 	}, "late"},
-	{"from the past", func(_ *world, n *Node, _ *session, b *sender) codec.Raw {
+	{"from the past", func(_ *world, n *Node, _ *routerConn, b *sender) codec.Raw {
 		return b.frameAt(n.Address(), app, uint64(time.Now().Add(-301*time.Second).UnixNano()), nil)
 	}, "late"},
-	{"at the end of time", func(_ *world, n *Node, _ *session, b *sender) codec.Raw {
+	{"at the end of time", func(_ *world, n *Node, _ *routerConn, b *sender) codec.Raw {
 		return b.frameAt(n.Address(), app, 1<<64-1, nil)
 	}, "late"},
-	{"before the start", func(_ *world, n *Node, _ *session, b *sender) codec.Raw {
+	{"before the start", func(_ *world, n *Node, _ *routerConn, b *sender) codec.Raw {
 		return b.frameAt(n.Address(), app, n.started-1, nil)
 	}, "before-start"},
-	{"bad signature", func(_ *world, n *Node, _ *session, b *sender) codec.Raw {
+	{"bad signature", func(_ *world, n *Node, _ *routerConn, b *sender) codec.Raw {
 		f := b.frame(n.Address(), app, nil)
 		f[len(f)-1] ^= 1
 		return f
 	}, "bad-signature"},
-	{"altered body", func(_ *world, n *Node, _ *session, b *sender) codec.Raw {
+	{"altered body", func(_ *world, n *Node, _ *routerConn, b *sender) codec.Raw {
 		f := b.frame(n.Address(), app, []byte("abc"))
 		f[codec.HeaderSize] ^= 1
 		return f
 	}, "bad-signature"},
-	{"another's signature", func(w *world, n *Node, _ *session, b *sender) codec.Raw {
+	{"another's signature", func(w *world, n *Node, _ *routerConn, b *sender) codec.Raw {
 		return newSender(b.peer, w.d.node("c").Key).frame(n.Address(), app, nil)
 	}, "bad-signature"},
-	{"sealed, and there is no session", func(_ *world, n *Node, _ *session, b *sender) codec.Raw {
+	{"sealed, of no session", func(_ *world, n *Node, _ *routerConn, b *sender) codec.Raw {
+		f := good(n, b)
+		f.Encrypted, f.Body = true, []byte("session.counter.and a tag of its own")
+		return b.sign(f)
+	}, "session-unknown"},
+	{"sealed, and too short", func(_ *world, n *Node, _ *routerConn, b *sender) codec.Raw {
 		f := good(n, b)
 		f.Encrypted = true
 		return b.sign(f)
-	}, "sealed"},
-	{"device traffic that is plain", func(_ *world, n *Node, _ *session, b *sender) codec.Raw {
+	}, "session-malformed"},
+	{"device traffic that is plain", func(_ *world, n *Node, _ *routerConn, b *sender) codec.Raw {
 		f := good(n, b)
 		f.Category = codec.CategoryDevice
 		return b.sign(f)
 	}, "category"},
-	{"sealed echo", func(_ *world, n *Node, _ *session, b *sender) codec.Raw {
+	{"sealed echo", func(_ *world, n *Node, _ *routerConn, b *sender) codec.Raw {
 		f := good(n, b)
 		f.Category, f.Encrypted = codec.CategoryEcho, true
 		return b.sign(f)
 	}, "category"},
-	{"session", func(_ *world, n *Node, _ *session, b *sender) codec.Raw {
+	{"session", func(_ *world, n *Node, _ *routerConn, b *sender) codec.Raw {
 		return b.frame(n.Address(), codec.CategorySession, nil)
-	}, "category"},
-	{"reserved category", func(_ *world, n *Node, _ *session, b *sender) codec.Raw {
+	}, "session-malformed"},
+	{"reserved category", func(_ *world, n *Node, _ *routerConn, b *sender) codec.Raw {
 		return b.frame(n.Address(), 6, nil)
 	}, "category"},
-	{"data from a router", func(_ *world, n *Node, s *session, _ *sender) codec.Raw {
+	{"data from a router", func(_ *world, n *Node, s *routerConn, _ *sender) codec.Raw {
 		return s.frame(n.Address(), app, []byte("x"))
 	}, "category"},
-	{"malformed echo", func(_ *world, n *Node, _ *session, b *sender) codec.Raw {
+	{"malformed echo", func(_ *world, n *Node, _ *routerConn, b *sender) codec.Raw {
 		return b.frame(n.Address(), codec.CategoryEcho, []byte{0xff})
 	}, "malformed-body"},
-	{"malformed notice", func(_ *world, n *Node, _ *session, b *sender) codec.Raw {
+	{"malformed notice", func(_ *world, n *Node, _ *routerConn, b *sender) codec.Raw {
 		return b.frame(n.Address(), codec.CategoryNotice, []byte{0xff})
 	}, "malformed-body"},
 }
@@ -351,52 +356,52 @@ func TestForgedNoticesAreIgnored(t *testing.T) {
 }
 
 // control is a breach that takes one message.
-func control(m codec.Control) func(*world, *Node, *session) {
-	return func(_ *world, _ *Node, s *session) { _ = s.control(m) }
+func control(m codec.Control) func(*world, *Node, *routerConn) {
+	return func(_ *world, _ *Node, s *routerConn) { _ = s.control(m) }
 }
 
 // breaches are what ends a connection at once, with a goodbye that says so.
 var breaches = []struct {
 	name string
-	do   func(w *world, n *Node, s *session)
+	do   func(w *world, n *Node, s *routerConn)
 	word string
 }{
 	{"confirms what was never sent", control(&codec.KeepAlive{Received: 1}), "confirmed"},
-	{"takes a confirmation back", func(w *world, n *Node, s *session) {
+	{"takes a confirmation back", func(w *world, n *Node, s *routerConn) {
 		w.send(n, w.d.node("b").Peer.Address, "x")
 		synctest.Wait()
 		_ = s.control(&codec.KeepAlive{Received: 1})
 		_ = s.control(&codec.KeepAlive{Received: 0})
 	}, "confirmation back"},
 	{"confirms too much in a goodbye", control(&codec.Goodbye{Reason: codec.GoodbyeDone, Received: 7}), "confirmed"},
-	{"second hello", func(_ *world, _ *Node, s *session) { _ = s.control(&s.r.hello) }, "second hello"},
+	{"second hello", func(_ *world, _ *Node, s *routerConn) { _ = s.control(&s.r.hello) }, "second hello"},
 	{"asks a node for names", control(&codec.NameRequest{Max: 1}), "second hello"},
-	{"certificates nobody asked for", func(w *world, n *Node, s *session) {
+	{"certificates nobody asked for", func(w *world, n *Node, s *routerConn) {
 		b, c := w.member("b"), w.member("c")
 		s.give(b.frame(n.Address(), app, nil))
 		m := must(expect[*codec.CertificateRequest](s))
 		_ = s.control(&codec.Certificates{Number: m.Number, Parts: 1, Entries: []codec.CertificateEntry{
 			{CertKey: codec.CertKey{Address: c.address(), CertID: c.peer.CertID}, Chain: c.peer.Chain}}})
 	}, "not asked for"},
-	{"parts out of order", func(w *world, n *Node, s *session) {
+	{"parts out of order", func(w *world, n *Node, s *routerConn) {
 		s.give(w.member("b").frame(n.Address(), app, nil))
 		m := must(expect[*codec.CertificateRequest](s))
 		_ = s.control(&codec.Certificates{Number: m.Number, Part: 1, Parts: 2})
 	}, "out of order"},
-	{"malformed control", func(_ *world, n *Node, s *session) {
+	{"malformed control", func(_ *world, n *Node, s *routerConn) {
 		_ = s.write(s.frame(n.Address(), codec.CategoryControl, []byte{0xa0}))
 	}, "link control"},
-	{"control with a bad signature", func(_ *world, n *Node, s *session) {
+	{"control with a bad signature", func(_ *world, n *Node, s *routerConn) {
 		f := s.frame(n.Address(), codec.CategoryControl, must(codec.AppendControl(nil, &codec.KeepAlive{})))
 		f[len(f)-1] ^= 1
 		_ = s.write(f)
 	}, "bad signature"},
-	{"body too long", func(_ *world, n *Node, s *session) {
+	{"body too long", func(_ *world, n *Node, s *routerConn) {
 		f := s.frame(n.Address(), app, nil)
 		f[51] = 1
 		_ = s.write(f[:55])
 	}, "body length"},
-	{"no signature", func(_ *world, n *Node, s *session) {
+	{"no signature", func(_ *world, n *Node, s *routerConn) {
 		f := s.frame(n.Address(), app, nil)
 		copy(f[55:], []byte{0, 0, 0, 0})
 		_ = s.write(f[:59])

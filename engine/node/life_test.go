@@ -14,7 +14,7 @@ import (
 )
 
 // reconnected returns the node's next connection to the scripted router.
-func (w *world) reconnected() *session {
+func (w *world) reconnected() *routerConn {
 	w.t.Helper()
 	s := <-w.r.sessions
 	if !s.greet() {
@@ -25,7 +25,7 @@ func (w *world) reconnected() *session {
 }
 
 // nextBody returns the body of the next frame that is not link control.
-func (s *session) nextBody() string {
+func (s *routerConn) nextBody() string {
 	for {
 		if f := must(s.next()); f.Category() != codec.CategoryControl {
 			return string(f.Body())

@@ -119,20 +119,10 @@ func TestLargeAndEmptyBodiesArrive(t *testing.T) {
 	})
 }
 
-func TestPlainMustBeAllowedToSend(t *testing.T) {
-	inWorld(t, func(w *world) {
-		a := w.connect("a", func(c *Config) { c.Plain = false })
-		_, err := a.Send(w.ctx(), a.Address(), codec.CategoryApplication, nil)
-		if err != ErrPlainNotAllowed {
-			t.Errorf("Send: %v, want ErrPlainNotAllowed", err)
-		}
-	})
-}
-
 func TestSendRefusesWhatIsNotForApplications(t *testing.T) {
 	inWorld(t, func(w *world) {
 		a := w.connect("a")
-		for _, category := range []codec.Category{1, 2, 3, 4, 5, 6, 63} {
+		for _, category := range []codec.Category{1, 2, 3, 4, 6, 63} {
 			_, err := a.Send(w.ctx(), a.Address(), category, nil)
 			checkError[*CategoryError](t, err, fmt.Sprint(uint8(category)), "64")
 		}
@@ -238,7 +228,7 @@ func TestNoRouteIsToldToTheSender(t *testing.T) {
 func TestPing(t *testing.T) {
 	inWorld(t, func(w *world) {
 		a, b := w.connect("a"), w.connect("b")
-		w.r.intercept = func(s *session, f codec.Raw) bool {
+		w.r.intercept = func(s *routerConn, f codec.Raw) bool {
 			time.Sleep(15 * time.Millisecond)
 			return false
 		}
@@ -255,7 +245,7 @@ func TestPing(t *testing.T) {
 func TestPingEndsWithItsContext(t *testing.T) {
 	inWorld(t, func(w *world) {
 		a, b := w.connect("a"), w.connect("b")
-		w.r.intercept = func(*session, codec.Raw) bool { return true }
+		w.r.intercept = func(*routerConn, codec.Raw) bool { return true }
 		_, err := a.Ping(w.within(3*time.Second), b.Address(), nil)
 		checkError[*WaitError](t, err, "answer", b.Address().String())
 		if len(a.echoes.waiting) != 0 {
@@ -271,7 +261,7 @@ func TestSeenAsksUntilTheRecipientHasIt(t *testing.T) {
 		a, b := w.connect("a"), w.connect("b")
 		var held codec.Raw
 		asked := 0
-		w.r.intercept = func(s *session, f codec.Raw) bool {
+		w.r.intercept = func(s *routerConn, f codec.Raw) bool {
 			if f.Category() == codec.CategoryApplication {
 				held = f
 				return true
@@ -300,7 +290,7 @@ func TestSeenAsksUntilTheRecipientHasIt(t *testing.T) {
 func TestSeenEndsWithItsContext(t *testing.T) {
 	inWorld(t, func(w *world) {
 		a, b := w.connect("a"), w.connect("b")
-		w.r.intercept = func(_ *session, f codec.Raw) bool { return f.Category() == codec.CategoryApplication }
+		w.r.intercept = func(_ *routerConn, f codec.Raw) bool { return f.Category() == codec.CategoryApplication }
 		s := w.send(a, b.Address(), "lost")
 		err := s.Seen(w.within(2500 * time.Millisecond))
 		checkError[*WaitError](t, err, "receipt")

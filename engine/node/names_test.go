@@ -67,7 +67,7 @@ func TestListIsPagedAndInOrder(t *testing.T) {
 }
 
 // answerNames answers the node's next requests for names.
-func (s *session) answerNames(answers ...*codec.Names) {
+func (s *routerConn) answerNames(answers ...*codec.Names) {
 	for _, m := range answers {
 		m.Number = must(expect[*codec.NameRequest](s)).Number
 		must(0, s.control(m))

@@ -28,13 +28,14 @@ type Node struct {
 	goroutines sync.WaitGroup
 	counters   counters
 
-	out     *outgoing
-	in      *receiving
-	inbox   *deliveries
-	answers *answers
-	echoes  *echoes
-	names   *names
-	notices chan *NoticeError // for callBack; nil without Config.OnNotice
+	out      *outgoing
+	in       *receiving
+	inbox    *deliveries
+	answers  *answers
+	sessions *sessions
+	echoes   *echoes
+	names    *names
+	notices  chan *NoticeError // for callBack; nil without Config.OnNotice
 
 	// Of the run goroutine; readable when done is closed.
 	backoff   backoff
@@ -85,6 +86,7 @@ func Connect(ctx context.Context, cfg Config) (*Node, error) {
 	n.use(c)
 	n.goroutines.Go(func() { n.run(c) })
 	n.goroutines.Go(n.answer)
+	n.goroutines.Go(n.keepSessions)
 	if n.notices != nil {
 		n.goroutines.Go(n.callBack)
 	}
@@ -111,6 +113,10 @@ func newNode(cfg Config) (*Node, error) {
 		names:   newNames(),
 		backoff: backoff{min: cfg.BackoffMin, max: cfg.BackoffMax},
 		done:    make(chan struct{}),
+	}
+	n.inbox.sealedMax = cfg.SealedQueue
+	if n.sessions, err = newSessions(n); err != nil {
+		return nil, err
 	}
 	n.trust.Store(cfg.Trust)
 	n.out.selves = []*self{first}
@@ -202,40 +208,40 @@ func (n *Node) Router() (r Router, ok bool) {
 	}, true
 }
 
-// Send queues a message, and blocks while the queue is full or no router is
-// connected. It is signed when the connection is free to take it, together with
-// others that wait then; a key that fails to sign it is told by its Sent
-// (*UnsentError), or by Send if it is P-256. The body is borrowed until return.
-// Category is 0 or one from 64 on. Messages to one recipient arrive in the order in
-// which Send was called, as long as neither changes routers. Errors: ErrPlainNotAllowed,
-// *CategoryError, *BodySizeError, *NotConnectedError or *WaitError when ctx ends,
-// and what ended the node.
+// Send seals a message, so that its recipient alone can read it, and queues it. It
+// blocks while there is no session with the recipient or no credit (package doc),
+// while the queue is full, and while no router is connected. The message is signed
+// when the connection is free to take it, together with others that wait then; a
+// key that fails to sign it is told by its Sent (*UnsentError), or by Send if it is
+// P-256. The body is borrowed until return. Category is 0, 5 (device traffic), or
+// one from 64 on. With Config.Plain bodies are not sealed, but for category 5.
+//
+// Messages to one recipient arrive in the order in which Send was called, plain ones
+// as long as neither changes routers. Errors: *CategoryError, *BodySizeError,
+// *NoticeError when the recipient can't be reached to make a session,
+// *NotConnectedError or *WaitError when ctx ends, and what ended the node.
 func (n *Node) Send(ctx context.Context, to codec.Address, category codec.Category, body []byte) (*Sent, error) {
-	if !n.cfg.Plain {
-		return nil, ErrPlainNotAllowed
-	}
-	if category != codec.CategoryData && category < codec.CategoryApplication {
+	if category != codec.CategoryData && category != codec.CategoryDevice && category < codec.CategoryApplication {
 		return nil, &CategoryError{category}
 	}
 	if to.IsZero() {
 		return nil, errNoRecipient
 	}
-	return n.send(ctx, to, category, body, false)
+	if n.cfg.Plain && category != codec.CategoryDevice {
+		return n.send(ctx, to, category, body, false)
+	}
+	return n.sendSealed(ctx, to, category, body)
 }
 
-// send queues a frame; internal: it is not the application's.
+// send queues a plain frame; internal: it is not the application's.
 func (n *Node) send(ctx context.Context, to codec.Address, category codec.Category, body []byte, internal bool) (*Sent, error) {
 	return n.sendTTL(ctx, to, codec.TTLDefault, category, body, internal)
 }
 
 // sendTTL is send with a time to live.
 func (n *Node) sendTTL(ctx context.Context, to codec.Address, ttl uint8, category codec.Category, body []byte, internal bool) (*Sent, error) {
-	limit, router := codec.BodyMaxLimit, false
-	if c, _ := n.out.current(); c != nil {
-		limit, router = int(c.hello.BodyMax), true
-	}
-	if len(body) > limit {
-		return nil, &BodySizeError{Size: len(body), Max: limit, Router: router}
+	if err := n.checkSize(len(body), 0); err != nil {
+		return nil, err
 	}
 	slot, err := n.out.reserve(ctx, len(body))
 	if err != nil {

@@ -87,12 +87,14 @@ func (o *outgoing) noteLocked(s *Sent, e *NoticeError, now time.Time) bool {
 	return true
 }
 
-// tell passes on to Config.OnNotice what it is to be told.
+// tell passes on to Config.OnNotice, and to who waits for a session, what they are
+// to be told.
 func (n *Node) tell() {
 	n.out.mu.Lock()
-	untold := n.out.untold
-	n.out.untold = nil
+	untold, refusals := n.out.untold, n.out.refusals
+	n.out.untold, n.out.refusals = nil, nil
 	n.out.mu.Unlock()
+	n.sessions.refused(refusals)
 	if n.notices == nil {
 		return
 	}

@@ -27,9 +27,12 @@ import (
 // while many goroutines compose at once, and sign if their keys make no bursts.
 // The price of slots is that a goroutine that takes long holds up those behind it.
 
-// answerBytesMax bounds replies to echoes and notices in the queue, in bytes.
-// They are counted apart from what Send queued: neither crowds the other out.
-const answerBytesMax = 256 << 10
+// What the node says by itself is counted apart from what Send queued, so that
+// neither crowds the other out. In bytes:
+const (
+	answerBytesMax  = 256 << 10 // replies to echoes, and notices
+	sessionBytesMax = 4 << 20   // frames of category 1: as many M2 as may be pending
+)
 
 // frameOverhead is charged for each queued frame besides its body, in bytes: room
 // for the longest signature is made before it is known which it is to be.
@@ -48,6 +51,7 @@ const (
 type slot struct {
 	state    slotState
 	answer   bool // charged to answerBytes
+	session  bool // charged to sessionBytes
 	charge   int
 	sendTime uint64
 	self     *self  // who is to sign it; from slotUnsigned on, as the rest
@@ -57,36 +61,39 @@ type slot struct {
 
 type waiter struct {
 	charge  int
-	granted chan struct{} // closed when slot or err is set
-	slot    *slot
+	slot    *slot         // to be queued; nil: its maker pushes one
+	granted chan struct{} // closed when the room is taken, or err is set
 	err     error
 }
 
 // outgoing is the queue between all that send and the connection's writer.
 //
-// Bound: max bytes for Send, answerBytesMax for answers. When full: Send waits,
-// first come first served; answers are dropped by their maker.
+// Bound: max bytes for Send, answerBytesMax for answers, sessionBytesMax for
+// category 1. When full: Send waits, first come first served; answers and
+// category 1 are dropped by their maker.
 type outgoing struct {
 	max        int
 	resendTime time.Duration
 	now        func() time.Time
 
-	mu          sync.Mutex
-	slots       fifo[*slot]
-	bytes       int // charged by Send
-	answerBytes int
-	waiters     list.List // of *waiter
-	lastTime    uint64    // the last send time given out
-	recent      recent
-	kept        kept
-	resends     resends
-	rehoming    bool                 // the connection in use was told to end, or one has ended
-	rehomeUntil time.Time            // that counts until then; zero: no other is in use yet
-	untold      []*NoticeError       // for Config.OnNotice
-	self        atomic.Pointer[self] // what the node is now
-	selves      []*self              // what it was lately, and is; at most selvesMax
-	renewals    float64              // of late, as a bucket that empties
-	renewedAt   time.Time
+	mu           sync.Mutex
+	slots        fifo[*slot]
+	bytes        int // charged by Send
+	answerBytes  int
+	sessionBytes int
+	waiters      list.List // of *waiter
+	lastTime     uint64    // the last send time given out
+	recent       recent
+	kept         kept
+	resends      resends
+	rehoming     bool                 // the connection in use was told to end, or one has ended
+	rehomeUntil  time.Time            // that counts until then; zero: no other is in use yet
+	untold       []*NoticeError       // for Config.OnNotice
+	refusals     []memberNotice       // for sessions
+	self         atomic.Pointer[self] // what the node is now
+	selves       []*self              // what it was lately, and is; at most selvesMax
+	renewals     float64              // of late, as a bucket that empties
+	renewedAt    time.Time
 
 	writer    *conn         // whose writer drains the queue; nil: not connected
 	connected chan struct{} // closed while writer is set
@@ -124,71 +131,121 @@ func (o *outgoing) roomLocked(charge int) bool {
 
 func (o *outgoing) pushLocked(s *slot) {
 	s.sendTime = o.stampLocked()
-	if s.answer {
-		o.answerBytes += s.charge
-	} else {
-		o.bytes += s.charge
-	}
 	o.slots.push(s)
 }
 
-// releaseLocked gives back what the slot was charged.
-func (o *outgoing) releaseLocked(s *slot) {
-	if s.answer {
-		o.answerBytes -= s.charge
-	} else {
-		o.bytes -= s.charge
+// bytesOf is what slots of the kind of s are charged to.
+func (o *outgoing) bytesOf(s *slot) *int {
+	switch {
+	case s.answer:
+		return &o.answerBytes
+	case s.session:
+		return &o.sessionBytes
 	}
+	return &o.bytes
 }
 
-// reserve waits for room and for a connection. It fails with
+// releaseLocked gives back what the slot was charged.
+func (o *outgoing) releaseLocked(s *slot) { *o.bytesOf(s) -= s.charge }
+
+// reserve waits for room and for a connection, and queues a slot. It fails with
 // *NotConnectedError or *WaitError when ctx ends, and with what ended the node.
 func (o *outgoing) reserve(ctx context.Context, bodySize int) (*slot, error) {
-	charge := bodySize + frameOverhead
+	s := &slot{charge: bodySize + frameOverhead}
+	if err := o.await(ctx, s.charge, s); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// acquire is reserve for who pushes the slot later, or gives the room back.
+func (o *outgoing) acquire(ctx context.Context, bodySize int) error {
+	return o.await(ctx, bodySize+frameOverhead, nil)
+}
+
+func (o *outgoing) await(ctx context.Context, charge int, s *slot) error {
 	o.mu.Lock()
 	if o.ended != nil {
 		defer o.mu.Unlock()
-		return nil, o.ended
+		return o.ended
 	}
 	if o.waiters.Len() == 0 && o.roomLocked(charge) {
-		s := &slot{charge: charge}
-		o.pushLocked(s)
+		o.takeRoomLocked(charge, s)
 		o.mu.Unlock()
-		return s, nil
+		return nil
 	}
-	w := &waiter{charge: charge, granted: make(chan struct{})}
+	w := &waiter{charge: charge, slot: s, granted: make(chan struct{})}
 	place := o.waiters.PushBack(w)
 	o.mu.Unlock()
 
 	select {
 	case <-w.granted:
-		return w.slot, w.err
+		return w.err
 	case <-ctx.Done():
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	select {
 	case <-w.granted: // at the same moment: take it, the order is kept
-		return w.slot, w.err
+		return w.err
 	default:
 	}
 	o.waiters.Remove(place)
 	o.grantLocked() // a smaller one behind it may fit
 	if o.writer == nil {
-		return nil, &NotConnectedError{Last: o.last, Err: ctx.Err()}
+		return &NotConnectedError{Last: o.last, Err: ctx.Err()}
 	}
-	return nil, waitError(ctx, "room in the queue of unsent messages", nil)
+	return waitError(ctx, "room in the queue of unsent messages", nil)
+}
+
+func (o *outgoing) takeRoomLocked(charge int, s *slot) {
+	o.bytes += charge
+	if s != nil {
+		o.pushLocked(s)
+	}
+}
+
+// push queues a slot for a message whose room is acquired.
+func (o *outgoing) push(bodySize int) *slot {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s := &slot{charge: bodySize + frameOverhead}
+	o.pushLocked(s)
+	return s
+}
+
+// giveBack gives back the acquired room of a message.
+func (o *outgoing) giveBack(bodySize int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.bytes -= bodySize + frameOverhead
+	o.grantLocked()
 }
 
 // reserveAnswer returns nil when there is no room or no connection.
 func (o *outgoing) reserveAnswer(bodySize int) *slot {
-	charge := bodySize + frameOverhead
+	return o.reserveOwn(&slot{charge: bodySize + frameOverhead, answer: true}, answerBytesMax)
+}
+
+// reserveSession queues a slot for a frame of category 1; queued is false when
+// there is no room or no connection. Its send time is good in any case.
+func (o *outgoing) reserveSession(bodySize int) (s *slot, queued bool) {
+	s = &slot{charge: bodySize + frameOverhead, session: true}
+	if o.reserveOwn(s, sessionBytesMax) != nil {
+		return s, true
+	}
+	s.sendTime = o.stamp()
+	return s, false
+}
+
+func (o *outgoing) reserveOwn(s *slot, max int) *slot {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.ended != nil || o.writer == nil || o.answerBytes+charge > answerBytesMax {
+	bytes := o.bytesOf(s)
+	if o.ended != nil || o.writer == nil || *bytes+s.charge > max {
 		return nil
 	}
-	s := &slot{charge: charge, answer: true}
+	*bytes += s.charge
 	o.pushLocked(s)
 	return s
 }
@@ -200,8 +257,7 @@ func (o *outgoing) grantLocked() {
 			return
 		}
 		o.waiters.Remove(e)
-		w.slot = &slot{charge: w.charge}
-		o.pushLocked(w.slot)
+		o.takeRoomLocked(w.charge, w.slot)
 		close(w.granted)
 	}
 }

@@ -29,7 +29,7 @@ type fleet struct {
 }
 
 // path is a connection that a frame came by, and the one that it left by.
-type path struct{ from, to *session }
+type path struct{ from, to *routerConn }
 
 type routed struct {
 	digest   codec.Digest
@@ -48,7 +48,7 @@ func newFleet(w *world) *fleet {
 	return f
 }
 
-func (f *fleet) route(s *session, raw codec.Raw) bool {
+func (f *fleet) route(s *routerConn, raw codec.Raw) bool {
 	f.mu.Lock()
 	f.copies[raw.Digest()]++
 	f.mu.Unlock()
@@ -74,7 +74,7 @@ func (f *fleet) route(s *session, raw codec.Raw) bool {
 }
 
 // sessions returns the router's connections.
-func (f *fleet) sessions(i int) (all []*session) {
+func (f *fleet) sessions(i int) (all []*routerConn) {
 	r := f.routers[i]
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -134,16 +134,20 @@ type outcomes struct{ delivered, noticed, unconfirmed int }
 // once, or its sender is told that it was not, or that perhaps it was.
 func TestNothingIsLostOrDoubledWhileNodesMove(t *testing.T) {
 	for _, test := range []struct {
-		name  string
-		kills bool
-	}{{"drains", false}, {"drains and kills", true}} {
+		name    string
+		kills   bool
+		changes []func(*Config)
+	}{
+		{"drains", false, nil}, {"drains and kills", true, nil},
+		{"sealed, drains", false, []func(*Config){sealing}}, {"sealed, drains and kills", true, []func(*Config){sealing}},
+	} {
 		tried := 0
 		for seed := range uint64(3) {
 			t.Run(fmt.Sprintf("%s/%d", test.name, seed), func(t *testing.T) {
 				inWorld(t, func(w *world) {
 					rng := rand.New(rand.NewPCG(seed, 1))
 					f := newFleet(w)
-					got := moveAbout(w, f, rng, test.kills)
+					got := moveAbout(w, f, rng, test.kills, test.changes...)
 					f.checkOrder(t)
 					t.Logf("%+v; notices %v", got, f.told)
 					tried += len(f.told)
@@ -162,12 +166,12 @@ func TestNothingIsLostOrDoubledWhileNodesMove(t *testing.T) {
 	}
 }
 
-func moveAbout(w *world, f *fleet, rng *rand.Rand, kills bool) outcomes {
+func moveAbout(w *world, f *fleet, rng *rand.Rand, kills bool, changes ...func(*Config)) outcomes {
 	t := w.t
 	const each = 250 // messages from each sender to each recipient
 	var nodes []*Node
 	for i := range 4 {
-		n := w.connect(fmt.Sprint("n", i), func(c *Config) { c.Routers = f.urls })
+		n := w.connect(fmt.Sprint("n", i), append(changes, func(c *Config) { c.Routers = f.urls })...)
 		nodes = append(nodes, n)
 	}
 	senders, recipients := nodes[:2], nodes[2:]
@@ -196,6 +200,9 @@ func moveAbout(w *world, f *fleet, rng *rand.Rand, kills bool) outcomes {
 			for number := range uint64(each) {
 				for _, to := range recipients {
 					s, err := n.Send(w.within(30*time.Second), to.Address(), app, binary.BigEndian.AppendUint64(nil, number))
+					for errors.As(err, new(*NoticeError)) { // no session, since the recipient is at the other router
+						s, err = n.Send(w.within(30*time.Second), to.Address(), app, binary.BigEndian.AppendUint64(nil, number))
+					}
 					if err != nil {
 						t.Errorf("Send: %v", err)
 						return

@@ -14,17 +14,18 @@ import (
 //	1. receive   for this node? flag, kind of sender, send time
 //	2. certs     the sender's certificate: known, or the frame waits
 //	3. accept    certificate's time, signature, before the start, duplicate
-//	4. dispatch  notice, echo, or
+//	4. dispatch  notice, echo, a session's (unseal.go), or
 //	5. deliver   plain? room? then it waits for Receive
 //
 // Every frame ends as delivered, consumed, or dropped with one reason, or it
-// is parked.
+// is parked, or held for order.
 
 // receiving is the state of the way in; it outlives connections.
 type receiving struct {
-	mu    sync.Mutex
-	dedup *dedup
-	certs *certs
+	mu     sync.Mutex
+	dedup  *dedup
+	certs  *certs
+	chains chainBucket
 }
 
 func newReceiving() *receiving {
@@ -49,7 +50,14 @@ func (in *receiving) connGone(c *conn) {
 // Receive returns the next message. It fails when ctx ends, and with what ended
 // the node once nothing waits any more. Messages of one sender come in the order
 // they arrived. Several goroutines may call it.
-func (n *Node) Receive(ctx context.Context) (Message, error) { return n.inbox.take(ctx) }
+func (n *Node) Receive(ctx context.Context) (Message, error) {
+	m, err := n.inbox.take(ctx)
+	if m.member != nil {
+		n.sessions.taken(m.member, m.charge)
+		m.member, m.charge = nil, 0
+	}
+	return m, err
+}
 
 // receive takes a frame (borrowed) of any category but link control.
 func (n *Node) receive(c *conn, raw codec.Raw) {
@@ -61,6 +69,10 @@ func (n *Node) receive(c *conn, raw codec.Raw) {
 	}
 	n.in.mu.Lock()
 	defer n.in.mu.Unlock()
+	if raw.Category() == codec.CategorySession && !n.learnChainLocked(raw, now) {
+		n.counters.drop(dropUnknownCertificate)
+		return
+	}
 	if n.in.certs.waits(raw.Sender()) {
 		n.parkLocked(c, raw, now) // behind those that came before
 		return
@@ -262,11 +274,10 @@ func (n *Node) dispatchLocked(raw codec.Raw, digest codec.Digest, cert *certific
 		n.count(n.hearNotice(raw, cert.name))
 	case category == codec.CategoryEcho:
 		n.count(n.hearEchoLocked(raw, cert))
+	case category == codec.CategorySession, category.IsPayload() && raw.Encrypted():
+		n.hearSessionLocked(raw, digest, cert)
 	case !category.IsPayload():
 		n.counters.drop(dropCategory)
-	case raw.Encrypted():
-		n.counters.drop(dropSealed)
-		n.hint(dropSealed, "dropped a sealed message", "from", cert.name, "remedy", "this version has no sessions: send plain (--plain)")
 	default:
 		n.deliverLocked(raw, digest, cert)
 	}
@@ -298,7 +309,7 @@ func (n *Node) deliverLocked(raw codec.Raw, digest codec.Digest, cert *certifica
 	if !n.cfg.AcceptPlain {
 		n.counters.drop(dropPlain)
 		n.answers.notice(n, from, codec.NoticeNotPermitted, frame)
-		n.hint(dropPlain, "refused a plain message", "from", cert.name, "remedy", "to take them, set Config.AcceptPlain (--accept-plain)")
+		n.hint(dropPlain, "refused a plain message", "from", cert.name, "remedy", "its sender has to send without --plain; to take such messages, set Config.AcceptPlain (--accept-plain)")
 		return
 	}
 	if !n.inbox.fits(from, len(body)) {

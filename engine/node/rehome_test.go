@@ -23,7 +23,7 @@ func (w *world) another(name string) (*fakeRouter, string) {
 }
 
 // greeted returns the next connection to a scripted router.
-func (w *world) greeted(r *fakeRouter) *session {
+func (w *world) greeted(r *fakeRouter) *routerConn {
 	w.t.Helper()
 	s := <-r.sessions
 	if !s.greet() {
@@ -35,7 +35,7 @@ func (w *world) greeted(r *fakeRouter) *session {
 
 // moved connects a node to a scripted router that then drains, naming another,
 // and returns both connections.
-func (w *world) moved(changes ...func(*Config)) (n *Node, old, next *session) {
+func (w *world) moved(changes ...func(*Config)) (n *Node, old, next *routerConn) {
 	w.t.Helper()
 	n, old = w.scripted("a", changes...)
 	r, url := w.another("r2")
@@ -47,7 +47,7 @@ func (w *world) moved(changes ...func(*Config)) (n *Node, old, next *session) {
 }
 
 // obey answers keep-alives and closes at the node's goodbye.
-func (s *session) obey() {
+func (s *routerConn) obey() {
 	for {
 		f, err := s.next()
 		if err != nil {
@@ -71,7 +71,7 @@ func (s *session) obey() {
 // decide has the router treat each frame of the node as decide says: a notice
 // with that reason, or 0: it is taken, and confirmed when asked. It returns what
 // was taken when the connection has ended.
-func (s *session) decide(decide func(codec.Raw) codec.NoticeReason) (taken []codec.Raw) {
+func (s *routerConn) decide(decide func(codec.Raw) codec.NoticeReason) (taken []codec.Raw) {
 	for {
 		f, err := s.next()
 		if err != nil {
@@ -98,7 +98,7 @@ func (s *session) decide(decide func(codec.Raw) codec.NoticeReason) (taken []cod
 }
 
 // deciding is decide in a goroutine; the result comes when the node has closed.
-func (s *session) deciding(decide func(codec.Raw) codec.NoticeReason) <-chan []codec.Raw {
+func (s *routerConn) deciding(decide func(codec.Raw) codec.NoticeReason) <-chan []codec.Raw {
 	done := make(chan []codec.Raw, 1)
 	go func() { done <- s.decide(decide) }()
 	return done

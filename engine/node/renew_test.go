@@ -43,7 +43,7 @@ func (d *domain) list(number int64, revoked ...*pki.Peer) []byte {
 
 // announced returns the next frame, which must announce the identity under a
 // good signature of who said it.
-func (s *session) announced(t *testing.T, by, next *pki.Identity, proof bool) {
+func (s *routerConn) announced(t *testing.T, by, next *pki.Identity, proof bool) {
 	t.Helper()
 	f := must(s.next())
 	key := must(sign.NewKey(by.Peer.Public))
@@ -69,7 +69,7 @@ func (s *session) announced(t *testing.T, by, next *pki.Identity, proof bool) {
 
 // payload returns the next frame, which must be an application's under the
 // identity.
-func (s *session) payload(t *testing.T, by *pki.Identity, body string) {
+func (s *routerConn) payload(t *testing.T, by *pki.Identity, body string) {
 	t.Helper()
 	f := must(s.next())
 	if f.Category() != app || string(f.Body()) != body || f.CertID() != by.Peer.CertID ||
@@ -179,12 +179,12 @@ func TestRenewRefusesWhatIsNoRenewal(t *testing.T) {
 }
 
 func TestRoutersRenewalIsTakenOnlyWithProof(t *testing.T) {
-	other := func(w *world, s *session) *codec.Renewal {
+	other := func(w *world, s *routerConn) *codec.Renewal {
 		peer := w.d.member("other", pki.RoleRouter, s.r.key, time.Minute, time.Hour)
 		return &codec.Renewal{Chain: peer.Chain}
 	}
-	withKey := func(client bool, prove bool) func(w *world, s *session) *codec.Renewal {
-		return func(w *world, s *session) *codec.Renewal {
+	withKey := func(client bool, prove bool) func(w *world, s *routerConn) *codec.Renewal {
+		return func(w *world, s *routerConn) *codec.Renewal {
 			key := must(pki.NewKey(pki.KeyEd25519, rand.Reader))
 			peer := w.d.renewedPeer(s.peer, key.Public())
 			m := &codec.Renewal{Chain: peer.Chain}
@@ -199,13 +199,13 @@ func TestRoutersRenewalIsTakenOnlyWithProof(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		good bool
-		make func(w *world, s *session) *codec.Renewal
+		make func(w *world, s *routerConn) *codec.Renewal
 	}{
 		"proven":          {true, withKey(false, true)},
 		"without proof":   {false, withKey(false, false)},
 		"a client's":      {false, withKey(true, true)},
 		"another router":  {false, other},
-		"no certificates": {false, func(*world, *session) *codec.Renewal { return &codec.Renewal{Chain: [][]byte{{1}}} }},
+		"no certificates": {false, func(*world, *routerConn) *codec.Renewal { return &codec.Renewal{Chain: [][]byte{{1}}} }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {

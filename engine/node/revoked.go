@@ -83,16 +83,18 @@ func (n *Node) applyList(der []byte) bool {
 }
 
 // trustLocked trusts what next says from now on, and forgets certificates that
-// it does not bear out.
+// it does not bear out, and sessions with who has them.
 func (n *Node) trustLocked(next *pki.Store) {
 	n.trust.Store(next)
 	now := n.cfg.Now()
+	revoked := func(cert *certificate) bool { return isRevoked(next.Recheck(cert.peer, now)) }
 	for key, cert := range n.in.certs.known {
-		if isRevoked(next.Recheck(cert.peer, now)) {
+		if revoked(cert) {
 			delete(n.in.certs.known, key)
 			n.in.certs.refuse(key, now)
 		}
 	}
+	n.sessions.revoke(revoked)
 }
 
 // isRevoked tells revocation, and the end of what a certificate came from,

@@ -238,6 +238,7 @@ func (n *Node) end(err error) {
 		n.lossCause = n.out.lastError()
 	}
 	n.tell()
+	n.sessions.end()
 	close(n.done)
 	n.inbox.end(err)
 	n.cancel()

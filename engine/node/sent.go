@@ -23,7 +23,8 @@ type Sent struct {
 	Digest   codec.Digest
 
 	node     *Node
-	internal bool      // an echo: not the application's message
+	internal bool      // an echo, or of category 1: not the application's message
+	session  *member   // of category 1: whose session it is about
 	queuedAt time.Time // for round trips
 
 	// Guarded by node.out.mu.
@@ -59,6 +60,9 @@ func (s *Sent) noticedLocked(e *NoticeError) {
 	if s.notice == nil {
 		s.notice = e
 		s.broadcastLocked()
+		if s.session != nil {
+			s.node.out.refusals = append(s.node.out.refusals, memberNotice{s.session, e})
+		}
 	}
 }
 

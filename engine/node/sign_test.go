@@ -23,13 +23,13 @@ import (
 
 // heldUp has messages queued while the node's writer is held up by one before
 // them, and returns so many frames, as they came after that one.
-func (w *world) heldUp(n *Node, s *session, count int, queue func()) []codec.Raw {
+func (w *world) heldUp(n *Node, s *routerConn, count int, queue func()) []codec.Raw {
 	w.t.Helper()
 	w.holdUp(n, s, queue)
 	return s.payloads(count)
 }
 
-func (w *world) holdUp(n *Node, s *session, queue func()) {
+func (w *world) holdUp(n *Node, s *routerConn, queue func()) {
 	w.t.Helper()
 	half := s.raw.(*pipeEnd).in
 	half.block(true)
@@ -44,7 +44,7 @@ func (w *world) holdUp(n *Node, s *session, queue func()) {
 }
 
 // payloads returns the node's next frames that are not link control.
-func (s *session) payloads(count int) (frames []codec.Raw) {
+func (s *routerConn) payloads(count int) (frames []codec.Raw) {
 	for len(frames) < count {
 		if f := must(s.next()); f.Category() != codec.CategoryControl {
 			frames = append(frames, f)
@@ -474,7 +474,7 @@ func (k gatedKey) Sign(r io.Reader, message []byte, o crypto.SignerOpts) ([]byte
 }
 
 // gated connects a node with such a key to a scripted router.
-func (w *world) gated(gate func(message []byte) error) (*pki.Identity, *Node, *session) {
+func (w *world) gated(gate func(message []byte) error) (*pki.Identity, *Node, *routerConn) {
 	w.t.Helper()
 	id := w.d.node("a")
 	id.Key = gatedKey{id.Key.(ed25519.PrivateKey), gate}

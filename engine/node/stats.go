@@ -1,6 +1,11 @@
 package node
 
-import "sync/atomic"
+import (
+	"strings"
+	"sync/atomic"
+
+	"causeway/crypto/session"
+)
 
 // dropReason says why a received frame was not delivered; its label is the key
 // in Stats.Dropped.
@@ -17,18 +22,32 @@ const (
 	dropBeforeStart // sent before this node started
 	dropDuplicate
 	dropPlain         // plain, and Config.AcceptPlain is not set
-	dropSealed        // sealed, and there are no sessions
 	dropQueueFull     // Receive was not called often enough
 	dropForgedNotice  // from neither a router nor the recipient
 	dropMalformedBody // of a notice or an echo
 	dropAnswer        // an echo that could not be answered: too many at once
-	dropReasons       // how many
+	dropMembers       // of a session, and there are too many members (Config.SessionMembers), or there can be none
+	dropEnded         // held for order when its session was erased
+	dropSession       // + session.Drop: a session's, see there
+
+	dropReasons = dropSession + dropReason(session.DropCredit) + 1 // how many
 )
 
-var dropLabels = [dropReasons]string{
-	"foreign-recipient", "category", "late", "unknown-certificate", "certificate-time", "waiting",
-	"bad-signature", "before-start", "duplicate", "plain", "sealed", "queue-full", "forged-notice", "malformed-body", "answer",
+var dropLabels = makeDropLabels()
+
+func makeDropLabels() (l [dropReasons]string) {
+	copy(l[:], []string{
+		"foreign-recipient", "category", "late", "unknown-certificate", "certificate-time", "waiting",
+		"bad-signature", "before-start", "duplicate", "plain", "queue-full", "forged-notice", "malformed-body", "answer",
+		"session-members", "session-ended",
+	})
+	for _, d := range session.Drops() {
+		l[dropOfSession(d)] = "session-" + strings.TrimSuffix(d.String(), "-session")
+	}
+	return l
 }
+
+func dropOfSession(d session.Drop) dropReason { return dropSession + dropReason(d) }
 
 // Stats is a snapshot of a node's counters since Connect, and of what waits.
 type Stats struct {
@@ -44,12 +63,13 @@ type Stats struct {
 	Confirmed   uint64 // frames that routers have counted
 	Unconfirmed uint64 // frames written to connections that died before that
 
-	FramesIn  uint64 // cut, link control apart; = Delivered + Consumed + sum of Dropped + Parked
+	FramesIn  uint64 // cut, link control apart; = Delivered + Consumed + sum of Dropped + Parked + Held
 	BytesIn   uint64 // of all frames, after TLS
 	Delivered uint64 // given to Receive, or waiting for it
-	Consumed  uint64 // notices and echoes
+	Consumed  uint64 // notices, echoes, and what sessions say of themselves
 	Dropped   map[string]uint64
 	Parked    uint64 // waiting for a sender's certificate
+	Held      uint64 // sealed messages that wait for earlier ones
 
 	CertificatesAsked   uint64
 	CertificatesRefused uint64 // answers that did not verify
@@ -58,12 +78,13 @@ type Stats struct {
 	NamesRefused        uint64 // entries of lookups that did not verify
 	NoticesIgnored      uint64 // frames in notices that this node does not remember to have sent
 	NoticesAmbiguous    uint64 // frames that notices counted and that could not be told apart (NoticeError.Ambiguous)
-	AnswersLost         uint64 // refused frames whose senders could not be told
+	AnswersLost         uint64 // refused frames whose senders could not be told, and frames of category 1 that could not be queued
 	CallbacksLost       uint64 // notices that Config.OnNotice was too slow for
 
 	WaitingOutBytes   int // queued by Send, charged
 	WaitingResend     int // frames to be sent again
 	KeptBytes         int // of frames that could be sent again, or are to be
+	Members           int // with whom there are or were sessions lately
 	WaitingInMessages int // for Receive
 	WaitingInBytes    int // for Receive, charged
 }
@@ -105,6 +126,9 @@ func (n *Node) Stats() Stats {
 	n.out.mu.Lock()
 	s.WaitingOutBytes, s.WaitingResend, s.KeptBytes = n.out.bytes, n.out.resends.waiting(), n.out.kept.bytes
 	n.out.mu.Unlock()
+	n.sessions.mu.Lock()
+	s.Members, s.Held = len(n.sessions.members), uint64(n.sessions.held)
+	n.sessions.mu.Unlock()
 	s.WaitingInMessages, s.WaitingInBytes = n.inbox.size()
 	return s
 }

@@ -152,6 +152,8 @@ func (o *outgoing) againLocked(s *Sent, reason codec.NoticeReason, from codec.Ad
 		return false // it is no better elsewhere; or the frame was perhaps delivered
 	case s.frame == nil || s.state == sentFailed || s.notice != nil || o.discarded:
 		return false
+	case from == s.To:
+		return false // it came, and its session was lost with the recipient's memory
 	case s.resend == nil && !o.rehomingLocked(now):
 		return false
 	}

@@ -18,7 +18,7 @@ type chain struct {
 	routers []*sender // of w's domain; the first is w.r
 	silent  []string  // names of those that answer nothing
 	old     []string  // names of those that know no traces
-	stop    func(s *session, f codec.Raw) bool
+	stop    func(s *routerConn, f codec.Raw) bool
 }
 
 func newChain(w *world, names ...string) *chain {
@@ -40,7 +40,7 @@ func routerIn(d *domain, name string) *sender {
 }
 
 // route takes 10 ms to each router, and as long back.
-func (c *chain) route(s *session, f codec.Raw) bool {
+func (c *chain) route(s *routerConn, f codec.Raw) bool {
 	e, err := codec.DecodeEcho(f.Body())
 	if err != nil || e.Type != codec.EchoTrace {
 		return false
@@ -81,7 +81,7 @@ func (s *sender) hop(trace codec.Raw, h codec.Hop) codec.Raw {
 	return s.frame(trace.Sender(), codec.CategoryEcho, must(codec.AppendEcho(nil, &codec.Echo{Type: codec.EchoHop, ID: e.ID, Hop: h})))
 }
 
-func (c *chain) notice(s *session, from *sender, f codec.Raw, reason codec.NoticeReason) {
+func (c *chain) notice(s *routerConn, from *sender, f codec.Raw, reason codec.NoticeReason) {
 	_ = s.write(from.frame(f.Sender(), codec.CategoryNotice, must(codec.AppendNotice(nil, &codec.Notice{
 		Reason: reason, Recipient: f.Recipient(), Frames: []codec.NoticeFrame{{Digest: f.Digest(), SendTime: f.SendTime()}},
 	}))))
@@ -141,7 +141,7 @@ func TestTraceSaysWhatStoppedIt(t *testing.T) {
 		a, b := w.connect("a"), w.connect("b")
 		c := newChain(w, "r2", "r3")
 		c.silent, c.old = []string{"r2"}, []string{"r3"}
-		c.stop = func(s *session, f codec.Raw) bool {
+		c.stop = func(s *routerConn, f codec.Raw) bool {
 			if f.TTL() != 4 {
 				return false
 			}
@@ -172,7 +172,7 @@ func TestALateNoticeEndsATrace(t *testing.T) {
 		a, b := w.connect("a"), w.connect("b")
 		c := newChain(w)
 		var held codec.Raw
-		c.stop = func(s *session, f codec.Raw) bool {
+		c.stop = func(s *routerConn, f codec.Raw) bool {
 			switch f.TTL() {
 			case 1:
 				return false
@@ -222,7 +222,7 @@ func TestHopsAreBelievedOfRoutersOfTheDomainAlone(t *testing.T) {
 		node := w.d.node("mallory")
 		w.r.knows(node.Peer)
 		mallory := newSender(node.Peer, node.Key)
-		c.stop = func(s *session, f codec.Raw) bool {
+		c.stop = func(s *routerConn, f codec.Raw) bool {
 			_ = s.write(mallory.hop(f, codec.Hop{}))
 			_ = s.write(other.hop(f, codec.Hop{}))
 			wrong := must(codec.DecodeEcho(f.Body()))
@@ -262,7 +262,7 @@ func TestNoticesOfFarRouters(t *testing.T) {
 		w.r.knows(stranger.peer)
 		from := stranger
 		c := &chain{w: w}
-		w.r.intercept = func(s *session, f codec.Raw) bool {
+		w.r.intercept = func(s *routerConn, f codec.Raw) bool {
 			c.notice(s, from, f, codec.NoticeQueueFull)
 			return true
 		}

@@ -67,7 +67,7 @@ func (w *world) connect(name string, changes ...func(*Config)) *Node {
 }
 
 // scripted connects a node to a router that the test drives; hellos are over.
-func (w *world) scripted(name string, changes ...func(*Config)) (*Node, *session) {
+func (w *world) scripted(name string, changes ...func(*Config)) (*Node, *routerConn) {
 	w.t.Helper()
 	w.r.scripted = true
 	c := w.config(w.d.node(name))
@@ -77,10 +77,10 @@ func (w *world) scripted(name string, changes ...func(*Config)) (*Node, *session
 	return w.scriptedWith(c)
 }
 
-func (w *world) scriptedWith(c Config) (*Node, *session) {
+func (w *world) scriptedWith(c Config) (*Node, *routerConn) {
 	w.t.Helper()
 	w.r.scripted = true
-	sessions := make(chan *session, 1)
+	sessions := make(chan *routerConn, 1)
 	go func() {
 		s := <-w.r.sessions
 		if s != nil {

@@ -1,0 +1,193 @@
+package node
+
+import (
+	"context"
+	"time"
+
+	"causeway/codec"
+	"causeway/crypto/session"
+)
+
+// A sealed message on its way out:
+//
+//  1. enter   its member is found, and it is the message's turn: one at a time
+//  2. acquire room in the queue
+//  3. seal    under the session's next counter, and with a send time, both in the
+//     order of the queue; or there is no session or credit: the room is given back,
+//     and the message waits for either
+//  4. publish as every message (outgoing.go)
+
+// giveUpAfter is for how long a session or credit is still striven for when who
+// waited for it has gone: who tries again soon finds it, and a sender whose
+// patience is short comes to a probe all the same.
+const giveUpAfter = 10 * time.Second
+
+// sendSealed is Send but for the checks.
+func (n *Node) sendSealed(ctx context.Context, to codec.Address, category codec.Category, body []byte) (*Sent, error) {
+	switch {
+	case to == n.address:
+		return nil, errToSelf
+	case to.Kind() != codec.KindNode:
+		return nil, errToRouter
+	}
+	if err := n.checkSize(len(body), session.SealedOverhead); err != nil {
+		return nil, err
+	}
+	m, refusals, err := n.sessions.enter(ctx, to)
+	if err != nil {
+		return nil, err
+	}
+	s, err := n.seal(ctx, m, refusals, category, body)
+	n.sessions.leave(m, err)
+	return s, err
+}
+
+// checkSize checks a body's size, of which so many bytes more are sent.
+func (n *Node) checkSize(size, overhead int) error {
+	limit, router := codec.BodyMaxLimit, false
+	if c, _ := n.out.current(); c != nil {
+		limit, router = int(c.hello.BodyMax), true
+	}
+	if size+overhead > limit {
+		return &BodySizeError{Size: size, Max: limit - overhead, Router: router}
+	}
+	return nil
+}
+
+// seal seals and queues a message, and waits until it may.
+func (n *Node) seal(ctx context.Context, m *member, refusals uint64, category codec.Category, body []byte) (*Sent, error) {
+	size := len(body) + session.SealedOverhead
+	frame := make([]byte, ttlSize, codec.HeaderSize+size+codec.SignatureLengthSize+signatureMax)
+	frame[0] = codec.TTLDefault
+	for {
+		if err := n.out.acquire(ctx, size); err != nil {
+			return nil, err
+		}
+		sealed, slot, by := n.sessions.seal(m, frame, category, body)
+		if slot != nil {
+			s := &Sent{To: m.address, Category: category, SendTime: slot.sendTime, Digest: codec.Raw(sealed).Digest(), node: n, queuedAt: time.Now()}
+			sealed, state := by.forQueue(sealed)
+			if state == slotVoid {
+				n.out.void(slot)
+				return nil, errUnsigned
+			}
+			n.out.publish(slot, state, by, sealed, s)
+			return s, nil
+		}
+		if err := n.sessions.refusedSince(m, refusals); err != nil {
+			return nil, err
+		}
+		select {
+		case <-m.ready:
+		case <-ctx.Done():
+			return nil, n.waitError(ctx, n.sessions.missing(m), nil)
+		case <-n.ctx.Done():
+			return nil, n.endedBy()
+		}
+	}
+}
+
+// endedBy is what ended the node, or will.
+func (n *Node) endedBy() error {
+	if err := n.Err(); err != nil {
+		return err
+	}
+	return ErrClosed
+}
+
+// enter waits for the turn of a message to that address. refusals is how often the
+// member could not be reached until now.
+func (s *sessions) enter(ctx context.Context, to codec.Address) (m *member, refusals uint64, err error) {
+	s.mu.Lock()
+	m = s.memberLocked(to)
+	if m == nil {
+		defer s.mu.Unlock()
+		if s.ended {
+			return nil, 0, s.node.endedBy()
+		}
+		return nil, 0, errSessionMembers
+	}
+	m.users++
+	m.giveUpAt = time.Time{}
+	refusals = m.refusals
+	s.mu.Unlock()
+	select {
+	case m.turn <- struct{}{}:
+		return m, refusals, nil
+	default:
+	}
+	select {
+	case m.turn <- struct{}{}:
+		return m, refusals, nil
+	case <-ctx.Done():
+		err = s.node.waitError(ctx, s.missing(m), nil)
+	case <-s.node.ctx.Done():
+		err = s.node.endedBy()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gone(m, err)
+	return nil, 0, err
+}
+
+// leave ends a message's turn; err is why it was not sent, or nil.
+func (s *sessions) leave(m *member, err error) {
+	<-m.turn
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gone(m, err)
+}
+
+func (s *sessions) gone(m *member, err error) {
+	m.users--
+	if err == nil || m.users > 0 {
+		return
+	}
+	if err == error(m.refusal) {
+		s.giveUpLocked(m)
+		return
+	}
+	m.giveUpAt = time.Now().Add(giveUpAfter)
+	s.scheduleLocked(m, time.Now())
+}
+
+// seal seals a message whose room is acquired, and appends it to frame. Slot is nil
+// when it has to wait: the room is given back.
+func (s *sessions) seal(m *member, frame []byte, category codec.Category, body []byte) (sealed []byte, slot *slot, by *self) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.slot = s.node.out.push(len(body) + session.SealedOverhead)
+	ok := false
+	s.eventLocked(m, time.Now(), false, func(now time.Time, out *session.Actions) session.Drop {
+		sealed, ok = m.core.Send(now, frame, uint8(category), body, out)
+		return session.DropNone
+	})
+	slot, s.slot = s.slot, nil
+	if !ok {
+		s.node.out.void(slot)
+		return nil, nil, nil
+	}
+	m.sent++
+	return sealed, slot, s.self
+}
+
+// refusedSince returns the notice that the member can't be reached, if there was
+// one more.
+func (s *sessions) refusedSince(m *member, refusals uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if m.refusals == refusals {
+		return nil
+	}
+	return m.refusal
+}
+
+// missing says what a message to the member waits for.
+func (s *sessions) missing(m *member) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if m.core.Info().Made.IsZero() {
+		return "session with " + m.address.String()
+	}
+	return "credit from " + m.address.String() + ", whose application is slow to take what it has"
+}
