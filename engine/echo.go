@@ -56,25 +56,42 @@ func (l *loop) echo(d *domain, f codec.Raw, to link.Ref) {
 		answer.Type = codec.EchoHop
 		answer.Hop = codec.Hop{TTL: f.TTL(), Time: uint64(l.link.Now().UnixNano()), Software: l.router.config.Software}
 		if f.Recipient() != d.address {
-			answer.Hop.Next = l.router.next(f.Recipient())
+			l.hop(d, f, &answer, to)
+			return
 		}
 	case codec.EchoReceiptRequest:
 		answer.Type, answer.Seen = codec.EchoReceipt, false
 	default:
 		return
 	}
-	body, err := codec.AppendEcho(nil, &answer)
+	l.sayEcho(d, f.Sender(), &answer, to)
+}
+
+// hop answers f, a trace that ends here on its way, with where it would have gone.
+// Who is at the other end of a link its loop knows, which answers then.
+func (l *loop) hop(d *domain, f codec.Raw, answer *codec.Echo, to link.Ref) {
+	asker := f.Sender()
+	next, remote := l.router.lookup(f.Recipient())
+	if next != 0 && remote {
+		l.router.onPeer(next, func(p *peer) {
+			if p.far != nil && p.far.proven[d.prefix] != nil {
+				answer.Hop.Next = p.far.proven[d.prefix].address
+			}
+			p.loop.sayEcho(d, asker, answer, to)
+		})
+		return
+	}
+	if next != 0 {
+		answer.Hop.Next = f.Recipient()
+	}
+	l.sayEcho(d, asker, answer, to)
+}
+
+// sayEcho sends an echo of this router.
+func (l *loop) sayEcho(d *domain, to codec.Address, e *codec.Echo, by link.Ref) {
+	body, err := codec.AppendEcho(nil, e)
 	if err != nil {
 		panic("engine: an echo that the codec took and refuses: " + err.Error())
 	}
-	l.sendOwn(to, d, f.Sender(), codec.CategoryEcho, body, link.OwnAhead)
-}
-
-// next returns where frames for the recipient go from here: to itself when it is
-// connected here; zero: no way is known.
-func (r *Router) next(recipient codec.Address) codec.Address {
-	if r.table.Lookup(recipient) == 0 {
-		return codec.Address{}
-	}
-	return recipient
+	l.sendOwn(by, d, to, codec.CategoryEcho, body, link.OwnAhead)
 }

@@ -90,3 +90,35 @@ func TestHopsHaveTheRateOfEchoes(t *testing.T) {
 		t.Errorf("%d hops and %d dropped of %d, at most %.0f hops", hops, dropped, sent, most)
 	}
 }
+
+func TestATraceOverLinksShowsEachRouter(t *testing.T) {
+	w := newFleet(t, "prod.example")
+	for n := range 3 {
+		w.add([]int{0}, []int{n - 1}[:min(n, 1)]...)
+	}
+	alice, bob := w.connect(0, w.domains[0].node("alice")), w.connect(2, w.domains[0].node("bob"))
+	to := codec.Address(bob.id.Peer.Address)
+	w.knows(to, 0, 1)
+	w.knows(w.self(2, 0), 0)
+	w.knows(alice.id.Peer.Address, 1, 2)
+	ask := func(to codec.Address, ttl byte, from, next codec.Address, left uint8) {
+		t.Helper()
+		alice.send(alice.trace(to, ttl, ttl))
+		f := alice.next()
+		e, err := codec.DecodeEcho(f.Body())
+		if err != nil || f.Category() != codec.CategoryEcho || e.Type != codec.EchoHop || e.ID[0] != ttl ||
+			f.Sender() != from || e.Hop.Next != next || e.Hop.TTL != left {
+			t.Errorf("TTL %d: %v from %v: %+v, %v", ttl, f.Category(), f.Sender(), e, err)
+		}
+	}
+	none := codec.Address{}
+	ask(to, 1, w.self(0, 0), w.self(1, 0), 1)
+	ask(to, 2, w.self(1, 0), w.self(2, 0), 1)
+	ask(to, 3, w.self(2, 0), to, 1)
+	ask(w.self(2, 0), 2, w.self(1, 0), w.self(2, 0), 1)
+	ask(w.self(2, 0), 32, w.self(2, 0), none, 30)
+	alice.send(alice.trace(to, 4, 4))
+	if f := bob.next(); f.Category() != codec.CategoryEcho || f.TTL() != 1 {
+		t.Errorf("%v came with TTL %d", f.Category(), f.TTL())
+	}
+}

@@ -264,3 +264,14 @@ func (ms *members) count() (n int) {
 	}
 	return n
 }
+
+// routers adds the names of the routers whose certificates are kept, by address.
+func (ms *members) routers(names map[codec.Address]string) {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	for key, c := range ms.certs {
+		if key.Address.Kind() == codec.KindRouter {
+			names[key.Address] = c.id.Name
+		}
+	}
+}

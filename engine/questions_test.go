@@ -280,3 +280,40 @@ func TestNodesAskNoRouters(t *testing.T) {
 		t.Errorf("goodbye %+v", g)
 	}
 }
+
+func TestRoutesTellHowRoutersAreReached(t *testing.T) {
+	one, two := newAuthority("one.example"), newAuthority("two.example")
+	routers, addrs := chainOfRouters(t, 3, one, two)
+	connect(t, addrs[0], one.node("alice"))
+	connect(t, addrs[2], one.node("bob"))
+	connect(t, addrs[2], one.node("carol"))
+	address := func(i int, d *authority) string { return routers[i].state().domains[d.Domain].address.String() }
+	var got []Route
+	waitFor(t, "where all nodes are", func() bool {
+		got = routers[0].Routes(t.Context()).Routes
+		return len(got) == 6 && got[0].Nodes == 1 && got[1].Nodes+got[2].Nodes == 2
+	})
+	if h := got[0]; !h.Here || h.Domain != "one.example" || h.Name != "router/edge-1" || h.Address != address(0, one) || h.Metric != 0 || h.NextAddress != "" {
+		t.Errorf("here: %+v", h)
+	}
+	for _, r := range got[1:3] {
+		if r.Here || r.NextName != "router/edge-2" || r.NextAddress != address(1, one) || r.NextRemote == "" {
+			t.Errorf("%+v", r)
+		}
+		switch r.Address {
+		case address(1, one):
+			if r.Name != "router/edge-2" || r.Metric != LinkCostDefault || r.Nodes != 0 {
+				t.Errorf("neighbour: %+v", r)
+			}
+		case address(2, one):
+			if r.Metric != 2*LinkCostDefault || r.Nodes != 2 {
+				t.Errorf("behind it: %+v", r)
+			}
+		default:
+			t.Errorf("nobody: %+v", r)
+		}
+	}
+	if h := got[3]; !h.Here || h.Domain != "two.example" || h.Nodes != 0 || got[4].Domain != "two.example" || got[5].Nodes != 0 {
+		t.Errorf("the other domain: %+v", got[3:])
+	}
+}

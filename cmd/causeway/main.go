@@ -27,6 +27,7 @@ func verbs() []*cobra.Command {
 	return []*cobra.Command{
 		serveCommand(),
 		peersCommand(),
+		routesCommand(),
 		debugCommand(),
 		nodeCommand(),
 		pkiCommand(),

@@ -166,7 +166,7 @@ func (f *serveFlags) run(cmd *cobra.Command) error {
 	if f.admin != adminOff {
 		server, err = admin.Serve(admin.Config{
 			Listen: f.admin, Metrics: metrics, Ready: router.Ready,
-			About: aboutDump(), Peers: dumps.peers, Pprof: f.pprof,
+			About: aboutDump(), Peers: dumps.peers, Routes: dumps.routes, Pprof: f.pprof,
 		})
 		if err != nil {
 			return errors.Join(portError(f.admin, "--admin", err), stop(router, nil, 0))

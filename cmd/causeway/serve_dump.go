@@ -53,12 +53,13 @@ func (d *dumper) watch() (stop func()) {
 	}
 }
 
-func (d *dumper) peers(ctx context.Context) any { return d.router.Peers(ctx) }
+func (d *dumper) peers(ctx context.Context) any  { return d.router.Peers(ctx) }
+func (d *dumper) routes(ctx context.Context) any { return d.router.Routes(ctx) }
 
 // dump writes one file; when that fails, or is not wanted, the log has it.
 func (d *dumper) dump(ctx context.Context) {
 	if d.dir != dumpToLog {
-		write := admin.Dump{About: aboutDump(), Metrics: d.metrics, Peers: d.peers}.Write
+		write := admin.Dump{About: aboutDump(), Metrics: d.metrics, Peers: d.peers, Routes: d.routes}.Write
 		name, err := writeDumpFile(d.dir, func(w io.Writer) error { return write(ctx, w) })
 		if err == nil {
 			d.log.Info("dump written", "file", name)

@@ -86,9 +86,10 @@ type Config struct {
 	Live    func() error // nil: alive
 	Ready   func() error // nil: may get traffic; the error's text is shown
 
-	About string                        // first words of /debug/dump
-	Peers func(ctx context.Context) any // becomes JSON at /debug/peers; nil: no such path
-	Pprof bool                          // serve /debug/pprof
+	About  string                        // first words of /debug/dump
+	Peers  func(ctx context.Context) any // becomes JSON at /debug/peers; nil: no such path
+	Routes func(ctx context.Context) any // becomes JSON at /debug/routes; nil: no such path
+	Pprof  bool                          // serve /debug/pprof
 }
 
 // Server answers /metrics, /healthz, /readyz and /debug.

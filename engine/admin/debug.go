@@ -15,24 +15,36 @@ import (
 )
 
 // Dump is all that one can see of a process at one moment, as one text: what it
-// is, its peers in JSON, its metrics, its goroutines. It holds no secrets.
+// is, its peers and routes in JSON, its metrics, its goroutines. It holds no secrets.
 type Dump struct {
 	About   string                        // program, version, process
 	Metrics *Metrics                      //
 	Peers   func(ctx context.Context) any // becomes JSON; nil: none
+	Routes  func(ctx context.Context) any // becomes JSON; nil: none
 }
 
 // Write writes the dump. A section begins with a line "== name"; a process of
 // 10,000 peers makes about 6 MB.
 func (d Dump) Write(ctx context.Context, w io.Writer) error {
-	var peers []byte
-	if d.Peers != nil {
-		var err error
-		if peers, err = json.MarshalIndent(d.Peers(ctx), "", " "); err != nil {
+	if _, err := fmt.Fprintf(w, "%s, %s\n", d.About, time.Now().UTC().Format(time.RFC3339Nano)); err != nil {
+		return err
+	}
+	for _, section := range []struct {
+		name string
+		ask  func(context.Context) any
+	}{{"peers", d.Peers}, {"routes", d.Routes}} {
+		var text []byte
+		if section.ask != nil {
+			var err error
+			if text, err = json.MarshalIndent(section.ask(ctx), "", " "); err != nil {
+				return err
+			}
+		}
+		if _, err := fmt.Fprintf(w, "\n== %s\n%s\n", section.name, text); err != nil {
 			return err
 		}
 	}
-	if _, err := fmt.Fprintf(w, "%s, %s\n\n== peers\n%s\n\n== metrics\n", d.About, time.Now().UTC().Format(time.RFC3339Nano), peers); err != nil {
+	if _, err := io.WriteString(w, "\n== metrics\n"); err != nil {
 		return err
 	}
 	if err := d.Metrics.Write(w); err != nil {
@@ -76,7 +88,7 @@ func (w *written) Write(b []byte) (int, error) { return w.body.Write(b) }
 // addDebug adds what is under /debug. One answer at a time is made and sent:
 // each may take some memory, and requests that repeat must not multiply it.
 func addDebug(mux *http.ServeMux, c Config) {
-	dump := Dump{c.About, c.Metrics, c.Peers}
+	dump := Dump{c.About, c.Metrics, c.Peers, c.Routes}
 	turn := make(chan struct{}, 1)
 	one := func(contentType string, write func(ctx context.Context, w io.Writer) error) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
@@ -96,10 +108,12 @@ func addDebug(mux *http.ServeMux, c Config) {
 		}
 	}
 	mux.HandleFunc("GET /debug/dump", one("text/plain; charset=utf-8", dump.Write))
-	if c.Peers != nil {
-		mux.HandleFunc("GET /debug/peers", one("application/json", func(ctx context.Context, w io.Writer) error {
-			return json.NewEncoder(w).Encode(c.Peers(ctx))
-		}))
+	for path, ask := range map[string]func(context.Context) any{"GET /debug/peers": c.Peers, "GET /debug/routes": c.Routes} {
+		if ask != nil {
+			mux.HandleFunc(path, one("application/json", func(ctx context.Context, w io.Writer) error {
+				return json.NewEncoder(w).Encode(ask(ctx))
+			}))
+		}
 	}
 	if c.Pprof {
 		mux.HandleFunc("GET /debug/pprof/", httppprof.Index)
