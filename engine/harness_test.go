@@ -185,6 +185,8 @@ type client struct {
 
 	received uint64 // frames other than link control
 	silent   bool   // does not answer when it is asked what it has received
+
+	proofs []codec.DomainProof // as a router, of its domains in their order
 }
 
 // clientTLS is what a well-behaved client asks for.

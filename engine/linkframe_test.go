@@ -41,6 +41,7 @@ func neighbourOf(t *testing.T, addr string, domains ...*authority) *client {
 			chains = append(chains, id.Grants[d.Domain].Chain)
 		}
 	}
+	c.proofs = slices.Clone(values)
 	slices.SortFunc(values, func(a, b codec.DomainProof) int { return bytes.Compare(a[:], b[:]) })
 	for _, part := range must(codec.SplitDomainProofs(values)) {
 		c.say(part)
