@@ -123,11 +123,11 @@ func (l *loop) undeliverable(to link.Ref, b *buf.Buffer) {
 	}
 	a := f.Recipient()
 	now, remote := r.lookup(a)
-	if now == to {
-		if c := l.link.Conn(to); c != nil && peerOf(c).far == nil { // it takes no more, and is about to be closed
-			peerOf(c).unregister(true)
-			now, remote = r.lookup(a)
-		}
+	if c := l.link.Conn(to); c != nil && peerOf(c).far != nil {
+		remote = true // routing knows it already, or will
+	} else if c != nil && now == to { // it takes no more, and is about to be closed
+		peerOf(c).unregister(true)
+		now, remote = r.lookup(a)
 	}
 	of := l.awaited(a, now != 0)
 	switch {

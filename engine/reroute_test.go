@@ -245,3 +245,43 @@ func TestANodeWaitsForAFullRecipientBehindALink(t *testing.T) {
 		t.Errorf("dropped %v", r.Counts().Dropped)
 	}
 }
+
+// A link that is cut under traffic: each frame arrives, once, or its sender is told
+// of it.
+func TestALinkIsCutUnderTraffic(t *testing.T) {
+	const frames = 4000
+	w := newFleet(t, "prod.example")
+	all := []int{0}
+	w.add(all)
+	w.add(all, 0)
+	w.add(all, 0, 1)
+	alice, bob := w.connect(0, w.domains[0].node("alice")), w.connect(2, w.domains[0].node("bob"))
+	w.knows(bob.id.Peer.Address, 0, 1)
+	w.knows(alice.id.Peer.Address, 1, 2)
+	in := &inbox{seen: make(map[int]int)}
+	var reading sync.WaitGroup
+	reading.Go(func() { in.read(bob, nil) })
+	for n := range frames {
+		if n == frames/2 {
+			go w.cut(2, 0)
+		}
+		alice.numbered(bob.id.Peer.Address, n, 1000)
+	}
+	told := 0
+	waitFor(t, "each frame is there, or told of", func() bool {
+		for _, n := range toldOf(t, alice.sync()) {
+			told += n
+		}
+		return in.size() >= frames/2 && in.size()+told >= frames // a frame may be both: perhaps delivered
+	})
+	bob.conn.Close()
+	reading.Wait()
+	for n, times := range in.seen {
+		if times != 1 {
+			t.Errorf("frame %d came %d times", n, times)
+		}
+	}
+	if c := w.routers[0].Counts(); uint64(told) > c.Unconfirmed+c.DroppedSum() {
+		t.Errorf("told of %d, %d unconfirmed, dropped %v", told, c.Unconfirmed, c.Dropped)
+	}
+}
