@@ -39,9 +39,9 @@ func (c *client) announces(r *Router, attached uint64, nodes ...codec.Address) {
 	})
 }
 
-// receives reads application frames until n have come, and returns their numbers by
+// readsNumbered reads application frames until n have come, and returns their numbers by
 // recipient, which must rise.
-func (c *client) receives(n int) map[codec.Address]int {
+func (c *client) readsNumbered(n int) map[codec.Address]int {
 	c.t.Helper()
 	last := map[codec.Address]int{}
 	for n > 0 {
@@ -160,7 +160,7 @@ func TestWhatIsQueuedForALinkThatEndsGoesByAnother(t *testing.T) {
 				t.Errorf("dropped: %v", r.Counts().Dropped)
 			}
 			if name != "cut" {
-				x.receives(first) // it still gets what was sealed
+				x.readsNumbered(first) // it still gets what was sealed
 			}
 		})
 	}
@@ -235,7 +235,7 @@ func TestANodeWaitsForAFullRecipientBehindALink(t *testing.T) {
 	if n := r.Counts().DroppedSum(); n != 0 {
 		t.Errorf("dropped %v", r.Counts().Dropped)
 	}
-	last := x.receives(stuckFrames + few)
+	last := x.readsNumbered(stuckFrames + few)
 	if last[one] != stuckFrames-1 || last[two] != few-1 {
 		t.Errorf("the last frames are %v", last)
 	}
