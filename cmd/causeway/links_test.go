@@ -31,7 +31,7 @@ func (r *routerProcess) routers() (names []string) {
 		if err := json.Unmarshal([]byte(line), &p); err != nil {
 			r.t.Fatalf("%q: %v", line, err)
 		}
-		if p.Kind == "router" && p.State == "open" {
+		if p.Role == "router" && p.State == "open" {
 			names = append(names, p.Name)
 		}
 	}
@@ -61,15 +61,15 @@ func TestRoutersLinkByTheirConnectionsFile(t *testing.T) {
 	linked := func(r *routerProcess, name string) func() bool {
 		return func() bool { names := r.routers(); return len(names) == 1 && names[0] == name }
 	}
-	waitUntil(t, "the link shows at the router that dialed", linked(b, "edge-1"))
-	waitUntil(t, "the link shows at the other", linked(a, "edge-2"))
+	waitUntil(t, "the link shows at the router that dialed", linked(b, "router/edge-1"))
+	waitUntil(t, "the link shows at the other", linked(a, "router/edge-2"))
 	if m := b.metrics(); m["causeway_links"] != 1 || m["causeway_link_targets_down"] != 0 {
 		t.Errorf("links %v, targets down %v", m["causeway_links"], m["causeway_link_targets_down"])
 	}
 	connect("")
 	waitUntil(t, "the link is left", func() bool { return len(a.routers()) == 0 && len(b.routers()) == 0 })
 	connect(fmt.Sprintf("%q", a.url()))
-	waitUntil(t, "the link is back", linked(a, "edge-2"))
+	waitUntil(t, "the link is back", linked(a, "router/edge-2"))
 }
 
 func TestFlagsAboutLinksThatAreRefused(t *testing.T) {
