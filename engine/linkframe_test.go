@@ -139,6 +139,7 @@ func TestFramesOfAHostileNeighbour(t *testing.T) {
 		}
 		before := r.Counts()
 		x.pass(c.frame)
+		waitFor(t, c.name+": dropped", func() bool { return r.Counts().DroppedSum() > before.DroppedSum() }) // it may have waited for a certificate
 		x.sync()
 		now := r.Counts()
 		if now.Dropped[c.reason.String()] != before.Dropped[c.reason.String()]+1 || now.DroppedSum() != before.DroppedSum()+1 {
