@@ -49,7 +49,7 @@ func (f *fetcher) endsOf(v fetchVerdict) uint64 { return f.ends[v].Load() }
 // routers between them know it from then on.
 func TestCertificatesAreFetchedHopByHop(t *testing.T) {
 	d := newAuthority("prod.example")
-	routers, addrs := line(t, 3, nil, d)
+	routers, addrs := line(t, 3, patient, d)
 	here, far := connect(t, addrs[0], d.node("here")), connect(t, addrs[2], d.node("far"))
 	key, none := keyOfNode(far.id), madeUp(d, 1)[0]
 	grant := codec.CertKey{Address: routers[2].state().domains[d.Domain].address, CertID: routers[2].state().domains[d.Domain].certID}
@@ -97,14 +97,14 @@ func TestCertificatesOfOtherDomainsAreNotAnswered(t *testing.T) {
 // where another neighbour does not answer, keep nobody else from what is there.
 func TestFloodsOfRequestsLeaveOthersTheirs(t *testing.T) {
 	d := newAuthority("prod.example")
-	routers, addrs := line(t, 2, nil, d)
+	routers, addrs := line(t, 2, func(_ int, c *Config) { c.fetchTime = patience / 4 }, d)
 	r := routers[0]
 	honest, far := connect(t, addrs[0], d.node("honest")), connect(t, addrs[1], d.node("far"))
 	floods := []*client{connectRouter(t, addrs[0], routerOf("edge-8", d), d).client, connect(t, addrs[0], d.node("flood"))}
 	connectRouter(t, addrs[0], routerOf("edge-9", d), d)
 	waitProven(t, r, 3, d.Domain)
 	for _, c := range floods {
-		for n := range 300 {
+		for n := range 60 {
 			c.say(&codec.CertificateRequest{Number: uint64(n + 10), Wanted: madeUp(d, codec.CertificatesWantedMax)})
 		}
 		if n := r.fetcher.wanted.Load(); n > 2*fetchesMax {

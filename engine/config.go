@@ -93,6 +93,8 @@ type Config struct {
 	ForwardDomains []string // of the domains with grants, those to serve; nil: all
 
 	Logger *slog.Logger
+
+	fetchTime time.Duration // what waits for a certificate does so for so long; 2 s but in tests
 }
 
 // withDefaults returns c with defaults filled in, or an error that names the
@@ -129,6 +131,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.BadSignatures, BadSignaturesDefault)
 	setDefault(&c.AddressesMax, AddressesMaxDefault)
 	setDefault(&c.HandshakeTimeout, HandshakeTimeoutDefault)
+	setDefault(&c.fetchTime, fetchTimeDefault)
 	setDefault(&c.HandshakesMax, HandshakesMaxDefault)
 	setDefault(&c.ReceiveBuffer, ReceiveBufferDefault)
 	limits := gate.DefaultLimits()

@@ -10,14 +10,13 @@ import (
 
 // Bounds of what this router asks other routers for (PROTOCOL.md section 5.4).
 const (
-	fetchesMax    = 8192 // certificates times who wants them, at a time
-	fetchPart     = 4    // one who asks may have a part of what the others leave,
-	fetchSure     = 8    // and so many beyond that, as long as there are not twice as many in all
-	fetchWindow   = 16   // requests that one link has not answered
-	fetchRate     = 100  // requests to one link in a second: half of what it answers
-	fetchTries    = 2    // links that are asked for one certificate, one after another
-	fetchTryTime  = time.Second
-	fetchTime     = 2 * time.Second // in all
+	fetchesMax    = 8192            // certificates times who wants them, at a time
+	fetchPart     = 4               // one who asks may have a part of what the others leave,
+	fetchSure     = 8               // and so many beyond that, as long as there are not twice as many in all
+	fetchWindow   = 16              // requests that one link has not answered
+	fetchRate     = 100             // requests to one link in a second: half of what it answers
+	fetchTries    = 2               // links that are asked for one certificate, one after another
+	fetchTryPart  = 2               // a link has so much of the time in all
 	fetchFailTime = 5 * time.Second // what was not to be had is not asked for again
 	fetchFailsMax = 16_384          // of those; beyond it any is forgotten
 	fetchLateMax  = 64              // requests of one link that are answered too late, if ever, and remembered
@@ -35,6 +34,7 @@ const (
 // Any event leaves it in a state that check takes.
 type fetches struct {
 	// fixed after start
+	within time.Duration                                                              // for one certificate, in all
 	ways   func(codec.Address) (next link.Ref, others []link.Ref)                     // links that may know, the best first; 0: none
 	verify func(key codec.CertKey, chain [][]byte, from link.Ref, now time.Time) bool // and keep it
 
@@ -122,9 +122,9 @@ type fetchEnd struct {
 	askers  []asker
 }
 
-func newFetches(ways func(codec.Address) (link.Ref, []link.Ref), verify func(codec.CertKey, [][]byte, link.Ref, time.Time) bool) *fetches {
+func newFetches(within time.Duration, ways func(codec.Address) (link.Ref, []link.Ref), verify func(codec.CertKey, [][]byte, link.Ref, time.Time) bool) *fetches {
 	return &fetches{
-		ways: ways, verify: verify, of: make(map[codec.CertKey]*fetch), links: make(map[link.Ref]*fetchLink),
+		within: within, ways: ways, verify: verify, of: make(map[codec.CertKey]*fetch), links: make(map[link.Ref]*fetchLink),
 		shares: make(map[asker]int), failed: make(map[codec.CertKey]time.Time),
 	}
 }
@@ -281,7 +281,7 @@ func (f *fetches) request(ref link.Ref, l *fetchLink, keys []codec.CertKey, now 
 	r := &fetchRequest{number: f.number, keys: make(map[codec.CertKey]bool, len(keys)), live: len(keys)}
 	for _, key := range keys {
 		one := f.of[key]
-		one.number, one.until, one.tried = r.number, now.Add(fetchTryTime), append(one.tried, ref)
+		one.number, one.until, one.tried = r.number, now.Add(f.within/fetchTryPart), append(one.tried, ref)
 		r.keys[key] = false
 	}
 	l.requests = append(l.requests, r)
@@ -434,7 +434,7 @@ func (f *fetches) forget(ref link.Ref) {
 // tick ends what has had its time.
 func (f *fetches) tick(now time.Time) {
 	for _, one := range f.of {
-		switch over := now.Sub(one.since) >= fetchTime; {
+		switch over := now.Sub(one.since) >= f.within; {
 		case over:
 			f.asked(one)
 			f.end(one, f.failure(one, now))

@@ -25,7 +25,7 @@ type fetchWorld struct {
 
 func newFetchWorld(links ...link.Ref) *fetchWorld {
 	w := &fetchWorld{now: time.Unix(1000, 0), routes: make(map[codec.Address]link.Ref), up: links}
-	w.fetches = newFetches(
+	w.fetches = newFetches(fetchTimeDefault,
 		func(a codec.Address) (link.Ref, []link.Ref) { return w.routes[a], w.up },
 		func(_ codec.CertKey, chain [][]byte, _ link.Ref, _ time.Time) bool { return string(chain[0]) == "good" })
 	return w
@@ -149,7 +149,7 @@ func TestASecondLinkIsAskedOnceAndThenTheFailureIsRemembered(t *testing.T) {
 	for name, fail := range map[string]func(w *fetchWorld, q fetchAsk){
 		"not known":    func(w *fetchWorld, q fetchAsk) { w.reply(q, "") },
 		"bad chain":    func(w *fetchWorld, q fetchAsk) { w.reply(q, "bad") },
-		"nothing said": func(w *fetchWorld, q fetchAsk) { w.pass(fetchTryTime - 1) },
+		"nothing said": func(w *fetchWorld, q fetchAsk) { w.pass(fetchTimeDefault/fetchTryPart - 1) },
 		"link ends": func(w *fetchWorld, q fetchAsk) {
 			if q.to == 3 { // who wants it is there
 				w.reply(q, "")
@@ -215,7 +215,7 @@ func TestALateAnswerIsTakenWhileItIsWanted(t *testing.T) {
 	w := newFetchWorld(1, 2)
 	w.want(testKey(7), asker{9, askerNode}, w.now)
 	first, _ := w.done(t)
-	w.pass(fetchTryTime)
+	w.pass(fetchTimeDefault / fetchTryPart)
 	second, _ := w.done(t)
 	if len(first) != 1 || len(second) != 1 || first[0].to == second[0].to {
 		t.Fatalf("asked %v and %v", first, second)
@@ -273,7 +273,7 @@ func TestAFloodOfOneAskerLeavesOthersTheirTurn(t *testing.T) {
 	if len(asks) != fetchWindow || !slices.Contains(asks[0].Wanted, honest) {
 		t.Errorf("%d requests, the honest one's certificate not in the first", len(asks))
 	}
-	w.pass(fetchTime)
+	w.pass(fetchTimeDefault)
 	if w.done(t); len(w.of) != 0 {
 		t.Errorf("%d are wanted after their time", len(w.of))
 	}
@@ -347,12 +347,12 @@ func TestFetchesKeepTheirPromises(t *testing.T) {
 			}
 			open = append(open, asks...)
 			for p, since := range waits {
-				if w.now.Sub(since) > fetchTime+3*time.Second { // a step of time is no longer
+				if w.now.Sub(since) > fetchTimeDefault+3*time.Second { // a step of time is no longer
 					t.Fatalf("%v waits since %v", p, w.now.Sub(since))
 				}
 			}
 		}
-		w.pass(fetchTime)
+		w.pass(fetchTimeDefault)
 		w.done(t)
 		if len(w.of) != 0 || w.pairs != 0 {
 			t.Fatalf("%d are wanted after their time", len(w.of))

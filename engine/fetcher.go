@@ -44,6 +44,8 @@ const (
 	// Each connection has a few at most, so that is not met before thousands flood.
 	fetchWaitsMax = 1 << 16
 
+	fetchTimeDefault = 2 * time.Second
+
 	fetchEvery    = 10 * time.Millisecond // a link that has been asked too often is asked again
 	fetchTickTime = 100 * time.Millisecond
 	fetchSweep    = time.Minute // certificates whose time is over are forgotten
@@ -56,7 +58,7 @@ func newFetcher(r *Router) *fetcher {
 		router: r, wake: make(chan struct{}, 1), ended: make(chan struct{}),
 		serving: make(map[[pki.PrefixSize]byte][]link.Ref),
 	}
-	f.core = newFetches(f.ways, f.verify)
+	f.core = newFetches(r.config.fetchTime, f.ways, f.verify)
 	return f
 }
 

@@ -27,7 +27,6 @@ const (
 	awaitPart      = 16       // of the cap on memory, in all
 	senderBytesMax = 1 << 20  // of one sender on one link; one frame is always taken
 	awaitAsksMax   = 512      // certificates that are asked for because of one link's frames
-	awaitTime      = fetchTime
 )
 
 // awaiting counts what waits for certificates on all links.
@@ -250,7 +249,7 @@ func (p *peer) tickRooms(now time.Time) {
 	rs := &p.rooms
 	floor := uint64(math.MaxUint64)
 	for sender, room := range rs.of {
-		for rs.of[sender] == room && room.state != roomReady && now.Sub(room.frames[0].at) >= awaitTime {
+		for rs.of[sender] == room && room.state != roomReady && now.Sub(room.frames[0].at) >= p.router.config.fetchTime {
 			p.loop.drop(dropUnknownCertificate, p.leaves(sender, room).b)
 		}
 		if rs.of[sender] == room {

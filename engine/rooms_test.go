@@ -20,6 +20,9 @@ func reaches(t *testing.T, r *Router, a codec.Address) {
 	waitFor(t, "a route", func() bool { to, _ := r.lookup(a); return to != 0 })
 }
 
+// patient has certificates waited for as long as a loaded machine may take.
+func patient(_ int, c *Config) { c.fetchTime = patience }
+
 // receives reads frames until so many of the sender have come, and checks their
 // order.
 func (c *client) receives(from codec.Address, n int) {
@@ -47,10 +50,10 @@ func (c *client) sendNumbered(to codec.Address, n int) {
 
 func TestFramesOverLinksWaitForTheirCertificates(t *testing.T) {
 	d := newAuthority("prod.example")
-	routers, addrs := line(t, 3, nil, d)
+	routers, addrs := line(t, 3, patient, d)
 	a, b := connect(t, addrs[0], d.node("a")), connect(t, addrs[2], d.node("b"))
 	reaches(t, routers[0], b.id.Peer.Address)
-	const frames = 300
+	const frames = 100
 	a.sendNumbered(b.id.Peer.Address, frames)
 	b.receives(a.id.Peer.Address, frames)
 	for i, r := range routers {
@@ -64,7 +67,7 @@ func TestFramesOverLinksWaitForTheirCertificates(t *testing.T) {
 // and others have not waited.
 func TestWaitingFramesAreNotDecidedOn(t *testing.T) {
 	d := newAuthority("prod.example")
-	r, addr := startRouter(t, nil, d)
+	r, addr := startRouter(t, func(c *Config) { c.fetchTime = 2 * patience }, d)
 	to := connect(t, addr, d.node("to"))
 	h := connectRouter(t, addr, routerOf("edge-2", d), d)
 	waitProven(t, r, 1, d.Domain)
@@ -145,13 +148,13 @@ func TestFramesWithoutACertificateAreDropped(t *testing.T) {
 // memory and keeps nobody else's frames.
 func TestAFloodOfMadeUpSendersIsBounded(t *testing.T) {
 	d := newAuthority("prod.example")
-	routers, addrs := line(t, 2, func(_ int, c *Config) { c.Memory = 64 << 20 }, d)
+	routers, addrs := line(t, 2, func(_ int, c *Config) { c.Memory, c.fetchTime = 64<<20, patience/4 }, d)
 	r := routers[0]
 	a, b := connect(t, addrs[1], d.node("a")), connect(t, addrs[0], d.node("b"))
 	reaches(t, routers[1], b.id.Peer.Address)
 	h := connectRouter(t, addrs[0], routerOf("edge-9", d), d)
 	waitProven(t, r, 2, d.Domain)
-	const made, honest = 6000, 300
+	const made, honest = 1500, 100
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
