@@ -20,8 +20,15 @@ func (s *state) served() ([]served, routingLimits) {
 		all = append(all, served{name, s.domains[name].address})
 	}
 	c := &s.config
-	return all, routingLimits{nodeCost: c.NodeCost, maxAddresses: c.AddressesMax, skewMax: c.SkewMax, hold: max(c.HoldTimeout, 0)}
+	return all, routingLimits{
+		nodeCost: c.NodeCost, maxAddresses: c.AddressesMax, skewMax: c.SkewMax, hold: max(c.HoldTimeout, 0),
+		maxTotal: int(c.Memory/listsPart/(entryMemory+placedMemory)) / max(len(all), 1),
+	}
 }
+
+// listsPart is the part of the cap on memory that lists of other routers may take,
+// the same for each domain: one that has too many addresses costs no other.
+const listsPart = 4
 
 // servedBeside returns the domains of the state, and those of the one before
 // that have no other address now.

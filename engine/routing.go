@@ -72,7 +72,8 @@ type hands interface {
 // routingLimits are what a reload can change.
 type routingLimits struct {
 	nodeCost     uint16
-	maxAddresses int // for domains that are new
+	maxAddresses int // of one router, for domains that are new
+	maxTotal     int // of all other routers in one domain, the same; 0: the default
 	skewMax      time.Duration
 	hold         time.Duration // for addresses that nobody has any more; 0: nothing waits
 }
@@ -210,7 +211,7 @@ func (rt *routing) serve(all []served, limits routingLimits) {
 // begin is serve for one more domain, that may have been served already.
 func (rt *routing) begin(now time.Time, s served) {
 	core, err := route.New(route.Config{
-		Self: s.self, NodeCost: rt.limits.nodeCost, MaxAddresses: rt.limits.maxAddresses, MaxSkew: rt.limits.skewMax, Random: rand.Reader,
+		Self: s.self, NodeCost: rt.limits.nodeCost, MaxAddresses: rt.limits.maxAddresses, MaxTotal: rt.limits.maxTotal, MaxSkew: rt.limits.skewMax, Random: rand.Reader,
 	}, now)
 	if err != nil {
 		panic("engine: the system has no randomness: " + err.Error())

@@ -419,14 +419,16 @@ func TestLongListsArriveUpToTheirLimit(t *testing.T) {
 	w := newRoutingNet(t)
 	const nodes = 10_000
 	a, b := w.add(routingLimits{}, 0), w.add(routingLimits{}, 0)
-	c := w.add(routingLimits{maxAddresses: nodes / 2}, 0)
+	c, d := w.add(routingLimits{maxAddresses: nodes / 2}, 0), w.add(routingLimits{maxTotal: nodes / 4}, 0)
 	for n := range nodes {
 		a.enters(nodeAt(0, n), sentNow())
 	}
 	w.link(a, b, 1, 0)
 	w.link(b, c, 1, 0)
-	waitFor(t, "all addresses", func() bool { return b.table.Len() == nodes+2 })
-	waitFor(t, "half of the addresses, and two routers", func() bool { return c.table.Len() == nodes/2+2 })
+	w.link(b, d, 1, 0)
+	waitFor(t, "all addresses", func() bool { return b.table.Len() == nodes+3 })
+	waitFor(t, "half of the addresses, and three routers", func() bool { return c.table.Len() == nodes/2+3 })
+	waitFor(t, "a quarter of the addresses, and three routers", func() bool { return d.table.Len() == nodes/4+3 })
 	waitFor(t, "the rest counted", func() bool {
 		c.counts.mu.Lock()
 		defer c.counts.mu.Unlock()
