@@ -317,6 +317,16 @@ func (l *loop) lastCall() {
 	l.link.Range(func(c *link.Conn) { peerOf(c).leaveDraining() })
 }
 
+// linkGoodbye ends a link whose neighbour has said goodbye. One that stops is left
+// without loss: frames of it are taken until all that is for it has gone.
+func (p *peer) linkGoodbye(g *codec.Goodbye) {
+	if g.Reason != codec.GoodbyeDraining || g.ReadFor == 0 || p.phase != phaseOpen {
+		p.goodbye(g)
+	} else if p.cover(g.Received) {
+		p.retire("the router there stops")
+	}
+}
+
 // lateAnswer notes the answer of a peer that has closed its connection before
 // the signature of its goodbye, f, was checked.
 func (p *peer) lateAnswer(f codec.Raw) {

@@ -380,6 +380,54 @@ func (in *inbox) read(c *client, next func()) {
 	}
 }
 
+// Traffic that another router's stop is in the way of goes around it.
+func TestNothingIsLostWhenARouterBetweenOthersStops(t *testing.T) {
+	w := newFleet(t, "prod.example")
+	all := []int{0}
+	w.add(all)
+	w.add(all, 0)
+	w.add(all, 1)
+	w.add(all, 2)
+	w.add(all, 3, 0) // a ring, by which 1 is between 0 and 2, and 3 and 4 are longer
+	alice, bob := w.connect(0, w.domains[0].node("alice")), w.connect(2, w.domains[0].node("bob"))
+	a, b := alice.id.Peer.Address, bob.id.Peer.Address
+	w.knows(b, 0, 1, 3, 4)
+	w.knows(a, 2, 1, 3, 4)
+	var both sync.WaitGroup
+	in := []*inbox{{seen: make(map[int]int)}, {seen: make(map[int]int)}}
+	both.Go(func() { in[0].read(alice, nil) })
+	both.Go(func() { in[1].read(bob, nil) })
+	const frames = 3000
+	var end *closing
+	for n := range frames {
+		if n == frames/10 {
+			end = startClose(t, w.routers[1], patience)
+		}
+		alice.numbered(b, n, 100)
+		bob.numbered(a, n, 100)
+		if n%10 == 0 {
+			time.Sleep(time.Millisecond) // so that all of it happens under traffic
+		}
+	}
+	if err, _ := end.wait(); err != nil {
+		t.Error(err)
+	}
+	for _, in := range in {
+		waitFor(t, "all frames", func() bool { return in.size() == frames })
+	}
+	if n := w.routers[1].Counts().Forwarded; n < frames/10 {
+		t.Errorf("the router that has stopped had forwarded %d frames: they did not go by it", n)
+	}
+	for _, r := range w.routers {
+		if n := r.Counts().Unconfirmed; n != 0 {
+			t.Errorf("%d frames are in doubt", n)
+		}
+	}
+	alice.conn.Close()
+	bob.conn.Close()
+	both.Wait()
+}
+
 // A router that stops loses nothing: its nodes go elsewhere, and what still comes
 // for them follows.
 func TestNothingIsLostWhenARouterOfAFleetStops(t *testing.T) {

@@ -238,7 +238,7 @@ func (p *peer) linkControl(m codec.Control) {
 		p.keepAlive(m)
 	case *codec.Goodbye:
 		p.far.farewell = &farewellError{m.Reason, m.Text}
-		p.goodbye(m)
+		p.linkGoodbye(m)
 	case *codec.CertificateRequest:
 		if p.mayAsk() {
 			p.certificates(m)

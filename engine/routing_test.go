@@ -23,6 +23,8 @@ type routingNet struct {
 	all []*routingNode
 	far map[link.Ref]end // by the ref of a link at one end: the other end
 	ref link.Ref
+
+	over atomic.Bool // the test is over, and routers end
 }
 
 // end is one end of a link.
@@ -73,6 +75,7 @@ func (w *routingNet) add(limits routingLimits, domains ...int) *routingNode {
 	w.all = append(w.all, n)
 	n.serveAll(limits, domains...)
 	w.t.Cleanup(func() {
+		w.over.Store(true)
 		n.close()
 		for ref, a := range n.here {
 			r.table.Clear(a, tableValue(ref))
@@ -419,7 +422,7 @@ func TestLongListsArriveUpToTheirLimit(t *testing.T) {
 	w := newRoutingNet(t)
 	const nodes = 10_000
 	a, b := w.add(routingLimits{}, 0), w.add(routingLimits{}, 0)
-	c, d := w.add(routingLimits{maxAddresses: nodes / 2}, 0), w.add(routingLimits{maxTotal: nodes / 4}, 0)
+	c, d := w.add(routingLimits{maxAddresses: nodes / 2}, 0), w.add(routingLimits{maxTotal: nodes}, 0)
 	for n := range nodes {
 		a.enters(nodeAt(0, n), sentNow())
 	}
@@ -428,7 +431,7 @@ func TestLongListsArriveUpToTheirLimit(t *testing.T) {
 	w.link(b, d, 1, 0)
 	waitFor(t, "all addresses", func() bool { return b.table.Len() == nodes+3 })
 	waitFor(t, "half of the addresses, and three routers", func() bool { return c.table.Len() == nodes/2+3 })
-	waitFor(t, "a quarter of the addresses, and three routers", func() bool { return d.table.Len() == nodes/4+3 })
+	waitFor(t, "all addresses, and three routers", func() bool { return d.table.Len() == nodes+3 })
 	waitFor(t, "the rest counted", func() bool {
 		c.counts.mu.Lock()
 		defer c.counts.mu.Unlock()
@@ -437,6 +440,11 @@ func TestLongListsArriveUpToTheirLimit(t *testing.T) {
 	for n := range nodes/2 + 1 {
 		c.enters(nodeAt(0, nodes+n), sentNow())
 	}
+	waitFor(t, "another router's addresses are too many for it in all", func() bool {
+		d.counts.mu.Lock()
+		defer d.counts.mu.Unlock()
+		return d.counts.refused[refusedLimit] > 0
+	})
 	waitFor(t, "one node too many of its own", func() bool {
 		c.counts.mu.Lock()
 		defer c.counts.mu.Unlock()
