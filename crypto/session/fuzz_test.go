@@ -2,6 +2,7 @@ package session
 
 import (
 	"bytes"
+	"encoding/binary"
 	"testing"
 	"time"
 )
@@ -26,6 +27,13 @@ func FuzzBodies(f *testing.F) {
 		chain, err := Chain(body)
 		if err == nil && (body[0] == bodyM1 || body[0] == bodyM2) && len(chain) == 0 {
 			t.Error("an M1 or M2 without certificates")
+		}
+		var box sealed
+		if box.decode(body) == nil {
+			again := append(binary.BigEndian.AppendUint64(append([]byte(nil), box.id[:]...), box.counter), box.box...)
+			if !bytes.Equal(again, body) {
+				t.Errorf("a sealed body is encoded as %x", again)
+			}
 		}
 		if len(body) > 0 && body[0] == bodyReset {
 			if id, err := decodeReset(body); err == nil && !bytes.Equal(appendReset(nil, id), body) {

@@ -22,6 +22,9 @@ func (i *Instance) Check() string {
 		if via := d.installed; (via == nil) != (d.selected == nil) || via != nil && via != d.selected.link {
 			return fmt.Sprintf("the caller has not been told of the route to %v", d.address)
 		}
+		if d.reached && d.selected == nil || d.selected != nil && !d.reached && d.returnAt.IsZero() {
+			return fmt.Sprintf("the list of %v counts without a route, or never again", d.address)
+		}
 		if broken := i.checkList(d); broken != "" {
 			return broken
 		}

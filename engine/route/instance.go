@@ -142,6 +142,8 @@ type Instance struct {
 	rerouted map[*destination]struct{}  // routers whose link may have changed in this event
 	probes   map[codec.Address]*probe
 
+	returns map[codec.Address]time.Time // by neighbour: by then what came back is paid for; see mayReturn
+
 	listed int // addresses of all lists in routers
 	coming int // addresses of all partial lists
 
@@ -183,6 +185,7 @@ func New(config Config, now time.Time) (*Instance, error) {
 		touched:   map[codec.Address]struct{}{},
 		rerouted:  map[*destination]struct{}{},
 		probes:    map[codec.Address]*probe{},
+		returns:   map[codec.Address]time.Time{},
 		refreshAt: now.Add(UpdateInterval),
 	}
 	if _, err := io.ReadFull(config.Random, i.source.ID[:]); err != nil {
@@ -314,7 +317,7 @@ func (i *Instance) Routes() (all []Route) {
 
 // finish ends an event: what is due is sent, and the actions go to the caller.
 func (i *Instance) finish(now time.Time) Actions {
-	i.reroute()
+	i.reroute(now)
 	if i.flushDue && !now.Before(i.flushedAt.Add(BatchDelay)) {
 		i.flush(now)
 	}

@@ -109,7 +109,7 @@ func (p *place) find(d *destination) int {
 func (i *Instance) owner(p *place) (best claim) {
 	for _, c := range p.claims {
 		switch {
-		case c.router != &i.self && c.router.selected == nil:
+		case c.router != &i.self && !c.router.reached:
 		case best.router == nil, c.sent > best.sent,
 			c.sent == best.sent && bytes.Compare(c.router.address[:], best.router.address[:]) > 0:
 			best = c

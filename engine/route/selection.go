@@ -34,6 +34,10 @@ type destination struct {
 	selectedAs advert // selected's advert when it was last feasible; always better than distance
 	installed  *link  // what the caller was told last
 
+	reached  bool      // its list counts: there is a route, and has not come back too often
+	returned bool      // it was reached before
+	returnAt time.Time // when a list that waits to count may; zero: none does
+
 	retry     time.Time // when to ask again; zero: nothing is wanted
 	attempts  int
 	forwarded stamp // newest seqno request passed on
@@ -162,7 +166,7 @@ func (i *Instance) choose(d *destination, now time.Time) {
 
 // reroute tells the caller where next hops have changed, and marks the addresses
 // of routers that have come or gone.
-func (i *Instance) reroute() {
+func (i *Instance) reroute(now time.Time) {
 	if len(i.rerouted) == 0 {
 		return
 	}
@@ -171,13 +175,13 @@ func (i *Instance) reroute() {
 		if d.selected != nil {
 			via = d.selected.link
 		}
+		d.returnAt = time.Time{}
+		if reached := via != nil && (d.reached || i.mayReturn(now, d, via.router)); reached != d.reached {
+			d.reached = reached
+			d.touch(i.touched)
+		}
 		if via == d.installed {
 			continue
-		}
-		if (via == nil) != (d.installed == nil) && d.list != nil {
-			for a := range d.list.nodes {
-				i.touched[a] = struct{}{}
-			}
 		}
 		d.installed = via
 		if debug {
@@ -192,6 +196,49 @@ func (i *Instance) reroute() {
 		i.out.Routes = append(i.out.Routes, change)
 	}
 	clear(i.rerouted)
+}
+
+// touch adds the addresses of d's list to a set.
+func (d *destination) touch(set map[codec.Address]struct{}) {
+	if d.list == nil {
+		return
+	}
+	for a := range d.list.nodes {
+		set[a] = struct{}{}
+	}
+}
+
+// A router that goes and comes back costs a look at each address of its list, for a
+// few bytes of a neighbour's. So by way of one neighbour lists of returnsPerSecond
+// addresses may come back in the long run, what that makes in returnsAhead at once.
+// Others wait: their routers are reached, their nodes are not.
+const (
+	returnsPerSecond = 100_000
+	returnsAhead     = 5 * time.Second
+)
+
+// mayReturn reports whether the list of a router that is reached again, by way of
+// that neighbour, counts now; otherwise it is looked at again later. The first time
+// costs no more than its list did.
+func (i *Instance) mayReturn(now time.Time, d *destination, neighbour codec.Address) bool {
+	if !d.returned {
+		d.returned = true
+		return true
+	}
+	if d.list == nil {
+		return true
+	}
+	paid := i.returns[neighbour]
+	if paid.Before(now) {
+		paid = now
+	}
+	if paid.After(now.Add(returnsAhead)) {
+		d.returnAt = paid.Add(-returnsAhead)
+		i.wake(d.returnAt)
+		return false
+	}
+	i.returns[neighbour] = paid.Add(time.Duration(len(d.list.nodes)) * time.Second / returnsPerSecond)
+	return true
 }
 
 func sorted(set map[*destination]struct{}) []*destination {

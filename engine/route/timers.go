@@ -32,6 +32,7 @@ func (i *Instance) Tick(now time.Time) Actions {
 		for _, l := range i.links {
 			l.tellLists = true
 		}
+		maps.DeleteFunc(i.returns, func(_ codec.Address, paid time.Time) bool { return paid.Before(now) })
 	}
 	if !i.wakeAt.IsZero() && !now.Before(i.wakeAt) {
 		i.wakeAt, i.lookedAt = time.Time{}, now
@@ -65,6 +66,9 @@ func (i *Instance) due(d *destination, now time.Time) {
 	}
 	if expired {
 		i.choose(d, now)
+	}
+	if i.isDue(d.returnAt, now) {
+		i.rerouted[d] = struct{}{}
 	}
 	if i.isDue(d.retry, now) {
 		i.askAgain(d, now)
