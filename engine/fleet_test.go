@@ -242,8 +242,62 @@ func TestFramesThatWaitFollowANodeToAnotherRouter(t *testing.T) {
 		return w.routers[0].withdrawn.frames.Load()+w.routers[1].withdrawn.frames.Load() > 0
 	})
 	again := w.connect(2, bob.id)
-	for n := range 50 {
-		again.wants(n, alice)
+	seen := make(map[int]bool) // in any order: they wait at two routers
+	for len(seen) < 50 {
+		if f := again.next(); f.Category() == codec.CategoryApplication {
+			seen[numberOf(f)] = true
+		}
+	}
+}
+
+// A neighbour that tells more than routing can take in at a time is left, and so
+// is one that does not read what routing has to say.
+func TestANeighbourOfTooManyWordsIsLeft(t *testing.T) {
+	w := newFleet(t, "prod.example")
+	all := []int{0}
+	w.add(all)
+	w.add(all, 0)
+	r := w.routers[0]
+	list := &codec.AddressList{Router: w.self(1, 0), From: 1, To: 2, Parts: 1, Added: make([]codec.Attached, codec.AddressListEntriesMax)}
+	for i := range list.Added {
+		copy(list.Added[i].Node[:], list.Router[:codec.PrefixSize])
+		list.Added[i].Node[15] = byte(i)
+	}
+	onLink := func(do func(p *peer)) {
+		w.knows(list.Router, 0)
+		r.onLoops(func(l *loop) {
+			l.link.Range(func(c *link.Conn) {
+				if p := peerOf(c); p.far != nil && p.phase == phaseOpen {
+					do(p)
+				}
+			})
+		})
+	}
+	for name, flood := range map[string]func(p *peer){
+		"it talks":         func(p *peer) { p.routeMessage(list) },
+		"it does not read": func(p *peer) { p.sayRoutes([]codec.Control{list}) },
+	} {
+		goOn := make(chan struct{})
+		running := make(chan struct{})
+		w.knows(list.Router, 0)
+		r.routing.post(func(time.Time) { close(running); <-goOn })
+		<-running
+		left := false
+		onLink(func(p *peer) {
+			for n := 0; p.phase == phaseOpen; n++ {
+				if flood(p); int64(n)*memoryOf(list) > r.budget.Limit() {
+					t.Errorf("%s: %d messages, and it is not left", name, n)
+					return
+				}
+			}
+			left = p.phase == phaseLeaving
+		})
+		close(goOn)
+		if !left {
+			t.Errorf("%s: it is not left", name)
+		}
+		waitFor(t, "the link is gone", func() bool { return r.routing.links.Load() == 0 })
+		waitFor(t, "the link is there again", func() bool { return r.routing.links.Load() > 0 })
 	}
 }
 
