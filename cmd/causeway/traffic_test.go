@@ -47,9 +47,12 @@ type trafficNode struct {
 // due by the clock: a sender that was held up sends what it has missed, up to a
 // second of it.
 type trafficFlow struct {
-	from, to *trafficNode
-	rate     int // messages a second
-	size     int // of bodies, at least 8 bytes
+	from      *trafficNode
+	to        *trafficNode // nil: a recipient that tells nobody what comes
+	recipient codec.Address
+	rate      int         // messages a second
+	size      int         // of bodies, at least 8 bytes
+	quiet     atomic.Bool // nothing is due now
 
 	mu   sync.Mutex
 	sent []postedMessage // by number
@@ -62,7 +65,11 @@ type postedMessage struct {
 }
 
 func (f *trafficFlow) String() string {
-	return fmt.Sprintf("%s/%s → %s", f.from.Domain(), f.from.Name(), f.to.Name())
+	to := f.recipient.String()
+	if f.to != nil {
+		to = f.to.Name()
+	}
+	return fmt.Sprintf("%s/%s → %s", f.from.Domain(), f.from.Name(), to)
 }
 
 // startTraffic connects all nodes of the plan and waits until each can reach those
@@ -70,15 +77,9 @@ func (f *trafficFlow) String() string {
 // away.
 func startTraffic(m *mesh, rate, size int) *traffic {
 	m.t.Helper()
-	tr := &traffic{mesh: m, stop: make(chan struct{})}
-	tr.ctx, tr.cancel = context.WithTimeout(m.t.Context(), patience)
-	m.t.Cleanup(tr.cancel)
+	tr := newTraffic(m)
 	for _, d := range m.plan.domains {
-		var members []*trafficNode
-		for i := range d.nodes {
-			members = append(members, tr.connect(d, nodeName(i), d.routers[i%len(d.routers)]))
-		}
-		tr.nodes = append(tr.nodes, members...)
+		members := tr.connectAll(d)
 		for i, from := range members {
 			for _, away := range []int{1, len(members) / 2} {
 				tr.addFlow(from, members[(i+away)%len(members)], rate, size)
@@ -87,6 +88,22 @@ func startTraffic(m *mesh, rate, size int) *traffic {
 	}
 	tr.reachable()
 	return tr
+}
+
+func newTraffic(m *mesh) *traffic {
+	tr := &traffic{mesh: m, stop: make(chan struct{})}
+	tr.ctx, tr.cancel = context.WithTimeout(m.t.Context(), patience)
+	m.t.Cleanup(tr.cancel)
+	return tr
+}
+
+// connectAll connects a domain's nodes to its routers in turn.
+func (tr *traffic) connectAll(d meshDomain) (members []*trafficNode) {
+	tr.mesh.t.Helper()
+	for i := range d.nodes {
+		members = append(members, tr.connect(d, nodeName(i), d.routers[i%len(d.routers)]))
+	}
+	return members
 }
 
 // connect connects one node to a router, or when that fails to another.
@@ -105,7 +122,9 @@ func (tr *traffic) connect(d meshDomain, name string, router int) *trafficNode {
 		t.Fatalf("%s: %v\n%s", name, err, tr.mesh.logs())
 	}
 	t.Cleanup(func() { n.Close() })
-	return &trafficNode{Node: n, router: router, in: map[codec.Address]*trafficFlow{}}
+	member := &trafficNode{Node: n, router: router, in: map[codec.Address]*trafficFlow{}}
+	tr.nodes = append(tr.nodes, member)
+	return member
 }
 
 // addFlow adds a flow unless there is one between the two.
@@ -113,7 +132,7 @@ func (tr *traffic) addFlow(from, to *trafficNode, rate, size int) *trafficFlow {
 	if f := to.in[from.Address()]; f != nil {
 		return f
 	}
-	f := &trafficFlow{from: from, to: to, rate: rate, size: size}
+	f := &trafficFlow{from: from, to: to, recipient: to.Address(), rate: rate, size: size}
 	to.in[from.Address()] = f
 	tr.flows = append(tr.flows, f)
 	return f
@@ -123,7 +142,7 @@ func (tr *traffic) addFlow(from, to *trafficNode, rate, size int) *trafficFlow {
 func (tr *traffic) reachable() {
 	tr.mesh.t.Helper()
 	for _, f := range tr.flows {
-		waitUntil(tr.mesh.t, fmt.Sprintf("%v: an echo comes back\n%s", f, tr.mesh.logs()), func() bool { return tr.echo(f.from, f.to.Address()) })
+		waitUntil(tr.mesh.t, fmt.Sprintf("%v: an echo comes back\n%s", f, tr.mesh.logs()), func() bool { return tr.echo(f.from, f.recipient) })
 	}
 }
 
@@ -166,11 +185,13 @@ func (tr *traffic) send(f *trafficFlow) {
 		case <-tick.C:
 		}
 		want := int(time.Since(begun).Seconds() * float64(f.rate))
-		due = max(due, want-f.rate)
+		if due = max(due, want-f.rate); f.quiet.Load() {
+			due = want
+		}
 		for ; due < want; due++ {
 			binary.BigEndian.PutUint64(body, number)
 			at := time.Now()
-			s, err := f.from.Send(tr.ctx, f.to.Address(), codec.CategoryApplication, body)
+			s, err := f.from.Send(tr.ctx, f.recipient, codec.CategoryApplication, body)
 			if err != nil {
 				tr.fail("%v: send: %v", f, err)
 				return
@@ -322,7 +343,7 @@ func (tr *traffic) finish() *ledger {
 	tr.sending.Wait()
 	var l *ledger
 	for last, since := "", time.Now(); time.Since(since) < quietMax; time.Sleep(50 * time.Millisecond) {
-		l = tr.read()
+		l = tr.read(tr.flows)
 		if l.untold == 0 {
 			break
 		}
@@ -339,20 +360,22 @@ func (tr *traffic) finish() *ledger {
 	return l
 }
 
-// read returns the ledger as it is now.
-func (tr *traffic) read() *ledger {
+// read returns the ledger of some flows as it is now.
+func (tr *traffic) read(flows []*trafficFlow) *ledger {
 	l := &ledger{}
-	silent := map[*trafficNode]uint64{}
-	for _, f := range tr.flows {
+	silent := map[*trafficNode]uint64{} // by sender
+	for _, f := range flows {
 		before := len(l.silent)
 		tr.readFlow(l, f)
 		silent[f.from] += uint64(len(l.silent) - before)
 	}
-	for _, n := range tr.nodes {
+	for n, of := range silent {
 		s := n.Stats()
 		l.ambiguous += s.NoticesAmbiguous
-		l.copies += s.Dropped["duplicate"]
-		l.untold += silent[n] - min(silent[n], s.NoticesAmbiguous)
+		l.untold += of - min(of, s.NoticesAmbiguous)
+	}
+	for _, n := range tr.nodes {
+		l.copies += n.Stats().Dropped["duplicate"]
 	}
 	return l
 }
