@@ -181,7 +181,7 @@ func (f *demoFleet) lookAtRoutes() error {
 func (f *demoFleet) traceAndSend() error {
 	alice := f.as(demoDomain, "alice", 0)
 	f.step("alice, at " + f.edges[0].name + ", asks for the way to bob, and sends to him")
-	if err := f.process(append([]string{"node", "trace", "bob"}, alice...)...); err != nil {
+	if err := f.process(append(append([]string{"node", "trace"}, alice...), "bob")...); err != nil {
 		return err
 	}
 	const body = "Hello bob, this is alice, from the other end."
@@ -208,7 +208,7 @@ func (f *demoFleet) secondDomain() error {
 		return err
 	}
 	carol := f.as(demoSecondDomain, "carol", 0)
-	if err := f.process(append([]string{"node", "trace", "dave"}, carol...)...); err != nil {
+	if err := f.process(append(append([]string{"node", "trace"}, carol...), "dave")...); err != nil {
 		return err
 	}
 	if err := f.process(append(append([]string{"node", "send"}, carol...), "--to", "dave", "--wait", "Hello dave.")...); err != nil {

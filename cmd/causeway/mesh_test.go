@@ -16,6 +16,7 @@ import (
 
 	"causeway/codec"
 	"causeway/crypto/pki"
+	"causeway/engine"
 )
 
 // meshPlan says what a mesh is made of. Routers are numbered from 1.
@@ -49,6 +50,7 @@ type meshRouter struct {
 	name           string
 	site           *site
 	args           []string
+	down           bool // it has been stopped or killed
 }
 
 // makeMesh makes identities, files and wires, and starts no router.
@@ -141,12 +143,14 @@ func (r *meshRouter) start() {
 	r.mesh.t.Helper()
 	r.routerProcess = startServeAt(r.mesh.t, r.site.start, r.args)
 	r.http.Transport = r.site.transport()
+	r.down = false
 }
 
 // terminate has the router end in good order, and waits for that.
 func (r *meshRouter) terminate() {
 	t := r.mesh.t
 	t.Helper()
+	r.down = true
 	r.signal(syscall.SIGTERM)
 	select {
 	case err := <-r.ended:
@@ -161,6 +165,7 @@ func (r *meshRouter) terminate() {
 // kill ends the router with SIGKILL, and waits until it is gone.
 func (r *meshRouter) kill() {
 	r.mesh.t.Helper()
+	r.down = true
 	r.signal(syscall.SIGKILL)
 	<-r.ended
 }
@@ -190,15 +195,54 @@ func (m *mesh) numbers() (all []int) {
 	return all
 }
 
-// linked waits until each router has the links that the plan says.
+// linked waits until each router that runs has the links that the plan says with
+// all others that do.
 func (m *mesh) linked() {
 	m.t.Helper()
-	for l, w := range m.wires {
-		waitUntil(m.t, fmt.Sprintf("link %v", l), func() bool {
-			open, _ := w.connections()
-			return open > 0
-		})
+	for _, n := range m.numbers() {
+		var want []string
+		for _, l := range m.plan.links {
+			for i := range l {
+				if other := m.routers[l[1-i]]; l[i] == n && !other.down {
+					want = append(want, other.name)
+				}
+			}
+		}
+		slices.Sort(want)
+		r := m.routers[n]
+		for end := time.Now().Add(patience); !r.down; time.Sleep(20 * time.Millisecond) {
+			if r.neighbours() == strings.Join(want, " ") {
+				break
+			}
+			if time.Now().After(end) {
+				m.t.Fatalf("%s: linked to %q, want %q\n%s", r.name, r.neighbours(), want, m.logs())
+			}
+		}
 	}
+}
+
+// neighbours returns the names of the routers at the other ends of its links that
+// are open, sorted.
+func (r *meshRouter) neighbours() string {
+	t := r.mesh.t
+	t.Helper()
+	res, err := r.http.Get("http://" + r.admin + "/debug/peers")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var all engine.Peers
+	if err := json.NewDecoder(res.Body).Decode(&all); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, p := range all.Peers {
+		if address, err := codec.ParseAddress(p.Address); err == nil && address.Kind() == codec.KindRouter && p.State == "open" {
+			names = append(names, p.Name)
+		}
+	}
+	slices.Sort(names)
+	return strings.Join(names, " ")
 }
 
 // serving returns the URLs of a domain's routers, beginning with the one given.
