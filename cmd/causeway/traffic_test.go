@@ -90,9 +90,12 @@ func startTraffic(m *mesh, rate, size int) *traffic {
 	return tr
 }
 
+// trafficMax bounds how long there is traffic, in long forms too.
+const trafficMax = 4 * patience
+
 func newTraffic(m *mesh) *traffic {
 	tr := &traffic{mesh: m, stop: make(chan struct{})}
-	tr.ctx, tr.cancel = context.WithTimeout(m.t.Context(), patience)
+	tr.ctx, tr.cancel = context.WithTimeout(m.t.Context(), trafficMax)
 	m.t.Cleanup(tr.cancel)
 	return tr
 }
