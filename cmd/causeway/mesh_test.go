@@ -237,8 +237,8 @@ func (r *meshRouter) neighbours() string {
 	}
 	var names []string
 	for _, p := range all.Peers {
-		if address, err := codec.ParseAddress(p.Address); err == nil && address.Kind() == codec.KindRouter && p.State == "open" {
-			names = append(names, p.Name)
+		if name, ok := strings.CutPrefix(p.Name, "router/"); ok && p.State == "open" {
+			names = append(names, name)
 		}
 	}
 	slices.Sort(names)
