@@ -55,12 +55,13 @@ simulate:
 	$(GO) test -count=1 -timeout 60m -run NoLoop ./engine/route -args -seeds $(SEEDS)
 	$(GO) test -count=1 -timeout 60m -run Sessions ./engine/simnet -args -sessions $(SEEDS)
 
-# What slow and hostile peers cost the others, and certificates that are renewed
-# and revoked under load: every scenario in full (a quarter of an hour, on a
-# machine with nothing else to do), as tables for BENCHMARKS.md.
+# What slow and hostile peers cost the others, certificates that are renewed and
+# revoked under load, and routers and links that come and go: every scenario in
+# full (half an hour, on a machine with nothing else to do), as tables for
+# BENCHMARKS.md.
 soak: build
 	@status=0; $(GO) run ./bench/load pressure || status=1; \
-	out=$$(mktemp); CAUSEWAY_SOAK=$$out $(GO) test -count=1 -timeout 20m -run UnderLoad ./cmd/causeway >&2 || status=1; \
+	out=$$(mktemp); CAUSEWAY_SOAK=$$out $(GO) test -count=1 -timeout 40m -run UnderLoad ./cmd/causeway >&2 || status=1; \
 	cat $$out; rm -f $$out; exit $$status
 
 # What the router forwards per CPU second beside a TLS echo and a plain

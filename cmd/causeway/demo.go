@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -16,7 +17,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// The demonstration, step by step:
+// The demonstration with one router, step by step (demo_fleet.go has that with
+// several):
 //
 //  1. make a domain: authority, a router with a grant, trust store, two nodes
 //  2. start the router as a process of its own
@@ -30,46 +32,62 @@ const (
 	demoDomain = "demo.example"
 	demoRouter = "edge-1"
 	demoStep   = 30 * time.Second // longest time for one step
+
+	demoAnyPort = "127.0.0.1:0"
 )
 
 // demo is one run.
 type demo struct {
-	ctx          context.Context
-	out          io.Writer
-	program      string // as a shell finds it
-	dir          string
-	url, admin   string // of the router, once it runs
-	steps        int
-	router, node *demoProcess // what runs now; nil: nothing
+	ctx        context.Context
+	out        io.Writer
+	program    string // as a shell finds it
+	dir        string
+	url, admin string // of the router, once it runs
+	steps      int
+	node       *demoProcess   // what listens now; nil: nothing
+	routers    []*demoProcess // all, in the order of their start
+	nodes      []*demoProcess // all, those too that have been stopped
 }
 
 func demoCommand() *cobra.Command {
 	var once bool
 	var dir string
+	var routers int
 	cmd := &cobra.Command{
-		Use:   "demo [--once] [--dir DIR]",
+		Use:   "demo [--once] [--dir DIR] [--routers N]",
 		Short: "Show it all on this machine: a domain, a router, two nodes, messages",
 		Long: `Show it all on this machine: make a domain, start a router and two nodes as
 processes of their own, send messages both ways, and print for every step the
 command that does the same by hand.
 
-The router then stays up until Ctrl-C, for you to try more. At the end
-everything is stopped, and its directory removed unless --dir named it.`,
+With --routers 3 it is a fleet: three routers linked in a row, two domains, and
+messages, with the way they take, from one end to the other.
+
+Routers then stay up until Ctrl-C, for you to try more. At the end everything is
+stopped, and its directory removed unless --dir named it.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, end := untilSignal(cmd.Context(), syscall.SIGHUP) // a closed terminal
 			defer end()
 			d := &demo{ctx: ctx, out: cmd.OutOrStdout()}
-			return d.run(dir, once)
+			switch {
+			case routers == 1:
+				return d.run(dir, once, d.show, d.stayUp)
+			case routers < 1 || routers > demoRoutersMax:
+				return usageError{fmt.Errorf("--routers %d: from 1 to %d", routers, demoRoutersMax)}
+			}
+			f := &demoFleet{demo: d, count: routers}
+			return d.run(dir, once, f.show, f.stayUp)
 		},
 	}
 	cmd.Flags().BoolVar(&once, "once", false, "stop everything at the end instead of waiting for Ctrl-C")
 	cmd.Flags().StringVar(&dir, "dir", "", "`DIR` to make and to keep; default: one that is removed at the end")
+	cmd.Flags().IntVar(&routers, "routers", 1, "`N` routers, 1 to 9")
 	return cmd
 }
 
-// run shows everything and cleans up.
-func (d *demo) run(dir string, once bool) (err error) {
+// run shows everything, stays up if it is to, and cleans up.
+func (d *demo) run(dir string, once bool, show, stayUp func() error) (err error) {
 	if d.program, err = programName(); err != nil {
 		return err
 	}
@@ -78,7 +96,9 @@ func (d *demo) run(dir string, once bool) (err error) {
 		return err
 	}
 	defer func() {
-		err = errors.Join(err, d.node.stop(), d.router.stop())
+		for _, p := range slices.Concat(d.nodes, d.routers) {
+			err = errors.Join(err, p.stop())
+		}
 		end := "everything is stopped"
 		if remove {
 			err = errors.Join(err, os.RemoveAll(d.dir))
@@ -88,9 +108,9 @@ func (d *demo) run(dir string, once bool) (err error) {
 		}
 		fmt.Fprintf(d.out, "\nEnd: %s.\n", end)
 	}()
-	err = d.show()
+	err = show()
 	if err == nil && !once {
-		err = d.stay()
+		err = stayUp()
 	}
 	if err != nil && d.ctx.Err() != nil {
 		return exitWith(exitInterrupted, errors.New("interrupted"))
@@ -119,11 +139,14 @@ func (d *demo) path(elem ...string) string {
 }
 
 func (d *demo) show() error {
-	fmt.Fprintf(d.out, "One domain, one router, two nodes, all on this machine; files in %s.\n"+
-		"Lines with $ are commands that do the same by hand; lines with | are what they print.\n", d.dir)
-	for _, step := range []func() error{
-		d.makeDomain, d.startRouter, d.bobSends, d.aliceSends, d.lookAround,
-	} {
+	return d.shown("One domain, one router, two nodes", d.makeDomain, d.startRouter, d.bobSends, d.aliceSends, d.lookAround)
+}
+
+// shown carries out the steps of a demonstration.
+func (d *demo) shown(what string, steps ...func() error) error {
+	fmt.Fprintf(d.out, "%s, all on this machine; files in %s.\n"+
+		"Lines with $ are commands that do the same by hand; lines with | are what they print.\n", what, d.dir)
+	for _, step := range steps {
 		if err := step(); err != nil {
 			return fmt.Errorf("demo: step %d: %w", d.steps, err)
 		}
@@ -165,20 +188,36 @@ func (d *demo) verb(args ...string) error {
 }
 
 // process runs this program to its end, as a process of its own, and shows it.
-func (d *demo) process(args ...string) error {
+func (d *demo) process(args ...string) error { return d.processExits(exitOK, args...) }
+
+// processExits is process with the exit code that is right.
+func (d *demo) processExits(code int, args ...string) error {
 	d.command(args...)
+	printed, err := d.output(args...)
+	d.printed(printed)
+	var exit *exec.ExitError
+	if code != exitOK && errors.As(err, &exit) && exit.ExitCode() == code {
+		return nil
+	}
+	if err == nil && code != exitOK {
+		err = fmt.Errorf("ended with exit code 0 instead of %d", code)
+	}
+	if err != nil {
+		return fmt.Errorf("causeway %s: %w: %s", strings.Join(args[:2], " "), err, lastLine(printed))
+	}
+	return nil
+}
+
+// output runs this program to its end, as a process of its own.
+func (d *demo) output(args ...string) (printed string, err error) {
 	ctx, cancel := context.WithTimeout(d.ctx, demoStep)
 	defer cancel()
 	cmd, err := selfCommand(ctx, args...)
 	if err != nil {
-		return err
+		return "", err
 	}
-	printed, err := cmd.CombinedOutput()
-	d.printed(string(printed))
-	if err != nil {
-		return fmt.Errorf("causeway %s: %w: %s", strings.Join(args[:2], " "), err, lastLine(string(printed)))
-	}
-	return nil
+	text, err := cmd.CombinedOutput()
+	return string(text), err
 }
 
 func (d *demo) makeDomain() error {
@@ -208,23 +247,27 @@ func (d *demo) startRouter() error {
 	args := func(listen, admin string) []string {
 		return []string{"serve", "--identity", d.path("router"), "--trust", d.path("trust"), "--listen", "dbw://" + listen, "--admin", admin}
 	}
-	const anyPort = "127.0.0.1:0"
-	p, err := startDemoProcess("router", d.path("router.log"), append(args(anyPort, anyPort), "--log-format", "json")...)
+	p, listen, admin, err := d.serve("router", args(demoAnyPort, demoAnyPort)...)
 	if err != nil {
 		return err
 	}
-	d.router = p
-	var listen string
-	if d.admin, err = p.logged(d.ctx, "admin listens", "address"); err != nil {
-		return err
-	}
-	if listen, err = p.logged(d.ctx, "listening", "address"); err != nil {
-		return err
-	}
-	d.url = "dbw://" + listen
+	d.url, d.admin = "dbw://"+listen, admin
 	d.command(args(listen, d.admin)...)
 	d.printed(fmt.Sprintf("process %d listens on %s; metrics and health on http://%s; log in %s", p.pid(), d.url, d.admin, p.logFile))
 	return nil
+}
+
+// serve starts a router and returns where it listens.
+func (d *demo) serve(name string, args ...string) (p *demoProcess, listen, admin string, err error) {
+	p, err = startDemoProcess(name, d.path(name+".log"), append(args, "--log-format", "json")...)
+	if err != nil {
+		return nil, "", "", err
+	}
+	d.routers = append(d.routers, p)
+	if admin, err = p.logged(d.ctx, "admin listens", "address"); err == nil {
+		listen, err = p.logged(d.ctx, "listening", "address")
+	}
+	return p, listen, admin, err
 }
 
 // listen has a node listen in the place of the one that did.
@@ -232,18 +275,26 @@ func (d *demo) listen(name string) error {
 	if err := d.node.stop(); err != nil {
 		return err
 	}
-	args := []string{"node", "listen", "--identity", d.path(name), "--connect", d.url, "--kind", "demo"}
-	d.command(args...)
-	p, err := startDemoProcess(name, d.path(name+".log"), args...)
-	if err != nil {
-		return err
-	}
+	p, err := d.startListener(name, d.path(name), d.url)
 	d.node = p
+	return err
+}
+
+// startListener starts a node that listens, and shows it. The process is there
+// with an error too, if it has been started.
+func (d *demo) startListener(name, identity, url string) (p *demoProcess, err error) {
+	args := []string{"node", "listen", "--identity", identity, "--connect", url, "--kind", "demo"}
+	d.command(args...)
+	p, err = startDemoProcess(name, d.path(name+".log"), args...)
+	if err != nil {
+		return nil, err
+	}
+	d.nodes = append(d.nodes, p)
 	line, err := p.line(d.ctx, "listening as ")
 	if err == nil {
 		d.printed(line)
 	}
-	return err
+	return p, err
 }
 
 // send has one node send to the one that listens, and shows what arrived.
@@ -328,22 +379,32 @@ func (d *demo) metrics(names ...string) error {
 	return nil
 }
 
-// stay keeps all of it up until a signal comes or a process dies.
-func (d *demo) stay() error {
+func (d *demo) stayUp() error {
 	d.step("The router and bob stay up until Ctrl-C. In another terminal:")
 	d.command("node", "send", "--identity", d.path("alice"), "--connect", d.url, "--to", "bob", "--wait", "Is it you, bob?")
+	return d.stay()
+}
+
+// stay keeps all of it up until a signal comes or a process dies, and shows what
+// the node that listens prints.
+func (d *demo) stay() error {
 	fmt.Fprintln(d.out, "   What bob prints:")
 	ctx, cancel := context.WithCancel(d.ctx)
 	defer cancel()
-	context.AfterFunc(d.router.lifetime, cancel)
+	for _, r := range d.routers {
+		context.AfterFunc(r.lifetime, cancel)
+	}
 	for {
 		line, err := d.node.line(ctx, "")
-		switch {
-		case d.ctx.Err() != nil:
+		if d.ctx.Err() != nil {
 			return nil // the signal is how it is meant to end
-		case d.router.hasEnded():
-			return d.router.died()
-		case err != nil:
+		}
+		for _, r := range d.routers {
+			if r.hasEnded() {
+				return r.died()
+			}
+		}
+		if err != nil {
 			return err
 		}
 		d.printed(line)

@@ -22,7 +22,8 @@ type fleet struct {
 	ca     *caDir
 	router *routerProcess
 	grant  *pki.Peer
-	made   int // nodes
+	made   int   // nodes
+	site   *site // where nodes are
 }
 
 func startFleet(t *testing.T, args ...string) *fleet {
@@ -38,7 +39,7 @@ func startFleet(t *testing.T, args ...string) *fleet {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &fleet{ca: ca, router: startServe(t, dir, args...), grant: id.Grants[domain]}
+	return &fleet{ca: ca, router: startServe(t, dir, args...), grant: id.Grants[domain], site: &site{}}
 }
 
 // recruit is a node that does what a test tells it to.
@@ -72,7 +73,7 @@ func (f *fleet) enlist(t *testing.T) *recruit {
 	must(err)
 	roots := x509.NewCertPool()
 	roots.AddCert(f.ca.Root)
-	raw, err := net.Dial("tcp", f.router.addr)
+	raw, err := f.site.dial(t.Context(), f.router.addr)
 	must(err)
 	t.Cleanup(func() { raw.Close() })
 	must(raw.(*net.TCPConn).SetReadBuffer(16 << 10)) // what the kernel takes is not in the router's queues

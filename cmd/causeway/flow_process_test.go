@@ -66,12 +66,9 @@ type flowNode struct {
 	node *node.Node
 	rate int
 
-	mu     sync.Mutex
-	sent   []*node.Sent // by number
-	came   []bool       // by number
-	got    uint64       // how many of them
-	again  uint64
-	tails  []uint64 // last numbers of ascending sequences
+	mu   sync.Mutex
+	sent []*node.Sent // by number
+	arrivals
 	failed string
 	stop   chan struct{}
 	done   sync.WaitGroup
@@ -209,26 +206,38 @@ func (f *flowNode) receive(ctx context.Context) {
 func (f *flowNode) take(number uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for uint64(len(f.came)) <= number {
-		f.came = append(f.came, false)
+	f.arrivals.take(number)
+}
+
+// arrivals are the numbers of messages that have come from one sender.
+type arrivals struct {
+	came  []bool // by number
+	got   uint64 // how many of them
+	again uint64
+	tails []uint64 // last numbers of ascending sequences, as few as there can be
+}
+
+func (a *arrivals) take(number uint64) {
+	for uint64(len(a.came)) <= number {
+		a.came = append(a.came, false)
 	}
-	if f.came[number] {
-		f.again++
+	if a.came[number] {
+		a.again++
 		return
 	}
-	f.came[number] = true
-	f.got++
+	a.came[number] = true
+	a.got++
 	// The tails descend: a number goes behind the highest that is below it.
-	i, _ := slices.BinarySearchFunc(f.tails, number, func(tail, number uint64) int {
+	i, _ := slices.BinarySearchFunc(a.tails, number, func(tail, number uint64) int {
 		if tail > number {
 			return -1
 		}
 		return 1
 	})
-	if i == len(f.tails) {
-		f.tails = append(f.tails, 0)
+	if i == len(a.tails) {
+		a.tails = append(a.tails, 0)
 	}
-	f.tails[i] = number
+	a.tails[i] = number
 }
 
 // report says what is known now.
@@ -347,12 +356,12 @@ func numbers(list []uint64) string {
 func TestPathsAreParted(t *testing.T) {
 	check := func(want int, came ...uint64) {
 		t.Helper()
-		f := &flowNode{}
+		var a arrivals
 		for _, n := range came {
-			f.take(n)
+			a.take(n)
 		}
-		if len(f.tails) != want {
-			t.Errorf("%v: %d paths, want %d", came, len(f.tails), want)
+		if len(a.tails) != want {
+			t.Errorf("%v: %d paths, want %d", came, len(a.tails), want)
 		}
 	}
 	check(0)

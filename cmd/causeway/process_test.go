@@ -20,7 +20,8 @@ import (
 const patience = 5 * time.Minute
 
 // program returns the path of a file that is the program when executed: this
-// test binary under the name that TestMain looks for.
+// test binary under the name that TestMain looks for. It is no symbolic link, so
+// that processes which start the program again find it under that name, too.
 func program(t *testing.T) string {
 	t.Helper()
 	self, err := os.Executable()
@@ -28,7 +29,14 @@ func program(t *testing.T) string {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "causeway")
-	if err := os.Symlink(self, path); err != nil {
+	if os.Link(self, path) == nil {
+		return path
+	}
+	binary, err := os.ReadFile(self) // the temporary directory is on another file system
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, binary, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -63,6 +71,7 @@ type routerProcess struct {
 	addr, admin string
 	ended       chan error
 	log         *lines
+	http        http.Client // reaches it where it runs
 }
 
 // lines keeps the end of what a process printed.
@@ -94,14 +103,21 @@ func startServe(t *testing.T, dir string, args ...string) *routerProcess {
 // startServeOn is startServe with the arguments saying where to listen.
 func startServeOn(t *testing.T, dir string, args []string) *routerProcess {
 	t.Helper()
+	return startServeAt(t, (*exec.Cmd).Start, append([]string{
+		"--identity", filepath.Join(dir, "router"), "--trust", filepath.Join(dir, "trust")}, args...))
+}
+
+// startServeAt is startServeOn with the arguments saying who the router is, too,
+// and a function that starts the process where it belongs.
+func startServeAt(t *testing.T, start func(*exec.Cmd) error, args []string) *routerProcess {
+	t.Helper()
 	r := &routerProcess{t: t, ended: make(chan error, 1), log: &lines{}}
-	r.cmd = exec.Command(program(t), append([]string{"serve", "--identity", filepath.Join(dir, "router"), "--trust", filepath.Join(dir, "trust"),
-		"--admin", "127.0.0.1:0", "--log-format", "json"}, args...)...)
+	r.cmd = exec.Command(program(t), append([]string{"serve", "--admin", "127.0.0.1:0", "--log-format", "json"}, args...)...)
 	stderr, err := r.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := r.cmd.Start(); err != nil {
+	if err := start(r.cmd); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.cmd.Process.Kill() })
@@ -118,8 +134,10 @@ func startServeOn(t *testing.T, dir string, args []string) *routerProcess {
 			case "admin listens":
 				r.admin = line.Address
 			case "listening":
-				r.addr = line.Address
-				close(listening)
+				if r.addr == "" { // the first of several
+					r.addr = line.Address
+					close(listening)
+				}
 			}
 		}
 		r.ended <- r.cmd.Wait()
@@ -155,7 +173,7 @@ type metrics map[string]float64
 
 func (r *routerProcess) metrics() metrics {
 	r.t.Helper()
-	res, err := http.Get("http://" + r.admin + "/metrics")
+	res, err := r.http.Get("http://" + r.admin + "/metrics")
 	if err != nil {
 		r.t.Fatal(err)
 	}

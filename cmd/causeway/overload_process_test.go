@@ -1,0 +1,155 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"causeway/crypto/pki"
+)
+
+// The load of the stalled recipient: flows that must not notice, and one flood.
+const (
+	stallRate      = 50 // messages a second of each of 8 flows
+	stallFlood     = 400
+	stallFloodSize = 8 << 10
+	stallLook      = 4 * time.Second // how long flows are counted, with and without the stall
+	stallLookSoak  = time.Minute
+)
+
+// Two routers away a recipient reads nothing. Its queue fills, its sender is told
+// of every message, and those who share both links with it go on as they do beside
+// a recipient that reads.
+func TestAStalledRecipientBehindTwoLinksCostsItsSenderOnlyUnderLoad(t *testing.T) {
+	d := meshDomain{"prod.example", []int{1, 2, 3}, 13}
+	m := startMesh(t, meshPlan{
+		domains: []meshDomain{d}, links: [][2]int{{1, 2}, {2, 3}},
+		flags: []string{"--queue-high", "256KiB", "--stall-timeout", "5m"},
+	})
+	m.linked()
+	tr := newTraffic(m)
+	nodes := tr.connectAll(d) // the routers of nodes 0, 1, 2, 3 … are 1, 2, 3, 1 …
+	for i := range 4 {
+		near, far := nodes[3*i], nodes[3*i+2]
+		tr.addFlow(near, far, stallRate, 200)
+		tr.addFlow(far, near, stallRate, 200)
+	}
+	others := tr.flows
+	reads := tr.addFlow(nodes[12], nodes[11], stallFlood, stallFloodSize)
+	tr.reachable()
+	stalled := enlistAt(t, m, 3, d.name)
+	stalls := &trafficFlow{from: reads.from, recipient: stalled.address, rate: stallFlood, size: stallFloodSize}
+	tr.flows = append(tr.flows, stalls)
+	stalls.quiet.Store(true)
+	tr.start()
+	tr.flowOf(append(others[:len(others):len(others)], reads), 20)
+
+	look := stallLook
+	if soaking() {
+		look = stallLookSoak
+	}
+	beside := func() uint64 {
+		before := count(others)
+		time.Sleep(look) // what is counted is what comes in this time
+		return count(others) - before
+	}
+	reading := beside()
+	reads.quiet.Store(true)
+	stalls.quiet.Store(false)
+	waitUntil(t, "the stalled recipient's queue is full", func() bool { return m.routers[3].dropped("queue-full") > 0 })
+	stalling := beside()
+	if stalling < reading/2 {
+		t.Errorf("%d messages come to others beside a stalled recipient, %d beside one that reads", stalling, reading)
+	}
+	stalled.conn.NetConn().Close()
+	all := tr.finish()
+	all.allTold(t)
+	besides := tr.read(others)
+	besides.nothingLost(t)
+	t.Logf("beside a recipient that reads %d messages in %v, beside one that stalls %d; %v", reading, look, stalling, all)
+	reportSoak(t, "stalled behind links", fmt.Sprintf("a recipient two links away reads nothing; %d flows of %d messages a second share the links", len(others), stallRate),
+		soakRow{"the others' rate stays, and they lose nothing", fmt.Sprintf("%d messages in %v, %d before; %v", stalling, look, reading, besides)},
+		soakRow{"of every message to it the sender is told", all.String()})
+	m.balanced()
+	tr.close()
+	m.end()
+}
+
+// enlistAt makes a node at a router that reads nothing after the hellos.
+func enlistAt(t *testing.T, m *mesh, router int, domain string) *recruit {
+	t.Helper()
+	ca, err := openCA(m.ca(domain))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(ca.close)
+	id, err := pki.LoadIdentity(os.DirFS(filepath.Join(m.dir, m.routers[router].name)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fleet{ca: ca, router: m.routers[router].routerProcess, grant: id.Grants[domain], site: m.sites.hub}
+	return f.enlist(t)
+}
+
+// dropped returns how many frames the router has dropped for a reason.
+func (r *meshRouter) dropped(reason string) float64 {
+	by, _ := r.metrics().dropped()
+	return by[reason]
+}
+
+// The load of the overloaded ring: as much as its nodes can send.
+const (
+	overloadRate = 5000 // messages a second of each of 6 flows: more than there can be
+	overloadSize = 16 << 10
+	overloadLook = 2 * time.Second
+)
+
+// A node at each router of a ring of three sends to nodes at both others, more than
+// anything there can carry. No link waits for another, so all flows go on, senders
+// are told of every message that finds no room, and when it is over all is as
+// before. (Senders get nothing but notices here: those would find no room either
+// behind a flood to the sender itself.)
+func TestARingOfThreeUnderOverloadDoesNotLockUp(t *testing.T) {
+	d := meshDomain{"prod.example", []int{1, 2, 3}, 6}
+	m := startMesh(t, meshPlan{
+		domains: []meshDomain{d}, links: [][2]int{{1, 2}, {2, 3}, {3, 1}}, flags: []string{"--queue-high", "256KiB"},
+	})
+	m.linked()
+	tr := newTraffic(m)
+	nodes := tr.connectAll(d)
+	for i, from := range nodes[:3] {
+		for _, away := range []int{1, 2} {
+			tr.addFlow(from, nodes[3+(i+away)%3], overloadRate, overloadSize)
+		}
+	}
+	tr.reachable()
+	tr.start()
+	rounds := 2
+	if soaking() {
+		rounds = 30
+	}
+	for range rounds {
+		time.Sleep(overloadLook)
+		tr.flow(1) // each of them goes on
+	}
+	came := count(tr.flows)
+	for _, f := range tr.flows {
+		f.quiet.Store(true)
+	}
+	waitUntil(t, "all queues are empty", func() bool { return m.sum("causeway_queued_bytes") == 0 })
+	for _, f := range tr.flows {
+		waitUntil(t, fmt.Sprintf("%v: an echo comes back", f), func() bool { return tr.echo(f.from, f.recipient) })
+	}
+	full := 0.0
+	for _, r := range m.routers {
+		full += r.dropped("queue-full")
+	}
+	l := tr.finish()
+	l.allTold(t)
+	t.Logf("%d messages of %d KiB in %v, %v frames dropped as queue-full; %v", came, overloadSize>>10, time.Duration(rounds)*overloadLook, full, l)
+	m.balanced()
+	tr.close()
+	m.end()
+}
