@@ -17,7 +17,7 @@ import (
 //	unseal.go    frames of category 1 and sealed messages come; Receive takes
 //	duemember.go what only time brings, and when a member is forgotten
 //
-// A member takes 500 bytes here; with an idle session some 5 KB more, most of it
+// A member takes 900 bytes here; with an idle session some 5 KB more, most of it
 // replay window and the AEADs' tables; while messages come and go, up to 128 KB of
 // charges, and what waits for Receive, of which its window is the bound.
 
