@@ -144,6 +144,8 @@ var attacks = []struct {
 		return false
 	}, []string{"foreign-recipient", "unknown-certificate"}},
 	{"resets sessions as another member, and as itself", func(x *attack, f codec.Raw) bool {
+		x.mu.Lock()
+		defer x.mu.Unlock()
 		if f.Encrypted() {
 			body := append([]byte{3}, f.Body()[:8]...)
 			x.deliver(x.c.frame(f.Sender(), codec.CategorySession, body), f.Sender())
@@ -152,6 +154,8 @@ var attacks = []struct {
 		return false
 	}, []string{"session-unknown-reset", "category"}},
 	{"sends sealed frames on under another name", func(x *attack, f codec.Raw) bool {
+		x.mu.Lock()
+		defer x.mu.Unlock()
 		if f.Encrypted() {
 			g := &codec.Frame{TTL: 9, Recipient: f.Recipient(), Sender: x.c.address(), Category: f.Category(), SendTime: x.c.now(),
 				CertID: x.c.peer.CertID, Encrypted: true, Body: f.Body()}

@@ -24,8 +24,6 @@ var (
 	errToSelf      = errors.New("the recipient is this node itself, which has no session with itself: give another node's address")
 	errToRouter    = errors.New("the recipient is a router, which opens no sessions and takes no messages: give a node's address")
 
-	errUnsigned = errors.New("the node's key does not sign: check its identity")
-
 	// errSessionMembers: no more sessions.
 	errSessionMembers = errors.New("there are sessions with as many members as there may be; " +
 		"wait until some of them have been idle for half an hour, or raise Config.SessionMembers")

@@ -66,10 +66,10 @@ func (n *Node) seal(ctx context.Context, m *member, refusals uint64, category co
 		sealed, slot, by := n.sessions.seal(m, frame, category, body)
 		if slot != nil {
 			s := &Sent{To: m.address, Category: category, SendTime: slot.sendTime, Digest: codec.Raw(sealed).Digest(), node: n, queuedAt: time.Now()}
-			sealed, state := by.forQueue(sealed)
-			if state == slotVoid {
+			sealed, state, err := by.forQueue(sealed)
+			if err != nil {
 				n.out.void(slot)
-				return nil, errUnsigned
+				return nil, err
 			}
 			n.out.publish(slot, state, by, sealed, s)
 			return s, nil
@@ -126,7 +126,7 @@ func (s *sessions) enter(ctx context.Context, to codec.Address) (m *member, refu
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.gone(m, err)
+	s.goneLocked(m, err)
 	return nil, 0, err
 }
 
@@ -135,10 +135,12 @@ func (s *sessions) leave(m *member, err error) {
 	<-m.turn
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.gone(m, err)
+	s.goneLocked(m, err)
 }
 
-func (s *sessions) gone(m *member, err error) {
+// goneLocked takes note that a message waits no longer. What it waited for is striven
+// for a while longer, unless the member can't be reached.
+func (s *sessions) goneLocked(m *member, err error) {
 	m.users--
 	if err == nil || m.users > 0 {
 		return

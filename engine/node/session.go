@@ -17,7 +17,7 @@ import (
 //	unseal.go    frames of category 1 and sealed messages come; Receive takes
 //	duemember.go what only time brings, and when a member is forgotten
 //
-// A member takes 500 bytes here; with an idle session some 5 KB more, most of it
+// A member takes 900 bytes here; with an idle session some 5 KB more, most of it
 // replay window and the AEADs' tables; while messages come and go, up to 128 KB of
 // charges, and what waits for Receive, of which its window is the bound.
 
@@ -187,8 +187,9 @@ func (s *sessions) publishLocked(m *member) {
 			n.counters.answersLost.Add(1)
 			continue
 		}
-		frame, state := s.self.ofSigned(signed)
-		if state == slotVoid {
+		frame, state, err := s.self.ofSigned(signed)
+		if err != nil {
+			n.counters.answersLost.Add(1)
 			n.out.void(st.slot)
 			continue
 		}
@@ -200,24 +201,20 @@ func (s *sessions) publishLocked(m *member) {
 	}
 }
 
-// ofSigned makes a frame for the queue of its signed bytes; slotVoid: it can't be
-// signed.
-func (s *self) ofSigned(signed []byte) (frame []byte, state slotState) {
+// ofSigned makes a frame for the queue of its signed bytes.
+func (s *self) ofSigned(signed []byte) (frame []byte, state slotState, err error) {
 	frame = make([]byte, 0, ttlSize+len(signed)+codec.SignatureLengthSize+signatureMax)
 	frame = append(append(frame, codec.TTLDefault), signed...)
 	return s.forQueue(frame)
 }
 
 // forQueue signs a frame, unless the writer does.
-func (s *self) forQueue(frame []byte) ([]byte, slotState) {
+func (s *self) forQueue(frame []byte) ([]byte, slotState, error) {
 	if s.signer.Bursts() {
-		return frame, slotUnsigned
+		return frame, slotUnsigned, nil
 	}
 	frame, err := s.signAlone(frame)
-	if err != nil {
-		return nil, slotVoid
-	}
-	return frame, slotReady
+	return frame, slotReady, err
 }
 
 // refused takes notices about frames of category 1: who waits for their recipient

@@ -47,9 +47,9 @@ func (n *Node) learnChainLocked(raw codec.Raw, now time.Time) bool {
 		own[i] = slices.Clone(der)
 	}
 	if !n.takeChainLocked(codec.CertificateEntry{CertKey: key, Chain: own}, now) {
-		n.in.certs.refuse(key, now)
+		return false
 	}
-	n.unparkLocked(key.Address, now)
+	n.unparkLocked(key.Address, now) // what has waited for it goes first
 	return true
 }
 
