@@ -321,7 +321,7 @@ func (l *loop) noticeRoom(to link.Ref, remote bool) int64 {
 
 // noticeLinkQueues is how many full queues of recipients may wait for a link until
 // senders behind it are told no more; notices overtake what waits.
-const noticeLinkQueues = 16
+const noticeLinkQueues = 4
 
 // noticeFarMax bounds the body of a notice to a sender that is connected to another
 // router, in bytes: what that node takes is not known here (PROTOCOL.md section 6).
