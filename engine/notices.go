@@ -96,8 +96,9 @@ func (n *noticed) size() int64 { return noticedBytes + int64(cap(n.frames))*list
 type debt struct {
 	domain *domain
 	waits  []*noticed
-	size   int64   // of waits, bytes of memory
-	tokens float64 // below 0: overdrawn
+	size   int64     // of waits, bytes of memory
+	since  time.Time // the first of waits came
+	tokens float64   // below 0: overdrawn
 	filled time.Time
 }
 
@@ -166,6 +167,9 @@ func (b *book) noticed(d *domain, what trouble, sender codec.Address, now time.T
 	if len(owed.waits) >= noticeKindsMax || b.size+noticedBytes > b.max {
 		return nil, nil
 	}
+	if len(owed.waits) == 0 {
+		owed.since = now
+	}
 	n := &noticed{trouble: what}
 	b.takes(owed, noticedBytes)
 	owed.waits = append(owed.waits, n)
@@ -215,11 +219,15 @@ const (
 // teller sends notices. A sender that does not read is not ready for more.
 type teller interface {
 	ready(sender codec.Address) bool
+	reached(sender codec.Address) bool // or nothing helps to wait
 	tell(sender codec.Address, d *domain, n *noticed)
 }
 
 func (b *book) pay(o *debt, sender codec.Address, now time.Time, to teller) {
 	o.fill(now)
+	if len(o.waits) > 0 && now.Sub(o.since) < noticePatience && !to.reached(sender) {
+		return
+	}
 	for len(o.waits) > 0 && o.tokens >= 1 && to.ready(sender) {
 		b.payOne(o, sender, to)
 	}
@@ -266,6 +274,8 @@ type leaver struct {
 
 func (v leaver) ready(codec.Address) bool { return v.l.noticeRoom(v.to, false) > 0 }
 
+func (v leaver) reached(codec.Address) bool { return true }
+
 func (v leaver) tell(sender codec.Address, d *domain, n *noticed) {
 	v.l.tellAt(v.to, false, sender, d, n)
 }
@@ -307,6 +317,17 @@ func (p *peer) payOff() {
 func (l *loop) ready(sender codec.Address) bool {
 	ref, remote := l.router.lookup(sender)
 	return ref == 0 || l.noticeRoom(ref, remote) > 0
+}
+
+// noticePatience is how long notices wait for a sender who is not reached: one that
+// has just connected to another router, or changes routers.
+const noticePatience = 2 * time.Second
+
+// reached tells whether there is a way to the sender, or there won't be: it could
+// only be at another router.
+func (l *loop) reached(sender codec.Address) bool {
+	to, _ := l.router.lookup(sender)
+	return to != 0 || l.router.routing.links.Load() == 0
 }
 
 // noticeRoom returns how large a notice may be for the connection given, in bytes.
