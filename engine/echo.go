@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"time"
+
 	"causeway/codec"
 	"causeway/engine/link"
 )
@@ -19,14 +21,17 @@ func isTrace(f codec.Raw) bool {
 
 // mayEcho tells whether f, one more echo of the peer, is answered.
 func (p *peer) mayEcho(f codec.Raw) bool {
-	return p.reads(p.wayBack(f)) && p.echoes.take(p.loop.link.Now(), echoesPerSecond, echoesPerSecond)
+	to, remote := p.wayBack(f)
+	if to == 0 && len(p.loop.lateEchoes) >= lateEchoesMax || to != 0 && !p.reads(to, remote) {
+		return false
+	}
+	return p.echoes.take(p.loop.link.Now(), echoesPerSecond, echoesPerSecond)
 }
 
 // echo answers f, an echo to this router or a trace that ends here.
 func (p *peer) echo(f codec.Raw) {
 	to, _ := p.wayBack(f)
-	d := p.domainOf(f)
-	if p.phase != phaseClosed && to != 0 && d != nil {
+	if d := p.domainOf(f); p.phase != phaseClosed && d != nil {
 		p.loop.echo(d, f, to)
 	}
 }
@@ -37,12 +42,40 @@ func (p *peer) reads(to link.Ref, remote bool) bool {
 	if to == p.conn.Ref() {
 		return p.takes(answerSmall)
 	}
-	return to != 0 && p.loop.noticeRoom(to, remote) >= answerSmall
+	return p.loop.noticeRoom(to, remote) >= answerSmall
+}
+
+// lateEcho is an answer to who is not reached at the moment: a node that has just
+// connected to another router may ask before that is known here.
+type lateEcho struct {
+	d     *domain
+	to    codec.Address
+	echo  *codec.Echo
+	until time.Time
+}
+
+const (
+	lateEchoesMax    = 256         // of a loop
+	lateEchoPatience = time.Second // lists of addresses travel faster, or links are cut
+)
+
+// sayLate sends answers to who is reached meanwhile.
+func (l *loop) sayLate(now time.Time) {
+	late := l.lateEchoes
+	l.lateEchoes = nil
+	for _, e := range late {
+		switch by, _ := l.router.lookup(e.to); {
+		case by != 0:
+			l.sayEcho(e.d, e.to, e.echo, by)
+		case now.Before(e.until):
+			l.lateEchoes = append(l.lateEchoes, e)
+		}
+	}
 }
 
 // echo answers f, an echo to this router in the domain d, or a trace that ends
-// here, to its sender, who is reached by the connection `to`. Only requests have an
-// answer. A receipt request is answered by "not seen": nothing is sent to a router.
+// here, to its sender, who is reached by the connection `to`; 0: not yet. Only
+// requests have an answer. A receipt request is answered by "not seen": nothing is sent to a router.
 func (l *loop) echo(d *domain, f codec.Raw, to link.Ref) {
 	e, err := codec.DecodeEcho(f.Body())
 	if err != nil {
@@ -87,8 +120,12 @@ func (l *loop) hop(d *domain, f codec.Raw, answer *codec.Echo, to link.Ref) {
 	l.sayEcho(d, asker, answer, to)
 }
 
-// sayEcho sends an echo of this router.
+// sayEcho sends an echo of this router, or keeps it when by is 0.
 func (l *loop) sayEcho(d *domain, to codec.Address, e *codec.Echo, by link.Ref) {
+	if by == 0 {
+		l.lateEchoes = append(l.lateEchoes, lateEcho{d, to, e, l.link.Now().Add(lateEchoPatience)})
+		return
+	}
 	body, err := codec.AppendEcho(nil, e)
 	if err != nil {
 		panic("engine: an echo that the codec took and refuses: " + err.Error())

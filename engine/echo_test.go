@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"causeway/codec"
+	"causeway/crypto/pki"
 )
 
 // trace makes a trace to the address given.
@@ -121,4 +122,42 @@ func TestATraceOverLinksShowsEachRouter(t *testing.T) {
 	if f := bob.next(); f.Category() != codec.CategoryEcho || f.TTL() != 1 {
 		t.Errorf("%v came with TTL %d", f.Category(), f.TTL())
 	}
+}
+
+// A node may ask before it is known here where it is.
+func TestEchoesWaitForWhoIsNotReached(t *testing.T) {
+	d := newAuthority("prod.example")
+	r, addr := startRouter(t, nil, d)
+	id, nobody := d.node("late"), d.node("nobody")
+	l := r.loops[0]
+	onLoop := func(do func()) {
+		done := make(chan struct{})
+		l.link.Post(func() { do(); close(done) })
+		<-done
+	}
+	domain := r.state().domains[d.Domain]
+	onLoop(func() {
+		for _, to := range []*pki.Identity{id, nobody} {
+			l.sayEcho(domain, to.Peer.Address, &codec.Echo{Type: codec.EchoReply, ID: [8]byte{1}}, 0)
+		}
+		for i := range l.lateEchoes {
+			l.lateEchoes[i].until = l.link.Now().Add(patience)
+		}
+	})
+	c := connect(t, addr, id)
+	if f := c.next(); f.Category() != codec.CategoryEcho || must(codec.DecodeEcho(f.Body())).Type != codec.EchoReply {
+		t.Errorf("%v came", f.Category())
+	}
+	left := 0
+	onLoop(func() {
+		left = len(l.lateEchoes)
+		l.lateEchoes[0].until = l.link.Now()
+	})
+	if left != 1 {
+		t.Errorf("%d wait, want 1", left)
+	}
+	waitFor(t, "an end of waiting", func() bool {
+		onLoop(func() { left = len(l.lateEchoes) })
+		return left == 0
+	})
 }

@@ -39,8 +39,9 @@ type loop struct {
 	draining    bool                    // the router stops
 	leavesLinks bool                    // and neighbours are asked to leave, too
 	last        bool                    // and nobody is read any more
-	telling     []*peer                 // whom something is to be told
-	saying      []*peer                 // to whom routing has something to say
+	lateEchoes  []lateEcho
+	telling     []*peer // whom something is to be told
+	saying      []*peer // to whom routing has something to say
 	looked      time.Time
 	expires     time.Time // when the first certificate of a connection ends; zero: none
 
@@ -172,6 +173,7 @@ func (l *loop) tick(now time.Time) {
 		}
 	}
 	l.settleRooms(now)
+	l.sayLate(now)
 	l.reroute()
 	for p := range l.awaits {
 		p.tickRooms(now)

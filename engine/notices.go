@@ -96,8 +96,9 @@ func (n *noticed) size() int64 { return noticedBytes + int64(cap(n.frames))*list
 type debt struct {
 	domain *domain
 	waits  []*noticed
-	size   int64   // of waits, bytes of memory
-	tokens float64 // below 0: overdrawn
+	size   int64     // of waits, bytes of memory
+	since  time.Time // the first of waits came
+	tokens float64   // below 0: overdrawn
 	filled time.Time
 }
 
@@ -166,6 +167,9 @@ func (b *book) noticed(d *domain, what trouble, sender codec.Address, now time.T
 	if len(owed.waits) >= noticeKindsMax || b.size+noticedBytes > b.max {
 		return nil, nil
 	}
+	if len(owed.waits) == 0 {
+		owed.since = now
+	}
 	n := &noticed{trouble: what}
 	b.takes(owed, noticedBytes)
 	owed.waits = append(owed.waits, n)
@@ -215,11 +219,15 @@ const (
 // teller sends notices. A sender that does not read is not ready for more.
 type teller interface {
 	ready(sender codec.Address) bool
+	reached(sender codec.Address) bool // or nothing helps to wait
 	tell(sender codec.Address, d *domain, n *noticed)
 }
 
 func (b *book) pay(o *debt, sender codec.Address, now time.Time, to teller) {
 	o.fill(now)
+	if len(o.waits) > 0 && now.Sub(o.since) < noticePatience && !to.reached(sender) {
+		return
+	}
 	for len(o.waits) > 0 && o.tokens >= 1 && to.ready(sender) {
 		b.payOne(o, sender, to)
 	}
@@ -266,6 +274,8 @@ type leaver struct {
 
 func (v leaver) ready(codec.Address) bool { return v.l.noticeRoom(v.to, false) > 0 }
 
+func (v leaver) reached(codec.Address) bool { return true }
+
 func (v leaver) tell(sender codec.Address, d *domain, n *noticed) {
 	v.l.tellAt(v.to, false, sender, d, n)
 }
@@ -309,6 +319,17 @@ func (l *loop) ready(sender codec.Address) bool {
 	return ref == 0 || l.noticeRoom(ref, remote) > 0
 }
 
+// noticePatience is how long notices wait for a sender who is not reached: one that
+// has just connected to another router, or changes routers.
+const noticePatience = 2 * time.Second
+
+// reached tells whether there is a way to the sender, or there won't be: it could
+// only be at another router.
+func (l *loop) reached(sender codec.Address) bool {
+	to, _ := l.router.lookup(sender)
+	return to != 0 || l.router.routing.links.Load() == 0
+}
+
 // noticeRoom returns how large a notice may be for the connection given, in bytes.
 // A link has the queues of many recipients, so more may wait for it.
 func (l *loop) noticeRoom(to link.Ref, remote bool) int64 {
@@ -321,7 +342,7 @@ func (l *loop) noticeRoom(to link.Ref, remote bool) int64 {
 
 // noticeLinkQueues is how many full queues of recipients may wait for a link until
 // senders behind it are told no more; notices overtake what waits.
-const noticeLinkQueues = 16
+const noticeLinkQueues = 4
 
 // noticeFarMax bounds the body of a notice to a sender that is connected to another
 // router, in bytes: what that node takes is not known here (PROTOCOL.md section 6).

@@ -27,9 +27,11 @@ type told struct {
 	of      map[byte]uint64
 	notices int
 	deaf    bool
+	away    bool
 }
 
-func (to *told) ready(codec.Address) bool { return !to.deaf }
+func (to *told) ready(codec.Address) bool   { return !to.deaf }
+func (to *told) reached(codec.Address) bool { return !to.away }
 
 func (to *told) tell(sender codec.Address, _ *domain, n *noticed) {
 	to.notices++
@@ -39,6 +41,39 @@ func (to *told) tell(sender codec.Address, _ *domain, n *noticed) {
 	}
 	if n.more > 0 && (n.first == 0 || n.last < n.first) {
 		to.t.Errorf("%d more between %d and %d", n.more, n.first, n.last)
+	}
+}
+
+// A sender may be about to be reached: one that has just connected to another
+// router. It is not waited for long.
+func TestNoticesWaitForWhoIsNotReached(t *testing.T) {
+	b := newBook(1 << 30)
+	now := time.Unix(1_700_000_000, 0)
+	to := &told{t: t, of: map[byte]uint64{}, away: true}
+	owe := func() { b.owe(nil, codec.NoticeNoRoute, testFrame(t, 1, 1, 1), now) }
+	owe()
+	b.payFresh(now, to)
+	now = now.Add(noticePatience / 2)
+	owe()
+	b.payFresh(now, to)
+	b.payAll(now, to)
+	if to.notices != 0 {
+		t.Errorf("%d notices for who is not reached", to.notices)
+	}
+	to.away = false
+	b.payAll(now, to)
+	if to.of[1] != 2 {
+		t.Errorf("told of %d frames, want 2", to.of[1])
+	}
+	to.away = true
+	owe()
+	b.payAll(now.Add(noticePatience-1), to)
+	if to.of[1] != 2 {
+		t.Error("the next ones did not wait")
+	}
+	b.payAll(now.Add(noticePatience), to)
+	if to.of[1] != 3 {
+		t.Error("they wait for ever")
 	}
 }
 

@@ -326,7 +326,7 @@ type NoticeError struct {
 
 func (e *NoticeError) Error() string {
 	who := "the router"
-	if e.From == e.Recipient {
+	if e.From == e.Recipient && e.From.Kind() != codec.KindRouter {
 		who = "the recipient"
 	}
 	if e.FromName != "" {
