@@ -88,6 +88,20 @@ func (h routingHands) replaced(node link.Ref, by codec.Address) {
 	})
 }
 
+func (h routingHands) linksOf(self codec.Address) {
+	for _, l := range h.r.loops {
+		l.link.Post(func() {
+			l.link.Range(func(c *link.Conn) {
+				if p := peerOf(c); p.far != nil {
+					if up := p.far.proven[self.Prefix()]; up != nil && !up.isDown && up.domain.address == self {
+						h.r.routing.stillUp(self, p.far.id, c.Ref())
+					}
+				}
+			})
+		})
+	}
+}
+
 func (h routingHands) alarm(domain, what string) {
 	if speak, unlogged := h.r.astray.now(time.Now()); speak {
 		h.r.log.Error(what, "domain", domain, "more_since_last_line", unlogged)

@@ -394,6 +394,13 @@ func TestADomainThatIsAddedIsRoutedAndOneThatIsRemovedIsNot(t *testing.T) {
 	serve(0, 1)
 	w.knows(bob.id.Peer.Address, 1)
 	w.knows(w.self(1, 1), 0)
+	all, limits := r.state().served()
+	r.routing.serve(all[:1], limits)
+	r.routing.serve(all, limits) // before loops have noticed
+	if owner := w.ownerAt(1, bob.id.Peer.Address); !owner.IsZero() {
+		t.Error("a domain that was away knows where nodes are")
+	}
+	w.knows(bob.id.Peer.Address, 1)
 	alice := w.connect(1, w.domains[1].node("alice"))
 	w.knows(alice.id.Peer.Address, 0)
 	w.exchange(alice, bob)

@@ -63,6 +63,8 @@ type hands interface {
 	probe(node link.Ref)
 	// replaced ends the connection of a node that has attached to another router.
 	replaced(node link.Ref, by codec.Address)
+	// linksOf has stillUp called for the links that have proven the domain.
+	linksOf(self codec.Address)
 	// alarm tells the operator, once in a while, what is wrong in a domain.
 	alarm(domain, what string)
 	// comeBack hands over what waits for who is reached again, or by another link.
@@ -221,6 +223,7 @@ func (rt *routing) begin(now time.Time, s served) {
 		numbers: make(map[codec.Address]table.Value), deadline: now.Add(route.UpdateInterval),
 	}
 	rt.instances[s.self], rt.prefixes[s.self.Prefix()] = in, in
+	rt.hands.linksOf(s.self)
 }
 
 // end ends a domain: nothing of it stays in the table, but for who is connected
@@ -254,6 +257,19 @@ func (rt *routing) linkUp(self codec.Address, id route.LinkID, by link.Ref, neig
 			return
 		}
 		rt.act(in, actions)
+	})
+}
+
+// stillUp says that a domain is proven by a link. If the instance has not heard of
+// that, the domain was gone and is back before the loop has noticed: what the
+// neighbour has told the instance before is lost, so the link has to begin anew.
+func (rt *routing) stillUp(self codec.Address, id route.LinkID, by link.Ref) {
+	rt.post(func(time.Time) {
+		if in := rt.instances[self]; in != nil {
+			if _, known := in.links[id]; !known {
+				rt.hands.leave(by, codec.GoodbyeDone, "a domain has come back; connect again")
+			}
+		}
 	})
 }
 

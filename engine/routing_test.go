@@ -167,6 +167,8 @@ func (n *routingNode) replaced(node link.Ref, by codec.Address) {
 	n.leaves(a, node)
 }
 
+func (n *routingNode) linksOf(codec.Address) {}
+
 func (n *routingNode) alarm(_, what string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
