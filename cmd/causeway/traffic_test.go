@@ -90,6 +90,9 @@ func startTraffic(m *mesh, rate, size int) *traffic {
 	return tr
 }
 
+// trafficAhead is how many messages may come before Send has returned for them.
+const trafficAhead = 1000
+
 // trafficMax bounds how long there is traffic, in long forms too.
 const trafficMax = 4 * patience
 
@@ -151,7 +154,7 @@ func (tr *traffic) reachable() {
 
 // echo tells whether an echo comes back from an address.
 func (tr *traffic) echo(from *trafficNode, to codec.Address) bool {
-	ctx, cancel := context.WithTimeout(tr.ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(tr.ctx, 3*time.Second)
 	defer cancel()
 	_, err := from.Ping(ctx, to, nil)
 	return err == nil
@@ -238,8 +241,13 @@ func (tr *traffic) receive(n *trafficNode) {
 		case f == nil:
 			tr.fail("%s/%s got a message that nobody sent to it, from %v", n.Domain(), n.Name(), m.From)
 		default:
+			number := binary.BigEndian.Uint64(m.Body)
 			f.mu.Lock()
-			f.take(binary.BigEndian.Uint64(m.Body))
+			if number < uint64(len(f.sent))+trafficAhead {
+				f.take(number)
+			} else {
+				tr.fail("%v: a message came that was never sent: %q", f, m.Body)
+			}
 			f.mu.Unlock()
 		}
 	}
