@@ -3,7 +3,10 @@ package engine
 import (
 	"bytes"
 	"cmp"
+	"encoding/binary"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -190,4 +193,66 @@ func TestATargetThatIsRemovedIsLeft(t *testing.T) {
 		waitProven(t, a, 1, "prod.example")
 		waitProven(t, b, 1, "prod.example")
 	}
+}
+
+// Frames that are under way while one link takes another's place all arrive.
+func TestReplacingALinkLosesNoFrame(t *testing.T) {
+	d := newAuthority("prod.example")
+	ids := [2]*pki.Identity{routerOf("edge-1", d), routerOf("edge-2", d)}
+	a, b := twoLinked(t, ids, func(c *Config) {
+		c.LinkRenewal, c.KeepAlive, c.DeadAfter = 500*time.Millisecond, 400*time.Millisecond, patience
+	}, d)
+	addrs := [2]string{a.listeners[0].Addr().String(), b.listeners[0].Addr().String()}
+	one, two := connect(t, addrs[0], d.node("one")), connect(t, addrs[1], d.node("two"))
+	for _, way := range []struct {
+		r  *Router
+		to *client
+	}{{a, two}, {b, one}} {
+		waitFor(t, "the routers know the nodes", func() bool { to, _ := way.r.lookup(way.to.id.Peer.Address); return to != 0 })
+	}
+	ends := [2]*client{one, two}
+	var sent [2]atomic.Int64 // by these, once they have sent all
+	before := linksEver(a, b)
+	var sending sync.WaitGroup
+	for i, c := range ends {
+		c.silent = true // it writes already
+		c.conn.SetDeadline(time.Time{})
+		sending.Go(func() {
+			to, n := ends[1-i].id.Peer.Address, 0
+			for end := time.Now().Add(patience); linksEver(a, b)-before < 4 && time.Now().Before(end); n++ {
+				c.conn.Write(c.wire(c.frame(to, codec.CategoryApplication, binary.BigEndian.AppendUint32(nil, uint32(n)))))
+				time.Sleep(2 * time.Millisecond) // some are always under way
+			}
+			sent[i].Store(int64(n))
+		})
+	}
+	defer sending.Wait()
+	for i, c := range ends {
+		c.conn.SetReadDeadline(time.Now().Add(3 * patience))
+		seen := map[int]bool{}
+		for all := int64(0); all == 0 || int64(len(seen)) < all; all = sent[1-i].Load() {
+			f, err := c.read()
+			if err != nil {
+				t.Fatalf("%v, with %d of %d frames; dropped %v and %v", err, len(seen), sent[1-i].Load(), a.Counts().Dropped, b.Counts().Dropped)
+			}
+			switch {
+			case f.Category() == codec.CategoryControl:
+			case f.Category() != codec.CategoryApplication || seen[numberOf(f)]:
+				t.Fatalf("category %v came, number %d, with %d frames", f.Category(), numberOf(f), len(seen))
+			default:
+				seen[numberOf(f)] = true
+			}
+		}
+	}
+	if n := linksEver(a, b) - before; n < 4 {
+		t.Errorf("only %d ends of links are new", n)
+	}
+}
+
+// linksEver counts the ends of links that these routers ever had.
+func linksEver(all ...*Router) (n uint64) {
+	for _, r := range all {
+		n += r.links.lastID.Load()
+	}
+	return n
 }

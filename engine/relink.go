@@ -203,7 +203,7 @@ func (r *Router) retire(a *attempt, text string) {
 }
 
 // retire withdraws the domains here, so that traffic takes other links, and says
-// goodbye a moment later (farewellDue). Frames of the neighbour are taken until it
+// goodbye a moment later (lookRetiring). Frames of the neighbour are taken until it
 // answers.
 func (p *peer) retire(text string) {
 	switch p.phase {
