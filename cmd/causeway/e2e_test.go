@@ -32,7 +32,7 @@ const (
 	loadForeignEach = 5 // frames of each node to an address of the other domain
 
 	// loadFlying is how many frames of a domain may be under way: the load does
-	// what applications do that must lose nothing before sessions give credit.
+	// what applications do that must lose nothing with plain messages, which have no credit.
 	loadFlying = 2000
 )
 

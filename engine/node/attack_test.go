@@ -218,8 +218,14 @@ func TestHostileRouterInTheMiddle(t *testing.T) {
 				w.receivesNothing(b)
 				dropped := map[string]uint64{}
 				for _, n := range []*Node{a, b} {
-					for reason, count := range n.Stats().Dropped {
+					st := n.Stats()
+					sum := st.Delivered + st.Consumed + st.Parked + st.Held
+					for reason, count := range st.Dropped {
 						dropped[reason] += count
+						sum += count
+					}
+					if sum != st.FramesIn {
+						t.Errorf("%d frames came, %d are accounted for: %+v", st.FramesIn, sum, st)
 					}
 				}
 				for _, reason := range test.counted {
