@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"net"
 	"sync"
 	"testing"
 	"time"
@@ -65,9 +64,7 @@ func (c *client) readsNumbered(n int) map[codec.Address]int {
 func deafNeighbour(t *testing.T, addr string, domains ...*authority) *client {
 	t.Helper()
 	c := neighbourOf(t, addr, domains...)
-	if err := c.conn.NetConn().(*net.TCPConn).SetReadBuffer(32 << 10); err != nil {
-		t.Fatal(err)
-	}
+	c.takesLittle()
 	return c
 }
 
