@@ -181,6 +181,9 @@ func (d *dialer) replace(ctx context.Context, a *attempt) (*attempt, error) {
 		case <-next.ended:
 			return nil, next.why
 		case <-ctx.Done():
+			if errors.Is(context.Cause(ctx), errRemoved) {
+				d.router.retire(next, notConfigured)
+			}
 			return nil, ctx.Err()
 		case <-end.C:
 			d.router.retire(next, "it could not take another's place")
