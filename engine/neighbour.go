@@ -244,7 +244,7 @@ func (p *peer) linkControl(m codec.Control) {
 			p.certificates(m)
 		}
 	case *codec.Certificates:
-		p.answered(p.router.fetcher.answer(p.conn.Ref(), m))
+		p.answered(p.router.fetcher.answer(p, m))
 	case *codec.RevocationList:
 		p.revocationList(m)
 	case *codec.RouteUpdate, *codec.SeqnoRequest, *codec.AddressList, *codec.ListRequest, *codec.ListNumbers:
