@@ -284,6 +284,7 @@ func (p *peer) refused(g *codec.Goodbye) {
 func (p *peer) lookLink(now time.Time) {
 	p.far.suspects.forget(now, p.router.state().config.BadSignatures)
 	p.lookRetiring(now)
+	p.lookList(now)
 	if p.phase == phaseOpen && len(p.far.proven) == 0 && now.Sub(p.far.openedAt) >= p.router.state().config.HelloTimeout {
 		p.leave(codec.GoodbyeDone, "no domain was proven in time")
 	}
