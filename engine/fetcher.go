@@ -46,6 +46,11 @@ const (
 
 	fetchTimeDefault = 2 * time.Second
 
+	// answeringMax bounds the messages with certificates of one neighbour that wait to
+	// be looked at: as many as the largest chains there can be, for all that it may be
+	// asked at a time, come in.
+	answeringMax = fetchWindow * 25
+
 	fetchEvery    = 10 * time.Millisecond // a link that has been asked too often is asked again
 	fetchTickTime = 100 * time.Millisecond
 	fetchSweep    = time.Minute // certificates whose time is over are forgotten
@@ -131,9 +136,15 @@ func (f *fetcher) gone(ref link.Ref) {
 	f.post(true, func(now time.Time) { f.core.down(ref, now) })
 }
 
-// answer takes what a neighbour has answered.
-func (f *fetcher) answer(from link.Ref, m *codec.Certificates) bool {
-	return f.post(false, func(now time.Time) {
+// answer takes what a neighbour has answered; false: there is no room.
+func (f *fetcher) answer(p *peer, m *codec.Certificates) bool {
+	from := p.conn.Ref()
+	if p.answering.Add(1) > answeringMax {
+		p.answering.Add(-1)
+		return false
+	}
+	return f.post(true, func(now time.Time) {
+		defer p.answering.Add(-1)
 		if !f.core.answer(from, m, now) {
 			f.tell(from, func(p *peer) { p.leave(codec.GoodbyeProtocol, "certificates that were not asked for, or out of order") })
 		}

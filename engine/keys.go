@@ -62,13 +62,13 @@ func (k *keys) find(ms *members, key codec.CertKey) *announced {
 		}
 	}
 	k.of[key] = &rememberedKey{announced: found, members: ms, used: true}
-	k.account.Use(buf.PartCertificates, keyBytes)
+	k.account.Use(buf.PartFetched, keyBytes)
 	return found
 }
 
 func (k *keys) forget(key codec.CertKey) {
 	delete(k.of, key)
-	k.account.Use(buf.PartCertificates, -keyBytes)
+	k.account.Use(buf.PartFetched, -keyBytes)
 }
 
 // forgetAll is for when what is trusted has changed.
@@ -90,11 +90,11 @@ func (k *keys) setAbsent(key codec.CertKey, until time.Time) {
 		if len(k.absent) >= keysMax {
 			for any := range k.absent {
 				delete(k.absent, any)
-				k.account.Use(buf.PartCertificates, -keyBytes)
+				k.account.Use(buf.PartFetched, -keyBytes)
 				break
 			}
 		}
-		k.account.Use(buf.PartCertificates, keyBytes)
+		k.account.Use(buf.PartFetched, keyBytes)
 	}
 	k.absent[key] = until
 }
@@ -120,7 +120,7 @@ func (k *keys) sweep(now time.Time) {
 	for key, until := range k.absent {
 		if !now.Before(until) {
 			delete(k.absent, key)
-			k.account.Use(buf.PartCertificates, -keyBytes)
+			k.account.Use(buf.PartFetched, -keyBytes)
 		}
 	}
 }

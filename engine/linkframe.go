@@ -40,7 +40,7 @@ func (p *peer) linkFrame(b *buf.Buffer) {
 	if c := p.loop.keyOf(d, f); c != nil && !p.rooms.waits(f.Sender()) {
 		p.check(b, c.key)
 	} else {
-		p.await(d, b, p.received-1)
+		p.await(b, p.received-1)
 	}
 }
 

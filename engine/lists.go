@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"causeway/codec"
 	"causeway/crypto/pki"
@@ -29,6 +31,8 @@ const (
 	listsPerSecond = 1 // that are looked at, of one neighbour,
 	listsAtOnce    = 16
 	listsPerDomain = 4 // and so many more at once for each domain
+
+	listTime = 5 * time.Minute // for one to come whole
 )
 
 // Results of a list that came over a link, labels of
@@ -59,6 +63,7 @@ type incomingList struct {
 	next   uint16
 	data   []byte
 	skip   bool
+	began  time.Time
 }
 
 // receivedLists are those that wait to be looked at, by a goroutine that there is
@@ -85,15 +90,15 @@ type receivedList struct {
 func (p *peer) revocationList(m *codec.RevocationList) {
 	in := &p.lists.in
 	if in.next == 0 && m.Part == 0 {
-		burst := float64(listsAtOnce + listsPerDomain*len(p.far.proven))
-		*in = incomingList{number: m.Number, parts: m.Parts, skip: !p.lists.rate.take(p.loop.link.Now(), listsPerSecond, burst)}
+		now, burst := p.loop.link.Now(), float64(listsAtOnce+listsPerDomain*len(p.far.proven))
+		*in = incomingList{number: m.Number, parts: m.Parts, began: now, skip: !p.lists.rate.take(now, listsPerSecond, burst)}
 	}
 	if m.Number != in.number || m.Parts != in.parts || m.Part != in.next {
 		p.leave(codec.GoodbyeProtocol, "parts of a revocation list came out of order")
 		return
 	}
 	r := p.router
-	if n := len(in.data) + len(m.Data); !in.skip && (n > receivedListMax || !r.takesList(int64(len(m.Data)))) {
+	if n := len(in.data) + len(m.Data); !in.skip && (n > receivedListMax || int64(n) > r.listRoom() || !r.takesList(int64(len(m.Data)))) {
 		in.skip = true
 		p.dropList()
 	}
@@ -126,15 +131,28 @@ func (p *peer) dropList() {
 	p.lists.in.data = nil
 }
 
+// listRoom returns how much of one list there may be, in bytes: as much as is free,
+// so that who never ends a list leaves room for the others.
+func (r *Router) listRoom() int64 { return r.listsMax() - r.lists.bytes.Load() }
+
+func (r *Router) listsMax() int64 { return min(receivedListsMax, r.budget.Limit()/receivedListsPart) }
+
 // takesList counts n more bytes of lists that are being received; false: there is
 // no room.
 func (r *Router) takesList(n int64) bool {
-	if all := r.lists.bytes.Add(n); n > 0 && all > min(receivedListsMax, r.budget.Limit()/receivedListsPart) {
+	if all := r.lists.bytes.Add(n); n > 0 && all > r.listsMax() {
 		r.lists.bytes.Add(-n)
 		return false
 	}
-	r.budget.Use(buf.PartCertificates, n)
+	r.budget.Use(buf.PartFetched, n)
 	return true
+}
+
+// lookList ends a link by which a list has come in part and does not come whole.
+func (p *peer) lookList(now time.Time) {
+	if p.lists.in.next > 0 && now.Sub(p.lists.in.began) >= listTime && p.isOpen() {
+		p.leave(codec.GoodbyeLimit, fmt.Sprintf("a revocation list has not come whole within %v", listTime))
+	}
 }
 
 // receive has a list looked at, soon. It takes the list.
@@ -196,9 +214,8 @@ func (r *Router) take(all []receivedList) {
 			store = next
 		}
 	}
+	r.heard(all, domains) // before a reload has everybody told: who has sent a list needs none
 	if len(taken) > 0 {
-		// Before the reload has everybody told: who has sent a list needs none.
-		r.heard(all, domains)
 		if _, err := r.Reload(func(c Config) (Config, error) {
 			for _, l := range taken {
 				next, err := c.Store.WithCRL(l.domains[0], l.der)
@@ -211,8 +228,6 @@ func (r *Router) take(all []receivedList) {
 			r.log.Error("revocation lists that came from another router are not in force", "error", err)
 		}
 		r.save(taken)
-	} else {
-		r.heard(all, domains)
 	}
 	for _, list := range all {
 		r.takesList(-int64(len(list.der)))

@@ -244,7 +244,7 @@ func (p *peer) linkControl(m codec.Control) {
 			p.certificates(m)
 		}
 	case *codec.Certificates:
-		p.answered(p.router.fetcher.answer(p.conn.Ref(), m))
+		p.answered(p.router.fetcher.answer(p, m))
 	case *codec.RevocationList:
 		p.revocationList(m)
 	case *codec.RouteUpdate, *codec.SeqnoRequest, *codec.AddressList, *codec.ListRequest, *codec.ListNumbers:
@@ -284,6 +284,7 @@ func (p *peer) refused(g *codec.Goodbye) {
 func (p *peer) lookLink(now time.Time) {
 	p.far.suspects.forget(now, p.router.state().config.BadSignatures)
 	p.lookRetiring(now)
+	p.lookList(now)
 	if p.phase == phaseOpen && len(p.far.proven) == 0 && now.Sub(p.far.openedAt) >= p.router.state().config.HelloTimeout {
 		p.leave(codec.GoodbyeDone, "no domain was proven in time")
 	}

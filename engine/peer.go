@@ -95,6 +95,8 @@ type peer struct {
 	// atomic
 	closed atomic.Bool // set on the loop; verdicts are then told by Post
 	posted atomic.Bool
+
+	answering atomic.Int32 // certificates from the neighbour that the fetcher has yet to look at
 }
 
 // Rates of what a node may ask of the router itself, per second and at once.

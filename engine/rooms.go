@@ -23,11 +23,17 @@ import (
 
 // Bounds of what waits. At them frames are dropped as unknown-certificate.
 const (
-	awaitBytesMax  = 32 << 20 // in all; buffers count with their capacity
+	awaitBytesMax  = 32 << 20 // in all; buffers count with their capacity, and what is around them
 	awaitPart      = 16       // of the cap on memory, in all
 	senderBytesMax = 1 << 20  // of one sender on one link; one frame is always taken
 	awaitAsksMax   = 512      // certificates that are asked for because of one link's frames
 )
+
+// awaitedBytes is what a frame takes beside its buffer, if it is alone in its room,
+// in bytes of memory.
+const awaitedBytes = 256
+
+func awaitedSize(b *buf.Buffer) int64 { return int64(cap(b.B)) + awaitedBytes }
 
 // awaiting counts what waits for certificates on all links.
 type awaiting struct {
@@ -86,15 +92,14 @@ func (rs *rooms) least(before uint64) uint64 {
 	return min(before, rs.floor)
 }
 
-// await takes b, a frame of somebody of d that came over p's link as the one after
-// `before` others, whose certificate is not known here or whose sender has frames
-// that wait.
-func (p *peer) await(d *domain, b *buf.Buffer, before uint64) {
+// await takes b, a frame that came over p's link as the one after `before` others,
+// whose certificate is not known here or whose sender has frames that wait.
+func (p *peer) await(b *buf.Buffer, before uint64) {
 	l, rs := p.loop, &p.rooms
 	f := codec.Raw(b.B)
 	now := l.link.Now()
 	room := rs.of[f.Sender()]
-	if room == nil && l.keys.isAbsent(f.CertKey(), now) || !p.takesAwaited(room, int64(cap(b.B))) {
+	if room == nil && l.keys.isAbsent(f.CertKey(), now) || !p.takesAwaited(room, awaitedSize(b)) {
 		l.drop(dropUnknownCertificate, b)
 		return
 	}
@@ -110,8 +115,9 @@ func (p *peer) await(d *domain, b *buf.Buffer, before uint64) {
 		l.awaits[p] = struct{}{}
 	}
 	room.frames = append(room.frames, awaitedFrame{b, now, before})
-	room.bytes += int64(cap(b.B))
+	room.bytes += awaitedSize(b)
 	l.link.Account().Use(buf.PartHeld, buf.SizeOf(b))
+	l.link.Account().Use(buf.PartLists, awaitedBytes)
 	if isNew {
 		p.settleRoom(f.Sender())
 		p.askForRooms()
@@ -119,7 +125,7 @@ func (p *peer) await(d *domain, b *buf.Buffer, before uint64) {
 }
 
 // takesAwaited counts n more bytes in a sender's room, nil: a new one; false: there
-// are too many already. One link may have as much as is left to the others.
+// are too many already. One link may have as much as is free.
 func (p *peer) takesAwaited(room *senderRoom, n int64) bool {
 	all, rs := p.router.awaiting, &p.rooms
 	if room != nil && room.bytes+n > senderBytesMax || rs.bytes+n > all.max-all.bytes.Load() {
@@ -138,12 +144,13 @@ func (p *peer) leaves(sender codec.Address, room *senderRoom) awaitedFrame {
 	first := room.frames[0]
 	room.frames[0] = awaitedFrame{}
 	room.frames = room.frames[1:]
-	n := int64(cap(first.b.B))
+	n := awaitedSize(first.b)
 	room.bytes -= n
 	rs.bytes -= n
 	all.bytes.Add(-n)
 	all.frames.Add(-1)
 	p.loop.link.Account().Use(buf.PartHeld, -buf.SizeOf(first.b))
+	p.loop.link.Account().Use(buf.PartLists, -awaitedBytes)
 	if room.state == roomAsked {
 		room.state = roomNew
 		rs.asked--

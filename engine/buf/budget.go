@@ -15,12 +15,13 @@ const (
 	PartLists                  // places in queues and rings
 
 	PartNotices      // owed to senders
-	PartCertificates // of members that have left or are elsewhere, and revocation lists on their way here
+	PartCertificates // of members that have left or are elsewhere
 	PartHandshakes   // under way, and who waits for one
 	PartHeld         // frames for who has just left, and those that wait for a certificate
 	PartLedgers      // of frames that recipients have not confirmed
 	PartTables       // to check known signers' signatures
 	PartRoutes       // to other routers, and who is attached to them
+	PartFetched      // revocation lists on their way here, what loops remember of certificates
 
 	PartPartial  // frames received in part
 	PartReceived // frames received that wait for a verdict or for room: what else is out
@@ -33,7 +34,7 @@ const (
 // String returns the part's name, as metrics label it.
 func (p Part) String() string {
 	return [Parts]string{
-		"queues", "ciphertext", "parked", "lists", "notices", "certificates", "handshakes", "held", "ledgers", "tables", "routes", "partial", "received",
+		"queues", "ciphertext", "parked", "lists", "notices", "certificates", "handshakes", "held", "ledgers", "tables", "routes", "fetched", "partial", "received",
 	}[p]
 }
 
