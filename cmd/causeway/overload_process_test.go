@@ -23,7 +23,7 @@ const (
 // of every message, and those who share both links with it go on as they do beside
 // a recipient that reads.
 func TestAStalledRecipientBehindTwoLinksCostsItsSenderOnlyUnderLoad(t *testing.T) {
-	d := meshDomain{"prod.example", []int{1, 2, 3}, 13}
+	d := meshDomain{"prod.example", []int{1, 2, 3}, 15}
 	m := startMesh(t, meshPlan{
 		domains: []meshDomain{d}, links: [][2]int{{1, 2}, {2, 3}},
 		flags: []string{"--queue-high", "256KiB", "--stall-timeout", "5m"},
@@ -37,7 +37,7 @@ func TestAStalledRecipientBehindTwoLinksCostsItsSenderOnlyUnderLoad(t *testing.T
 		tr.addFlow(far, near, stallRate, 200)
 	}
 	others := tr.flows
-	reads := tr.addFlow(nodes[12], nodes[11], stallFlood, stallFloodSize)
+	reads := tr.addFlow(nodes[12], nodes[14], stallFlood, stallFloodSize)
 	tr.reachable()
 	stalled := enlistAt(t, m, 3, d.name)
 	stalls := &trafficFlow{from: reads.from, recipient: stalled.address, rate: stallFlood, size: stallFloodSize}

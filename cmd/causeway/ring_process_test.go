@@ -7,12 +7,17 @@ import (
 	"time"
 )
 
-// The load of the ring: 40 flows.
+// The load of the ring in the long forms: 40 flows.
 const (
-	ringRate     = 20 // messages a second of each flow
-	ringRateSoak = 50
-	ringMessages = 20   // that each flow carries after each change
-	ringSoak     = 1000 // in the long forms
+	ringRateSoak = 50   // messages a second of each flow
+	ringSoak     = 1000 // messages that each flow carries after each change
+)
+
+// The same in the short forms. The race detector makes each message ten times
+// dearer.
+var (
+	ringRate     = map[bool]int{false: 20, true: 5}[raceEnabled]
+	ringMessages = map[bool]int{false: 20, true: 5}[raceEnabled]
 )
 
 // ring is the ring with its load.
