@@ -47,7 +47,8 @@ const (
 	// frames or bytes without checking any.
 	askFrames = 16_384
 	askBytes  = 4 << 20
-	// askAfter is when it asks about fewer.
+	// askAfter is when it asks about fewer. A neighbour is asked at each look, once a
+	// second: so few frames are in doubt when a link breaks, and links are few.
 	askAfter = 5 * time.Second
 
 	onTheWaySize = 24
@@ -132,12 +133,14 @@ func (l *ledger) due() bool {
 // waits tells whether a question is outstanding.
 func (l *ledger) waits() bool { return l.asked > l.covered }
 
-// dueAt is due for time: some frame has been on the way for askAfter. It is
-// called from time to time.
+// dueAt is due for time: some frame has been on the way for askAfter, or to a
+// neighbour at all. It is called from time to time.
 func (l *ledger) dueAt(now time.Time) bool {
 	switch {
 	case l.covered == l.sealed || l.waits():
 		l.since = time.Time{}
+	case l.isLink:
+		return true
 	case l.since.IsZero():
 		l.since = now
 	default:

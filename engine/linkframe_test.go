@@ -319,3 +319,34 @@ func TestAStalledRecipientDoesNotHoldUpALink(t *testing.T) {
 		}
 	}
 }
+
+// A node that is flooded and reads slowly still hears what became of its own
+// frames elsewhere: notices on their way have room beyond the mark.
+func TestNoticesReachWhoIsFlooded(t *testing.T) {
+	d := newAuthority("prod.example")
+	r, addr := startRouter(t, func(c *Config) { c.QueueHigh, c.QueueLow, c.StallTimeout = 128<<10, 32<<10, 2*patience }, d)
+	a, b := d.node("a"), d.node("b")
+	knows(t, r, a)
+	flooded, x := connect(t, addr, b), neighbourOf(t, addr, d)
+	flooded.takesLittle()
+	for body := strings.Repeat("x", 64<<10); r.droppedFor(dropQueueFull) < 10; {
+		x.pass(signed(a, sent(a, b.Peer.Address, codec.CategoryApplication, body)))
+		x.sync()
+	}
+	full := r.droppedFor(dropQueueFull)
+	const notices = 20
+	for n := range notices {
+		x.send(x.frame(b.Peer.Address, codec.CategoryNotice, must(codec.AppendNotice(nil, &codec.Notice{
+			Reason: codec.NoticeNoRoute, Recipient: a.Peer.Address, More: 1, First: uint64(n + 1), Last: uint64(n + 1),
+		}))))
+	}
+	x.sync()
+	if n := r.droppedFor(dropQueueFull); n != full {
+		t.Errorf("%d notices dropped", n-full)
+	}
+	for n := 0; n < notices; {
+		if f := flooded.next(); f.Category() == codec.CategoryNotice {
+			n++
+		}
+	}
+}

@@ -191,5 +191,5 @@ func (s *sessions) missing(m *member) string {
 	if m.core.Info().Made.IsZero() {
 		return "session with " + m.address.String()
 	}
-	return "credit from " + m.address.String() + ", whose application is slow to take what it has"
+	return "credit from " + m.address.String() + ", whose application is slow to take what it has, or whose window is too small for the message"
 }

@@ -18,7 +18,7 @@ import (
 
 // handshakeChainsPerSecond bounds how many chains in M1 and M2 are verified. With
 // more, their senders' certificates are asked for as for all frames.
-const handshakeChainsPerSecond = 1000
+const handshakeChainsPerSecond = 200
 
 // chainOf returns the chain that a handshake brings with it, nil when the frame is
 // none. ok is false when it is not signed under that chain's leaf.
@@ -75,6 +75,10 @@ func (n *Node) hearSessionLocked(raw codec.Raw, digest codec.Digest, cert *certi
 	s := n.sessions
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.ended {
+		n.counters.drop(dropMembers)
+		return
+	}
 	m := s.memberLocked(raw.Sender())
 	if m == nil {
 		n.counters.drop(dropMembers)
