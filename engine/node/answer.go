@@ -153,7 +153,7 @@ func (n *Node) answer() {
 		case <-again.C:
 		case <-housekeeping.C:
 			n.expireCertificates(n.cfg.Now())
-			n.checkRouter(n.cfg.Now())
+			n.checkPeers(n.cfg.Now())
 			n.out.expire(time.Now())
 			n.tell()
 			continue
@@ -194,20 +194,21 @@ func (n *Node) sendNotice(key noticeKey, d *noticeDue) bool {
 
 // queueAnswer makes and queues a frame if there is room and a connection.
 func (n *Node) queueAnswer(to codec.Address, category codec.Category, body []byte) bool {
-	s := n.out.reserveAnswer(len(body))
+	o := n.outTo(to)
+	s := o.reserveAnswer(len(body))
 	if s == nil {
 		return false
 	}
 	by := n.self.Load()
 	frame, state, err := by.compose(n.address, to, category, s.sendTime, body)
 	if err != nil {
-		n.out.void(s)
+		o.void(s)
 		return false
 	}
 	var sent *Sent
 	if category != codec.CategoryNotice { // notices about it come, and are counted
-		sent = &Sent{To: to, Category: category, SendTime: s.sendTime, Digest: codec.Raw(frame).Digest(), node: n, internal: true}
+		sent = &Sent{To: to, Category: category, SendTime: s.sendTime, Digest: codec.Raw(frame).Digest(), node: n, out: o, internal: true}
 	}
-	n.out.publish(s, state, by, frame, sent)
+	o.publish(s, state, by, frame, sent)
 	return true
 }

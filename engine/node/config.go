@@ -30,14 +30,18 @@ const (
 	CloseTimeoutDefault          = 5 * time.Second
 	BackoffMinDefault            = 200 * time.Millisecond
 	BackoffMaxDefault            = 30 * time.Second
+	PeersMaxDefault              = 256 // nodes
 	SoftwareDefault              = "causeway/0.1.0"
 
 	routersMax        = 64      // in Config.Routers
+	listenMax         = 16      // in Config.Listen
+	peersMaxMax       = 1 << 16 // in Config.PeersMax
 	sessionMembersMax = 1 << 20 // in Config.SessionMembers
 )
 
 // Config says who the node is, where its routers are, and how it behaves. Only
-// Identity and Routers have no default. Connect checks it once, and copies it.
+// Identity, and Routers, Direct or Listen, have no default. Connect checks it once,
+// and copies it.
 type Config struct {
 	// Identity is what the node is, from pki.LoadIdentity. It trusts its own
 	// root certificates and no others.
@@ -45,8 +49,17 @@ type Config struct {
 	// Trust adds revocation lists: a store that has the identity's domain.
 	// Nil: the identity's roots alone.
 	Trust *pki.Store
-	// Routers are URLs, dbw://host:port, tried in this order.
+	// Routers are URLs, dbw://host:port, tried in this order. There may be none if
+	// Direct or Listen is set.
 	Routers []string
+	// Direct is the URL of a node to connect to in place of a router. Messages then
+	// go to that node alone, and come from it alone; Routers must be empty.
+	Direct string
+	// Listen are URLs of places to listen on: nodes of this node's domain may connect
+	// there, and exchange messages with this node alone. Port 0 is any free port.
+	Listen []string
+	// PeersMax bounds how many nodes are connected to this one: 256, at most 65,536.
+	PeersMax int
 	// Wait lets Connect go on trying until its context ends. Otherwise it
 	// gives up when it has tried each router once.
 	Wait bool
@@ -71,7 +84,7 @@ type Config struct {
 	// BodyMax is the largest body taken, in bytes: 1 MiB; at most 16 MiB.
 	BodyMax int
 	// SendQueue bounds what Send has accepted and is not yet written, in
-	// bytes: 4 MiB.
+	// bytes, for routers and for each node that has connected: 4 MiB.
 	SendQueue int
 	// ResendQueue bounds the written frames that are kept in case they have to
 	// be sent again, in bytes, for 30 s at most: 8 MiB. What is not kept any
@@ -138,6 +151,7 @@ func (c *Config) prepare() error {
 func (c *Config) setDefaults() {
 	c.Software = or(c.Software, SoftwareDefault)
 	c.BodyMax = or(c.BodyMax, codec.BodyMaxDefault)
+	c.PeersMax = or(c.PeersMax, PeersMaxDefault)
 	c.SendQueue = or(c.SendQueue, SendQueueDefault)
 	c.ResendQueue = or(c.ResendQueue, ResendQueueDefault)
 	c.ReceiveQueue = or(c.ReceiveQueue, ReceiveQueueDefault)
@@ -208,7 +222,19 @@ func (c *Config) checkIdentity() error {
 
 func (c *Config) checkRouters() error {
 	const remedy = "give at least one, dbw://host:port (--connect)"
-	if len(c.Routers) == 0 {
+	if err := c.checkListen(); err != nil {
+		return err
+	}
+	switch {
+	case c.Direct != "" && len(c.Routers) > 0:
+		return &ConfigError{"Direct", "is set beside Routers", "give one of them: a node (--direct), or routers (--connect)"}
+	case c.Direct != "":
+		if _, err := dialAddress(c.Direct); err != nil {
+			return &ConfigError{"Direct", "is no URL", err.Error()}
+		}
+		c.Routers = []string{c.Direct}
+		return nil
+	case len(c.Routers) == 0 && len(c.Listen) == 0:
 		return &ConfigError{"Routers", "is empty", remedy}
 	}
 	if len(c.Routers) > routersMax {
@@ -219,6 +245,22 @@ func (c *Config) checkRouters() error {
 		if _, err := dialAddress(url); err != nil {
 			return &ConfigError{"Routers", fmt.Sprintf("entry %d", i+1), err.Error()}
 		}
+	}
+	return nil
+}
+
+func (c *Config) checkListen() error {
+	if len(c.Listen) > listenMax {
+		return &ConfigError{"Listen", fmt.Sprintf("has %d entries", len(c.Listen)), fmt.Sprintf("give at most %d", listenMax)}
+	}
+	for i, url := range c.Listen {
+		if _, _, err := codec.ParseURL(url); err != nil {
+			return &ConfigError{"Listen", fmt.Sprintf("entry %d", i+1), err.Error()}
+		}
+	}
+	c.Listen = slices.Clone(c.Listen)
+	if c.PeersMax < 1 || c.PeersMax > peersMaxMax {
+		return &ConfigError{"PeersMax", fmt.Sprintf("is %d", c.PeersMax), fmt.Sprintf("give nodes from 1 to %d", peersMaxMax)}
 	}
 	return nil
 }

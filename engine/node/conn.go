@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"causeway/codec"
+	"causeway/crypto/pki"
 )
 
 const (
@@ -22,20 +23,23 @@ const (
 	drainReadMax    = time.Minute     // and is read no longer than this
 )
 
-// conn is one connection to a router, from its hello on. Its reader and its
-// writer are started by start and end on their own when it dies.
+// conn is one connection, from its hello on: to a router, or to a node (direct).
+// Its reader and its writer are started by start and end on their own when it dies.
 type conn struct {
-	n      *Node
-	url    string
-	raw    net.Conn
-	tls    *tls.Conn
-	link   *link
-	hello  *codec.Hello // the router's
-	reader *frameReader
-	since  time.Time
-	self   *self     // link control goes under it; the writer's, after start
-	shown  []*self   // whose keys the router has been shown; the writer's
-	list   listParts // the reader's
+	n        *Node
+	url      string
+	raw      net.Conn
+	tls      *tls.Conn
+	link     *link
+	hello    *codec.Hello // the other end's
+	out      *outgoing    // whose mu guards what is below, and whose frames the writer takes
+	direct   bool         // the other end is a node (PROTOCOL.md section 4.2)
+	accepted bool         // it has dialled this node
+	reader   *frameReader
+	since    time.Time
+	self     *self     // link control goes under it; the writer's, after start
+	shown    []*self   // whose keys the router has been shown; the writer's
+	list     listParts // the reader's
 
 	routerUntil atomic.Int64 // end of the router's newest grant, ns since the Unix epoch
 
@@ -48,7 +52,7 @@ type conn struct {
 	ended      chan struct{}       // closed when both goroutines have ended
 	goroutines atomic.Int32        // of reader and writer, those that have not ended
 
-	// Guarded by n.out.mu.
+	// Guarded by out.mu.
 	pend       pending
 	control    []codec.Control // requests to write
 	announced  []*self         // the node's certificates that the router remembers, or is told of next
@@ -62,7 +66,7 @@ type conn struct {
 
 func newConn(n *Node, url string, raw net.Conn, t *tls.Conn, l *link, s *self) *conn {
 	c := &conn{
-		n: n, url: url, raw: raw, tls: t, link: l, self: s, shown: []*self{s}, since: time.Now(),
+		n: n, out: n.out, direct: l.router.Role == pki.RoleNode, url: url, raw: raw, tls: t, link: l, self: s, shown: []*self{s}, since: time.Now(),
 		announced:  []*self{s},
 		reader:     newFrameReader(t, uint32(n.cfg.BodyMax), &n.counters.bytesIn),
 		wake:       make(chan struct{}, 1),
@@ -91,7 +95,7 @@ func (c *conn) goroutineEnded() {
 		return
 	}
 	err := c.cause()
-	c.n.out.detach(c, err)
+	c.out.detach(c, err)
 	c.n.in.connGone(c)
 	c.n.names.connGone(c)
 	close(c.ended)
@@ -99,8 +103,8 @@ func (c *conn) goroutineEnded() {
 
 // kill ends the connection at once; of several errors the first counts.
 func (c *conn) kill(err error) {
-	c.n.out.mu.Lock()
-	defer c.n.out.mu.Unlock()
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
 	if c.err == nil {
 		c.err = err
 		close(c.dead)
@@ -110,8 +114,8 @@ func (c *conn) kill(err error) {
 
 // cause returns why the connection died; nil while it has not.
 func (c *conn) cause() error {
-	c.n.out.mu.Lock()
-	defer c.n.out.mu.Unlock()
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
 	return c.err
 }
 
@@ -127,8 +131,8 @@ func signal(ch chan struct{}) {
 
 // request queues a request of this node, and reports whether there was room.
 func (c *conn) request(m codec.Control) bool {
-	c.n.out.mu.Lock()
-	defer c.n.out.mu.Unlock()
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
 	if len(c.control) >= controlQueueMax || c.err != nil || c.bye != nil {
 		return false
 	}
@@ -140,8 +144,8 @@ func (c *conn) request(m codec.Control) bool {
 // left reports whether nothing more can be asked: this node's goodbye is due, or
 // the connection has died.
 func (c *conn) left() bool {
-	c.n.out.mu.Lock()
-	defer c.n.out.mu.Unlock()
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
 	return c.bye != nil || c.err != nil
 }
 
@@ -151,7 +155,7 @@ func (c *conn) sealControl(m codec.Control) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.self.seal(c.n.address, codec.Address(c.link.router.Address), codec.CategoryControl, c.n.out.stamp(), body)
+	return c.self.seal(c.n.address, codec.Address(c.link.router.Address), codec.CategoryControl, c.out.stamp(), body)
 }
 
 // goodbye returns a word of parting; the text is cut to what is allowed.
@@ -165,13 +169,13 @@ func (c *conn) goodbye(reason codec.GoodbyeReason, text string) *codec.Goodbye {
 // sayGoodbye has the writer write it, and waits for that, but not long. The
 // connection is read for readFor after that; if that is 0 it is the last frame.
 func (c *conn) sayGoodbye(reason codec.GoodbyeReason, text string, readFor time.Duration) {
-	c.n.out.mu.Lock()
+	c.out.mu.Lock()
 	if c.bye == nil {
 		c.bye = c.goodbye(reason, text)
 		c.bye.ReadFor = readFor.Truncate(time.Millisecond)
 	}
 	c.wakeWriter()
-	c.n.out.mu.Unlock()
+	c.out.mu.Unlock()
 	c.wait(c.byeWritten, goodbyeTimeout)
 }
 
@@ -194,11 +198,11 @@ func (c *conn) finish(confirmFor, readFor time.Duration) {
 	t := time.NewTimer(confirmFor)
 	defer t.Stop()
 	for idle := false; !idle; {
-		c.n.out.mu.Lock()
+		c.out.mu.Lock()
 		c.pend.wantAll()
-		idle = c.pend.idle() && (c.n.out.writer != c || c.n.out.emptyLocked())
+		idle = c.pend.idle() && (c.out.writer != c || c.out.emptyLocked())
 		c.wakeWriter()
-		c.n.out.mu.Unlock()
+		c.out.mu.Unlock()
 		if idle {
 			break
 		}
@@ -235,7 +239,7 @@ func (c *conn) died(err error) error {
 	case errors.As(err, &protocol), errors.As(err, &goodbye):
 		return err
 	case isAlert:
-		x := explainer{self: c.n.self.Load().id.Peer, now: c.n.cfg.Now()}
+		x := explainer{self: c.n.self.Load().id.Peer, now: c.n.cfg.Now(), node: c.direct}
 		what, remedy := x.alert(alert)
 		return &RefusedError{Alert: alert, What: what, Remedy: remedy, Err: err}
 	case isTimeout(err):

@@ -20,7 +20,7 @@ func (c *conn) read() {
 		var protocol *ProtocolError
 		if errors.As(err, &protocol) {
 			c.n.counters.protocolErrors.Add(1)
-			c.n.out.detach(c, err)
+			c.out.detach(c, err)
 			reason, _ := goodbyeFor(err)
 			c.sayGoodbye(reason, err.Error(), 0)
 		}
@@ -32,6 +32,9 @@ func (c *conn) read() {
 // handle takes one frame, borrowed. An error ends the connection.
 func (c *conn) handle(raw codec.Raw) error {
 	if raw.Category() != codec.CategoryControl {
+		if err := c.checkDirect(raw); err != nil {
+			return err
+		}
 		c.received.Add(1)
 		c.n.receive(c, raw)
 		return nil
@@ -39,6 +42,9 @@ func (c *conn) handle(raw codec.Raw) error {
 	m, err := c.link.control(raw)
 	if err != nil {
 		return err
+	}
+	if c.direct {
+		return c.handleDirect(m)
 	}
 	switch m := m.(type) {
 	case *codec.KeepAlive:
@@ -63,17 +69,17 @@ func (c *conn) keepAlive(m *codec.KeepAlive) error {
 		return err
 	}
 	if m.Answer {
-		c.n.out.mu.Lock()
+		c.out.mu.Lock()
 		c.answerDue = true // many at once cost one answer
 		c.wakeWriter()
-		c.n.out.mu.Unlock()
+		c.out.mu.Unlock()
 	}
 	return nil
 }
 
 // confirm applies the router's count (PROTOCOL.md section 5.2).
 func (c *conn) confirm(received uint64) error {
-	o := c.n.out
+	o := c.out
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	first := c.pend.confirmed + 1
@@ -101,11 +107,11 @@ func (c *conn) hearGoodbye(m *codec.Goodbye) error {
 	if err := c.confirm(m.Received); err != nil {
 		return err
 	}
-	c.n.out.mu.Lock()
+	c.out.mu.Lock()
 	first := !c.heard && c.bye == nil
 	c.heard = true
-	c.n.out.leavingLocked(c)
-	c.n.out.mu.Unlock()
+	c.out.leavingLocked(c)
+	c.out.mu.Unlock()
 	if !first || m.ReadFor == 0 || m.Reason == codec.GoodbyeReplaced {
 		return &GoodbyeError{Reason: m.Reason, Text: m.Text, Others: m.Routers}
 	}

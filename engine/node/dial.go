@@ -41,7 +41,7 @@ func (n *Node) dial(ctx context.Context, url string, within time.Duration) (*con
 // greet makes a connection of a raw one. On error the caller closes that.
 func (n *Node) greet(dialCtx, ctx context.Context, raw net.Conn, url string, within time.Duration) (*conn, error) {
 	own := n.self.Load()
-	x := explainer{self: own.id.Peer, now: n.cfg.Now(), wait: within}
+	x := explainer{self: own.id.Peer, now: n.cfg.Now(), wait: within, node: n.cfg.Direct != ""}
 	var router *pki.Peer
 	t := tls.Client(raw, n.tlsConfig(own.id, &router))
 	if err := t.HandshakeContext(dialCtx); err != nil {
@@ -52,7 +52,7 @@ func (n *Node) greet(dialCtx, ctx context.Context, raw net.Conn, url string, wit
 	}
 	key, err := sign.NewKey(router.Public)
 	if err != nil {
-		return nil, &RouterCertificateError{Domain: router.Domain, Err: err}
+		return nil, &RouterCertificateError{Domain: router.Domain, Node: n.cfg.Direct != "", Err: err}
 	}
 	c := newConn(n, url, raw, t, newLink(n.address, router, key), own)
 
@@ -95,8 +95,11 @@ func (n *Node) tlsConfig(id *pki.Identity, router **pki.Peer) *tls.Config {
 			if err != nil {
 				return err
 			}
-			if err := peer.RequireRole(pki.RoleRouter); err != nil {
+			if err := peer.RequireRole(n.wantedRole()); err != nil {
 				return err
+			}
+			if peer.Address == n.address {
+				return errDialsItself
 			}
 			if s.NegotiatedProtocol != alpn {
 				return &RefusedError{What: "the other end has not agreed to speak " + alpn, Remedy: "check the address: another service listens there"}
@@ -107,12 +110,29 @@ func (n *Node) tlsConfig(id *pki.Identity, router **pki.Peer) *tls.Config {
 	}
 }
 
+// wantedRole is the one of whom this node dials.
+func (n *Node) wantedRole() pki.Role {
+	if n.cfg.Direct != "" {
+		return pki.RoleNode
+	}
+	return pki.RoleRouter
+}
+
 // exchangeHellos sends this node's hello and checks the router's.
 func (c *conn) exchangeHellos() error {
 	n := c.n
 	if err := c.tls.SetDeadline(time.Now().Add(n.cfg.HelloTimeout)); err != nil {
 		return err
 	}
+	writeErr := c.sayHello()
+	if err := c.hearHello(); err != nil { // also when writing failed: an alert says more
+		return errors.Join(err, writeErr)
+	}
+	return c.tls.SetDeadline(time.Time{})
+}
+
+func (c *conn) sayHello() error {
+	n := c.n
 	hello, err := c.sealControl(&codec.Hello{
 		Version: codec.ProtocolVersion, Role: codec.RoleNode, Kind: n.cfg.Kind, Software: n.cfg.Software,
 		KeepAlive: n.cfg.KeepAlive, DeadAfter: n.cfg.DeadAfter, BodyMax: uint32(n.cfg.BodyMax),
@@ -120,14 +140,21 @@ func (c *conn) exchangeHellos() error {
 	if err != nil {
 		return err
 	}
-	_, writeErr := c.tls.Write(hello)
-	raw, err := c.reader.next() // also when writing failed: an alert says more
+	_, err = c.tls.Write(hello)
+	return err
+}
+
+// hearHello reads and checks the other end's hello; what is wrong with it it is
+// told.
+func (c *conn) hearHello() error {
+	n := c.n
+	raw, err := c.reader.next()
 	if err != nil {
-		return errors.Join(err, writeErr)
+		return err
 	}
 	c.hello, err = c.link.hello(raw, n.cfg.Now(), n.cfg.SkewMax)
 	if err == nil {
-		return c.tls.SetDeadline(time.Time{})
+		return nil
 	}
 	if reason, ok := goodbyeFor(err); ok {
 		var protocol *ProtocolError

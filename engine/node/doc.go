@@ -24,6 +24,15 @@
 // delivered. What Send accepted is never lost in silence: it is sent on the next
 // connection, or its Sent gets an error.
 //
+// # Without a router
+//
+// Nodes that Config.Listen lets in (PROTOCOL.md section 4.2) are sent what is for
+// them over their own connection, in a queue of its own (Config.SendQueue); what
+// waits there when they leave gets an *UnsentError, and later messages go by routers,
+// if there are any. A node with Config.Direct has such a connection in place of a
+// router: what is for others fails with a *DirectError. Confirmed then means that
+// the recipient itself has counted the frame. Nobody forwards.
+//
 // # Changing routers
 //
 // A router that stops says so some seconds before ("draining"). The Node connects
@@ -106,8 +115,10 @@
 // One goroutine (run.go) owns the life of the node; a connection has a reader
 // (control.go, receive.go) and a writer (write.go, sign.go, take.go); replies are
 // queued by one more (answer.go), and what is due in sessions is done by one
-// (duemember.go). Locks, in the order in which they may be held together:
-// receiving.mu, sessions.mu, then outgoing.mu; those of the other parts
+// (duemember.go). Nodes that connect are let in by one for each place that is listened
+// on, and looked after by one each (accept.go, peers.go). Locks, in the order in which
+// they may be held together: receiving.mu, sessions.mu, peers.mu, then one
+// outgoing.mu; those of the other parts
 // (deliveries, answers, echoes, names) guard their own maps and queues, and no
 // other lock is taken while one of them is held, nor while randomness is read
 // (Config.Rand), which may be under any of them. What decides without I/O takes

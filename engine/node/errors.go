@@ -24,6 +24,9 @@ var (
 	errToSelf      = errors.New("the recipient is this node itself, which has no session with itself: give another node's address")
 	errToRouter    = errors.New("the recipient is a router, which opens no sessions and takes no messages: give a node's address")
 
+	errPeerLeft    = errors.New("the node that was connected to this one has left")
+	errDialsItself = errors.New("the other end has this node's own certificate: give another node's URL")
+
 	// errSessionMembers: no more sessions.
 	errSessionMembers = errors.New("there are sessions with as many members as there may be; " +
 		"wait until some of them have been idle for half an hour, or raise Config.SessionMembers")
@@ -117,9 +120,11 @@ func (e *RefusedError) Error() string {
 // Unwrap returns the cause.
 func (e *RefusedError) Unwrap() error { return e.Err }
 
-// RouterCertificateError: the other end is not a router of this node's domain.
+// RouterCertificateError: the other end is not a router of this node's domain; or,
+// where a node is wanted, no node of it.
 type RouterCertificateError struct {
 	Domain string
+	Node   bool  // a node was wanted
 	Err    error // usually a *pki.Error
 }
 
@@ -131,7 +136,11 @@ func (e *RouterCertificateError) Error() string {
 		of.Remedy = "a node trusts only root.crt of its identity: see that it is the domain's present one, and that the URL is that domain's router"
 		err = &of
 	}
-	return fmt.Sprintf("the other end did not show a grant of %s: %v", e.Domain, err)
+	what := "grant"
+	if e.Node {
+		what = "node certificate"
+	}
+	return fmt.Sprintf("the other end did not show a %s of %s: %v", what, e.Domain, err)
 }
 
 // Unwrap returns the cause.
@@ -206,6 +215,31 @@ var goodbyeRemedy = map[codec.GoodbyeReason]string{
 	codec.GoodbyeBadSignatures: "node.key and node.crt do not fit, or something alters frames",
 	codec.GoodbyeLimit:         "the router is full; try another, or raise its limits",
 }
+
+// DirectError: the node is connected to another node (Config.Direct), which
+// forwards nothing and knows no names.
+type DirectError struct {
+	Peer codec.Address
+	Name string // of its certificate
+}
+
+func (e *DirectError) Error() string {
+	return fmt.Sprintf("this node is connected to the node %s (%s) alone, which forwards nothing and answers no questions about names: "+
+		"send to that node, or connect to a router (Config.Routers, --connect)", e.Name, e.Peer)
+}
+
+// ListenError: this node can't listen where Config.Listen says.
+type ListenError struct {
+	URL string
+	Err error
+}
+
+func (e *ListenError) Error() string {
+	return fmt.Sprintf("can't listen on %s (%v): give an address of this machine and a free port", e.URL, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *ListenError) Unwrap() error { return e.Err }
 
 // ExpiredError: this node's own certificate has ended, so no router accepts it.
 type ExpiredError struct {

@@ -13,7 +13,7 @@ import (
 // link control (PROTOCOL.md section 5).
 type link struct {
 	self   codec.Address
-	router *pki.Peer  // as TLS has shown it
+	router *pki.Peer  // the other end as TLS has shown it; on a direct connection a node
 	certs  []linkCert // that, and renewals; the reader's
 }
 
@@ -25,6 +25,14 @@ type linkCert struct {
 
 func newLink(self codec.Address, router *pki.Peer, key *sign.Key) *link {
 	return &link{self: self, router: router, certs: []linkCert{{router, key}}}
+}
+
+// role returns what the other end's hello has to say.
+func (l *link) role() codec.Role {
+	if l.router.Role == pki.RoleRouter {
+		return codec.RoleRouter
+	}
+	return codec.RoleNode
 }
 
 // keyOf returns the key of an announced certificate, or nil.
@@ -100,8 +108,8 @@ func (l *link) hello(raw codec.Raw, now time.Time, skewMax time.Duration) (*code
 		if m.Version != codec.ProtocolVersion {
 			return nil, &VersionError{Here: codec.ProtocolVersion, Router: m.Version}
 		}
-		if m.Role != codec.RoleRouter {
-			return nil, &ProtocolError{What: "its certificate is a router's and its hello says " + m.Role.String(), role: true}
+		if m.Role != l.role() {
+			return nil, &ProtocolError{What: "its certificate is a " + l.role().String() + "'s and its hello says " + m.Role.String(), role: true}
 		}
 		if !inSkew(raw.SendTime(), now, skewMax) {
 			return nil, &ClockError{Local: now, Router: sent, SkewMax: skewMax}

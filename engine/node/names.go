@@ -65,6 +65,9 @@ func (n *Node) Lookup(ctx context.Context, name string) (Entry, error) {
 	if err := pki.CheckName(strings.TrimPrefix(name, routerPrefix)); err != nil {
 		return Entry{}, fmt.Errorf("%w: %w", &NameError{Name: name, Domain: n.Domain()}, err)
 	}
+	if e, ok := n.peerNamed(name); ok {
+		return e, nil
+	}
 	if e, ok := n.names.cached(name, n.cfg.Now()); ok {
 		return e, nil
 	}
@@ -188,6 +191,9 @@ func (n *Node) askNames(ctx context.Context, request codec.NameRequest) (*codec.
 func (n *Node) connection(ctx context.Context) (*conn, error) {
 	for {
 		c, connected := n.out.current()
+		if c != nil && c.direct {
+			return nil, &DirectError{Peer: c.link.router.Address, Name: c.link.router.Name}
+		}
 		if c != nil {
 			return c, nil
 		}

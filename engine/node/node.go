@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"io"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,21 +15,23 @@ import (
 // Node is one member of a domain, connected to one of its routers or on the way
 // back to one. Its methods may be called by any goroutine.
 type Node struct {
-	cfg      Config // prepared; Identity and Trust as they were at the start
-	address  codec.Address
-	ownRoots bool                       // the identity's roots are what the node trusts
-	trust    *atomic.Pointer[pki.Store] // changed with in.mu held
-	self     *atomic.Pointer[self]      // changed with out.mu held
-	rand     io.Reader                  // cfg.Rand for many goroutines
-	started  uint64                     // send time scale
-	lock     *lock
+	cfg       Config // prepared; Identity and Trust as they were at the start
+	address   codec.Address
+	ownRoots  bool                       // the identity's roots are what the node trusts
+	trust     *atomic.Pointer[pki.Store] // changed with in.mu held
+	self      *atomic.Pointer[self]      // changed with out.mu held
+	rand      io.Reader                  // cfg.Rand for many goroutines
+	started   uint64                     // send time scale
+	lock      *lock
+	listeners []net.Listener
 
 	ctx        context.Context // ends when Close is called or the node has ended
 	cancel     context.CancelFunc
 	goroutines sync.WaitGroup
 	counters   counters
 
-	out      *outgoing
+	out      *outgoing // to routers, or to Config.Direct
+	peers    *peers    // nodes that are connected to this one
 	in       *receiving
 	inbox    *deliveries
 	answers  *answers
@@ -53,10 +56,11 @@ type Node struct {
 	closeErr  error
 }
 
-// Connect connects the node to the first of Config.Routers that accepts it, and
-// keeps it connected until Close. ctx is for connecting only. Errors are
-// *ConfigError, *LockError, *ExpiredError, *ConnectError with what each router
-// said, or one of pki about the node's own certificate.
+// Connect connects the node to the first of Config.Routers that accepts it, or to
+// Config.Direct, and keeps it connected until Close. It listens on Config.Listen;
+// with that alone it connects to nobody. ctx is for connecting only. Errors are
+// *ConfigError, *LockError, *ListenError, *ExpiredError, *ConnectError with what
+// each router said, or one of pki about the node's own certificate.
 func Connect(ctx context.Context, cfg Config) (*Node, error) {
 	ownRoots := cfg.Trust == nil
 	if err := cfg.prepare(); err != nil {
@@ -72,18 +76,17 @@ func Connect(ctx context.Context, cfg Config) (*Node, error) {
 			return nil, err
 		}
 	}
-	var c *conn
-	if cfg.Wait {
-		c, err = n.connect(ctx, nil)
-	} else {
-		c, err = n.round(ctx, cfg.Routers)
-	}
+	c, err := n.first(ctx)
 	if err != nil {
 		n.cancel()
+		n.closeListeners()
 		n.lock.release()
 		return nil, err
 	}
-	n.use(c)
+	if c != nil {
+		n.use(c)
+	}
+	n.acceptAll()
 	n.goroutines.Go(func() { n.run(c) })
 	n.goroutines.Go(n.answer)
 	n.goroutines.Go(n.keepSessions)
@@ -91,6 +94,20 @@ func Connect(ctx context.Context, cfg Config) (*Node, error) {
 		n.goroutines.Go(n.callBack)
 	}
 	return n, nil
+}
+
+// first listens and makes the first connection, if there is to be one.
+func (n *Node) first(ctx context.Context) (*conn, error) {
+	if err := n.listen(); err != nil {
+		return nil, err
+	}
+	switch {
+	case len(n.cfg.Routers) == 0:
+		return nil, nil
+	case n.cfg.Wait:
+		return n.connect(ctx, nil)
+	}
+	return n.round(ctx, n.cfg.Routers)
 }
 
 func newNode(cfg Config) (*Node, error) {
@@ -123,6 +140,7 @@ func newNode(cfg Config) (*Node, error) {
 	n.out.self.Store(first)
 	n.self = &n.out.self
 	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.peers = newPeers(n.ctx, cfg.PeersMax)
 	if cfg.OnNotice != nil {
 		n.notices = make(chan *NoticeError, callbacksMax)
 	}
@@ -155,8 +173,8 @@ func (n *Node) Close() error {
 		switch {
 		case n.err != ErrClosed:
 			n.closeErr = n.err
-		case n.unsent > 0 || n.unconfirmed.Load() > 0:
-			n.closeErr = &CloseError{Unsent: n.unsent, Unconfirmed: int(n.unconfirmed.Load()), Err: n.lossCause}
+		case n.unsent+n.peers.unsent() > 0 || n.unconfirmed.Load() > 0:
+			n.closeErr = &CloseError{Unsent: n.unsent + n.peers.unsent(), Unconfirmed: int(n.unconfirmed.Load()), Err: n.lossCause}
 		}
 	})
 	return n.closeErr
@@ -199,7 +217,7 @@ type Router struct {
 // connected to none.
 func (n *Node) Router() (r Router, ok bool) {
 	c, _ := n.out.current()
-	if c == nil {
+	if c == nil || c.direct {
 		return Router{}, false
 	}
 	return Router{
@@ -240,32 +258,33 @@ func (n *Node) send(ctx context.Context, to codec.Address, category codec.Catego
 
 // sendTTL is send with a time to live.
 func (n *Node) sendTTL(ctx context.Context, to codec.Address, ttl uint8, category codec.Category, body []byte, internal bool) (*Sent, error) {
-	if err := n.checkSize(len(body), 0); err != nil {
+	if err := n.check(to, len(body), 0); err != nil {
 		return nil, err
 	}
-	slot, err := n.out.reserve(ctx, len(body))
+	o, slot, err := n.reserve(ctx, to, len(body))
 	if err != nil {
 		return nil, err
 	}
-	s := &Sent{To: to, Category: category, SendTime: slot.sendTime, node: n, internal: internal, queuedAt: time.Now()}
+	s := &Sent{To: to, Category: category, SendTime: slot.sendTime, node: n, out: o, internal: internal, queuedAt: time.Now()}
 	by := n.self.Load()
 	frame, state, err := by.compose(n.address, to, category, slot.sendTime, body)
 	if err != nil {
-		n.out.void(slot)
+		o.void(slot)
 		return nil, err
 	}
 	codec.Raw(frame).SetTTL(ttl)
 	s.Digest = codec.Raw(frame).Digest()
-	n.out.publish(slot, state, by, frame, s)
+	o.publish(slot, state, by, frame, s)
 	return s, nil
 }
 
 // waitError turns the end of ctx into an error that says what was missing, and
 // whether there is a connection at all.
 func (n *Node) waitError(ctx context.Context, what string, last error) error {
+	alone := n.peers.none()
 	n.out.mu.Lock()
 	defer n.out.mu.Unlock()
-	if n.out.writer == nil && n.out.ended == nil {
+	if n.out.writer == nil && n.out.ended == nil && alone {
 		return &NotConnectedError{Last: n.out.last, Err: ctx.Err()}
 	}
 	return waitError(ctx, what, last)

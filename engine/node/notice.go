@@ -20,9 +20,10 @@ func (n *Node) hearNotice(raw codec.Raw, name string) fate {
 	if from.Kind() != codec.KindRouter && from != m.Recipient {
 		return dropped(dropForgedNotice)
 	}
-	n.out.mu.Lock()
-	e, ignored := n.out.notedLocked(from, name, m, time.Now())
-	n.out.mu.Unlock()
+	o := n.outOfNotice(m)
+	o.mu.Lock()
+	e, ignored := o.notedLocked(from, name, m, time.Now())
+	o.mu.Unlock()
 	n.counters.noticesIgnored.Add(ignored)
 	if e != nil {
 		n.counters.noticesAmbiguous.Add(e.Ambiguous)
@@ -90,10 +91,17 @@ func (o *outgoing) noteLocked(s *Sent, e *NoticeError, now time.Time) bool {
 // tell passes on to Config.OnNotice, and to who waits for a session, what they are
 // to be told.
 func (n *Node) tell() {
-	n.out.mu.Lock()
-	untold, refusals := n.out.untold, n.out.refusals
-	n.out.untold, n.out.refusals = nil, nil
-	n.out.mu.Unlock()
+	n.tellOf(n.out)
+	for _, c := range n.peers.all() {
+		n.tellOf(c.out)
+	}
+}
+
+func (n *Node) tellOf(o *outgoing) {
+	o.mu.Lock()
+	untold, refusals := o.untold, o.refusals
+	o.untold, o.refusals = nil, nil
+	o.mu.Unlock()
 	n.sessions.refused(refusals)
 	if n.notices == nil {
 		return

@@ -66,7 +66,8 @@ type waiter struct {
 	err     error
 }
 
-// outgoing is the queue between all that send and the connection's writer.
+// outgoing is the queue between all that send and the connection's writer. A node
+// has one for its routers, and one for each node that is connected to it (peers.go).
 //
 // Bound: max bytes for Send, answerBytesMax for answers, sessionBytesMax for
 // category 1. When full: Send waits, first come first served; answers and
@@ -82,7 +83,7 @@ type outgoing struct {
 	answerBytes  int
 	sessionBytes int
 	waiters      list.List // of *waiter
-	lastTime     uint64    // the last send time given out
+	clock        *stamps   // the node's
 	recent       recent
 	kept         kept
 	resends      resends
@@ -105,17 +106,27 @@ type outgoing struct {
 // newOutgoing takes a prepared configuration, and randomness for pauses.
 func newOutgoing(cfg *Config, rand io.Reader) *outgoing {
 	return &outgoing{
-		max: cfg.SendQueue, resendTime: cfg.ResendTime, now: cfg.Now,
+		max: cfg.SendQueue, resendTime: cfg.ResendTime, now: cfg.Now, clock: new(stamps),
 		connected: make(chan struct{}),
 		recent:    newRecent(recentMax), kept: kept{max: cfg.ResendQueue}, resends: newResends(cfg.ResendTime, rand),
 	}
 }
 
-// stampLocked returns a send time that was never used before.
-func (o *outgoing) stampLocked() uint64 {
-	o.lastTime = max(o.lastTime+1, uint64(o.now().UnixNano()))
-	return o.lastTime
+// stamps gives out the send times of a node: none twice, whatever queue it is for.
+type stamps struct{ last atomic.Uint64 }
+
+func (t *stamps) next(now uint64) uint64 {
+	for {
+		last := t.last.Load()
+		if next := max(last+1, now); t.last.CompareAndSwap(last, next) {
+			return next
+		}
+	}
 }
+
+// stampLocked returns a send time that was never used before; the lock makes the
+// queue's order theirs.
+func (o *outgoing) stampLocked() uint64 { return o.clock.next(uint64(o.now().UnixNano())) }
 
 func (o *outgoing) stamp() uint64 {
 	o.mu.Lock()

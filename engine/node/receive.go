@@ -69,6 +69,10 @@ func (n *Node) receive(c *conn, raw codec.Raw) {
 	}
 	n.in.mu.Lock()
 	defer n.in.mu.Unlock()
+	if c.direct && !n.learnPeerLocked(c, raw, now) {
+		n.counters.drop(dropUnknownCertificate)
+		return
+	}
 	if raw.Category() == codec.CategorySession && !n.learnChainLocked(raw, now) {
 		n.counters.drop(dropUnknownCertificate)
 		return
@@ -117,8 +121,8 @@ func (n *Node) parkLocked(c *conn, raw codec.Raw, now time.Time) {
 // from, or by the connection in use once nothing more can be asked there. If there
 // is none they wait for it.
 func (n *Node) askLocked(c *conn, now time.Time) {
-	if c.left() {
-		if c, _ = n.out.current(); c == nil || c.left() {
+	if c.direct || c.left() {
+		if c, _ = n.out.current(); c == nil || c.direct || c.left() {
 			return
 		}
 	}

@@ -74,6 +74,7 @@ func (n *Node) Renew(id *pki.Identity) error {
 	if err := n.out.renew(next); err != nil {
 		return err
 	}
+	n.peers.renew(n.out)
 	n.in.mu.Lock()
 	n.trustLocked(withLists(trust, n.trust.Load(), id.Peer.Domain))
 	n.in.mu.Unlock()
@@ -204,7 +205,7 @@ func (w *writer) addRenewal(s *self) error {
 		if err != nil {
 			return err
 		}
-		if m.Proof, err = s.signer.Sign(nil, codec.RenewalSigned(true, exporter, s.id.Peer.Leaf.Raw)); err != nil {
+		if m.Proof, err = s.signer.Sign(nil, codec.RenewalSigned(!c.accepted, exporter, s.id.Peer.Leaf.Raw)); err != nil {
 			return err
 		}
 	}
@@ -231,19 +232,19 @@ func (c *conn) knowsKey(s *self) bool {
 // errRenewalProof is a router's renewal that its new key has not signed.
 var errRenewalProof = errors.New("its key is new on this connection, and has not signed it")
 
-// renewal takes a newer grant of the router (PROTOCOL.md section 5.9).
+// renewal takes a newer certificate of the other end (PROTOCOL.md section 5.9).
 func (c *conn) renewal(m *codec.Renewal) error {
 	n := c.n
 	l := c.link
 	peer, err := n.trust.Load().VerifyDER(m.Chain, n.Domain(), n.cfg.Now())
 	if err == nil {
-		err = peer.RequireRole(pki.RoleRouter)
+		err = peer.RequireRole(c.link.router.Role)
 	}
 	switch {
 	case err != nil:
 		return &ProtocolError{What: "a renewal", Err: err}
 	case peer.Address != l.router.Address || peer.URI() != l.router.URI():
-		return &ProtocolError{What: "a renewal for " + peer.URI() + ", which is another router"}
+		return &ProtocolError{What: "a renewal for " + peer.URI() + ", which is not the other end"}
 	case l.keyOf(peer.CertID) != nil:
 		return nil
 	}
@@ -276,21 +277,29 @@ func (c *conn) provenKey(peer *pki.Peer, proof []byte) (*sign.Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !key.Verify(codec.RenewalSigned(false, exporter, peer.Leaf.Raw), proof) {
+	if !key.Verify(codec.RenewalSigned(c.accepted, exporter, peer.Leaf.Raw), proof) {
 		return nil, errRenewalProof
 	}
 	return key, nil
 }
 
-// checkRouter ends the connection when the router's newest grant has ended.
-func (n *Node) checkRouter(now time.Time) {
-	c, _ := n.out.current()
-	if c == nil || now.UnixNano() <= c.routerUntil.Load() {
+// checkPeers ends connections whose other end's newest certificate has ended.
+func (n *Node) checkPeers(now time.Time) {
+	if c, _ := n.out.current(); c != nil {
+		c.checkPeer(now)
+	}
+	for _, c := range n.peers.all() {
+		c.checkPeer(now)
+	}
+}
+
+func (c *conn) checkPeer(now time.Time) {
+	if now.UnixNano() <= c.routerUntil.Load() {
 		return
 	}
-	until := time.Unix(0, c.routerUntil.Load())
-	c.kill(&RouterCertificateError{Domain: n.Domain(), Err: &pki.Error{
-		Reason: pki.ReasonExpired, Domain: n.Domain(), Who: c.link.router.URI(), What: "the router has announced no newer one",
-		NotBefore: c.link.router.NotBefore, NotAfter: until, Now: now, Remedy: "the router's operator has to renew it",
+	domain := c.n.Domain()
+	c.kill(&RouterCertificateError{Domain: domain, Node: c.direct, Err: &pki.Error{
+		Reason: pki.ReasonExpired, Domain: domain, Who: c.link.router.URI(), What: "the other end has announced no newer one",
+		NotBefore: c.link.router.NotBefore, NotAfter: time.Unix(0, c.routerUntil.Load()), Now: now, Remedy: "its operator has to renew it",
 	}})
 }

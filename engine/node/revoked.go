@@ -95,6 +95,7 @@ func (n *Node) trustLocked(next *pki.Store) {
 		}
 	}
 	n.sessions.revoke(revoked)
+	n.endRevoked(next, now)
 }
 
 // isRevoked tells revocation, and the end of what a certificate came from,

@@ -86,8 +86,13 @@ func (n *Node) use(c *conn) {
 }
 
 // run is the goroutine that owns the node's life. c is its first connection, in
-// use.
+// use; nil: it connects to nobody.
 func (n *Node) run(c *conn) {
+	if c == nil { // it only listens
+		<-n.ctx.Done()
+		n.end(ErrClosed)
+		return
+	}
 	for {
 		next, named, err := n.attend(c)
 		if next == nil && err == nil {
@@ -233,6 +238,8 @@ func usable(first, second []string) (urls []string) {
 func (n *Node) end(err error) {
 	n.err = err
 	n.out.refuse(err)
+	n.peers.end()
+	n.peers.goroutines.Wait() // they are sent what waits for them, and answered
 	n.unsent = n.out.discard()
 	if n.lossCause == nil {
 		n.lossCause = n.out.lastError()

@@ -30,7 +30,7 @@ func (n *Node) sendSealed(ctx context.Context, to codec.Address, category codec.
 	case to.Kind() != codec.KindNode:
 		return nil, errToRouter
 	}
-	if err := n.checkSize(len(body), session.SealedOverhead); err != nil {
+	if err := n.check(to, len(body), session.SealedOverhead); err != nil {
 		return nil, err
 	}
 	m, refusals, err := n.sessions.enter(ctx, to)
@@ -42,10 +42,14 @@ func (n *Node) sendSealed(ctx context.Context, to codec.Address, category codec.
 	return s, err
 }
 
-// checkSize checks a body's size, of which so many bytes more are sent.
-func (n *Node) checkSize(size, overhead int) error {
+// check checks that there may be a way to the recipient, and a body's size, of
+// which so many bytes more are sent.
+func (n *Node) check(to codec.Address, size, overhead int) error {
 	limit, router := codec.BodyMaxLimit, false
-	if c, _ := n.out.current(); c != nil {
+	if c, _ := n.outTo(to).current(); c != nil {
+		if !c.leadsTo(to) {
+			return &DirectError{Peer: c.link.router.Address, Name: c.link.router.Name}
+		}
 		limit, router = int(c.hello.BodyMax), true
 	}
 	if size+overhead > limit {
@@ -60,18 +64,21 @@ func (n *Node) seal(ctx context.Context, m *member, refusals uint64, category co
 	frame := make([]byte, ttlSize, codec.HeaderSize+size+codec.SignatureLengthSize+signatureMax)
 	frame[0] = codec.TTLDefault
 	for {
-		if err := n.out.acquire(ctx, size); err != nil {
+		o := n.outTo(m.address)
+		if err := o.acquire(ctx, size); err == errPeerLeft {
+			continue
+		} else if err != nil {
 			return nil, err
 		}
-		sealed, slot, by := n.sessions.seal(m, frame, category, body)
+		sealed, slot, by := n.sessions.seal(o, m, frame, category, body)
 		if slot != nil {
-			s := &Sent{To: m.address, Category: category, SendTime: slot.sendTime, Digest: codec.Raw(sealed).Digest(), node: n, queuedAt: time.Now()}
+			s := &Sent{To: m.address, Category: category, SendTime: slot.sendTime, Digest: codec.Raw(sealed).Digest(), node: n, out: o, queuedAt: time.Now()}
 			sealed, state, err := by.forQueue(sealed)
 			if err != nil {
-				n.out.void(slot)
+				o.void(slot)
 				return nil, err
 			}
-			n.out.publish(slot, state, by, sealed, s)
+			o.publish(slot, state, by, sealed, s)
 			return s, nil
 		}
 		if err := n.sessions.refusedSince(m, refusals); err != nil {
@@ -155,10 +162,10 @@ func (s *sessions) goneLocked(m *member, err error) {
 
 // seal seals a message whose room is acquired, and appends it to frame. Slot is nil
 // when it has to wait: the room is given back.
-func (s *sessions) seal(m *member, frame []byte, category codec.Category, body []byte) (sealed []byte, slot *slot, by *self) {
+func (s *sessions) seal(o *outgoing, m *member, frame []byte, category codec.Category, body []byte) (sealed []byte, slot *slot, by *self) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.slot = s.node.out.push(len(body) + session.SealedOverhead)
+	s.slot = o.push(len(body) + session.SealedOverhead)
 	ok := false
 	s.eventLocked(m, time.Now(), false, func(now time.Time, out *session.Actions) session.Drop {
 		sealed, ok = m.core.Send(now, frame, uint8(category), body, out)
@@ -166,7 +173,7 @@ func (s *sessions) seal(m *member, frame []byte, category codec.Category, body [
 	})
 	slot, s.slot = s.slot, nil
 	if !ok {
-		s.node.out.void(slot)
+		o.void(slot)
 		return nil, nil, nil
 	}
 	m.sent++

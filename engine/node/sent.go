@@ -23,11 +23,12 @@ type Sent struct {
 	Digest   codec.Digest
 
 	node     *Node
+	out      *outgoing // whose queue it was put into
 	internal bool      // an echo, or of category 1: not the application's message
 	session  *member   // of category 1: whose session it is about
 	queuedAt time.Time // for round trips
 
-	// Guarded by node.out.mu.
+	// Guarded by out.mu.
 	state   sentState
 	wanted  bool // somebody waits for the confirmation
 	written bool // and no notice came since that would have it sent again
@@ -61,7 +62,7 @@ func (s *Sent) noticedLocked(e *NoticeError) {
 		s.notice = e
 		s.broadcastLocked()
 		if s.session != nil {
-			s.node.out.refusals = append(s.node.out.refusals, memberNotice{s.session, e})
+			s.out.refusals = append(s.out.refusals, memberNotice{s.session, e})
 		}
 	}
 }
@@ -101,7 +102,7 @@ func (s *Sent) Confirmed(ctx context.Context) error {
 }
 
 func (s *Sent) outcome() (done bool, changed <-chan struct{}, err error) {
-	o := s.node.out
+	o := s.out
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	switch {
@@ -175,9 +176,9 @@ func (s *Sent) awaitReceipt(ctx context.Context, receipts <-chan heardEcho, tick
 		select {
 		case e := <-receipts:
 			if e.Type == codec.EchoReceipt && e.Digest == s.Digest && e.Seen {
-				s.node.out.mu.Lock()
+				s.out.mu.Lock()
 				s.seen = true
-				s.node.out.mu.Unlock()
+				s.out.mu.Unlock()
 				return true, nil
 			}
 		case <-changed:
@@ -194,8 +195,8 @@ func (s *Sent) awaitReceipt(ctx context.Context, receipts <-chan heardEcho, tick
 // lost returns an error when it is certain that the recipient won't get the
 // message: no UnconfirmedError, and no notice that says perhaps.
 func (s *Sent) lost() (<-chan struct{}, error) {
-	s.node.out.mu.Lock()
-	defer s.node.out.mu.Unlock()
+	s.out.mu.Lock()
+	defer s.out.mu.Unlock()
 	if s.notice != nil && s.notice.Reason != codec.NoticeUnconfirmed {
 		return nil, s.notice
 	}
@@ -209,8 +210,8 @@ func (s *Sent) lost() (<-chan struct{}, error) {
 }
 
 func (s *Sent) noticed() error {
-	s.node.out.mu.Lock()
-	defer s.node.out.mu.Unlock()
+	s.out.mu.Lock()
+	defer s.out.mu.Unlock()
 	if s.notice == nil {
 		return nil
 	}

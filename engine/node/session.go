@@ -49,6 +49,7 @@ type sessions struct {
 
 // stamped is a frame of category 1 that the core makes.
 type stamped struct {
+	out    *outgoing
 	slot   *slot
 	queued bool // else it is dropped: there is no room, or no router
 }
@@ -122,8 +123,8 @@ func (s *sessions) memberLocked(a codec.Address) *member {
 func (s *sessions) stamp(to session.Address, category uint8, encrypted bool, bodySize int) (h session.Header) {
 	slot := s.slot
 	if category == uint8(codec.CategorySession) {
-		st := stamped{}
-		st.slot, st.queued = s.node.out.reserveSession(bodySize)
+		st := stamped{out: s.node.outTo(codec.Address(to))}
+		st.slot, st.queued = st.out.reserveSession(bodySize)
 		s.stamped = append(s.stamped, st)
 		slot = st.slot
 	}
@@ -190,13 +191,13 @@ func (s *sessions) publishLocked(m *member) {
 		frame, state, err := s.self.ofSigned(signed)
 		if err != nil {
 			n.counters.answersLost.Add(1)
-			n.out.void(st.slot)
+			st.out.void(st.slot)
 			continue
 		}
 		raw := codec.Raw(frame)
-		n.out.publish(st.slot, state, s.self, frame, &Sent{
+		st.out.publish(st.slot, state, s.self, frame, &Sent{
 			To: m.address, Category: codec.CategorySession, SendTime: raw.SendTime(), Digest: codec.DigestOf(signed),
-			node: n, internal: true, session: m,
+			node: n, out: st.out, internal: true, session: m,
 		})
 	}
 }

@@ -215,7 +215,7 @@ func (s *slot) failLocked(err error, count *counters) {
 // were any. Another connection's writer may take over meanwhile; the frames are
 // its to write then.
 func (w *writer) signWaiting() bool {
-	c, o := w.c, w.c.n.out
+	c, o := w.c, w.c.out
 	o.mu.Lock()
 	due := o.drainsLocked(c) && c.bye == nil && !c.pend.full() && w.signing.gatherLocked(o.slots.rest())
 	o.mu.Unlock()

@@ -53,7 +53,10 @@ func dropOfSession(d session.Drop) dropReason { return dropSession + dropReason(
 type Stats struct {
 	Connections    uint64 // routers that accepted this node
 	ConnectFailed  uint64 // attempts that did not get so far
-	ProtocolErrors uint64 // connections closed for what the router sent
+	ProtocolErrors uint64 // connections closed for what the other end sent
+	Accepted       uint64 // connections of nodes to this one that were accepted
+	AcceptFailed   uint64 // those that did not get so far, or were too many
+	Peers          int    // nodes that are connected to this one
 
 	FramesOut   uint64 // written, link control apart
 	Bursts      uint64 // signatures under several frames each
@@ -92,6 +95,7 @@ type Stats struct {
 // counters are what Stats copies. All are atomic.
 type counters struct {
 	connections, connectFailed, protocolErrors     atomic.Uint64
+	accepted, acceptFailed                         atomic.Uint64
 	framesOut, bytesOut, confirmed, unconfirmed    atomic.Uint64
 	resent, noticesAmbiguous, bursts, burstFrames  atomic.Uint64
 	framesIn, bytesIn, delivered, consumed, parked atomic.Uint64
@@ -109,6 +113,7 @@ func (n *Node) Stats() Stats {
 	c := &n.counters
 	s := Stats{
 		Connections: c.connections.Load(), ConnectFailed: c.connectFailed.Load(), ProtocolErrors: c.protocolErrors.Load(),
+		Accepted: c.accepted.Load(), AcceptFailed: c.acceptFailed.Load(),
 		FramesOut: c.framesOut.Load(), BytesOut: c.bytesOut.Load(), Confirmed: c.confirmed.Load(), Unconfirmed: c.unconfirmed.Load(),
 		FramesIn: c.framesIn.Load(), BytesIn: c.bytesIn.Load(), Delivered: c.delivered.Load(), Consumed: c.consumed.Load(), Parked: c.parked.Load(),
 		Bursts: c.bursts.Load(), BurstFrames: c.burstFrames.Load(),
@@ -126,6 +131,12 @@ func (n *Node) Stats() Stats {
 	n.out.mu.Lock()
 	s.WaitingOutBytes, s.WaitingResend, s.KeptBytes = n.out.bytes, n.out.resends.waiting(), n.out.kept.bytes
 	n.out.mu.Unlock()
+	for _, c := range n.peers.all() {
+		s.Peers++
+		c.out.mu.Lock()
+		s.WaitingOutBytes += c.out.bytes
+		c.out.mu.Unlock()
+	}
 	n.sessions.mu.Lock()
 	s.Members, s.Held = len(n.sessions.members), uint64(n.sessions.held)
 	n.sessions.mu.Unlock()

@@ -107,6 +107,9 @@ func (o *outgoing) sendableLocked(c *conn, s *slot) bool {
 // refusedLocked returns why the router would not take the frame: it may be
 // another one than at the time of Send, and the certificate one of before.
 func (o *outgoing) refusedLocked(c *conn, frame []byte) error {
+	if !c.leadsTo(codec.Raw(frame).Recipient()) {
+		return &UnsentError{&DirectError{Peer: c.link.router.Address, Name: c.link.router.Name}}
+	}
 	if size := len(codec.Raw(frame).Body()); size > int(c.hello.BodyMax) {
 		return &BodySizeError{Size: size, Max: int(c.hello.BodyMax), Router: true}
 	}

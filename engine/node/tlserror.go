@@ -19,14 +19,23 @@ type explainer struct {
 	self *pki.Peer
 	now  time.Time
 	wait time.Duration // that was allowed for the step
+	node bool          // the other end is to be a node
+}
+
+// peer is what the other end was to be.
+func (x *explainer) peer() string {
+	if x.node {
+		return "the other node"
+	}
+	return "the router"
 }
 
 // certificateRemedy is for whatever the router may have against this node's
 // certificate; most TLS implementations don't tell what it is.
 func (x *explainer) certificateRemedy() string {
-	return fmt.Sprintf("see that the router trusts the root of %s (causeway pki trust), that this node's certificate "+
+	return fmt.Sprintf("see that %s trusts the root of %s (causeway pki trust), that this node's certificate "+
 		"(%s, valid %s to %s; here it is %s) is not expired or revoked (causeway pki show), and that both clocks are right",
-		x.self.Domain, x.self.URI(), clockText(x.self.NotBefore), clockText(x.self.NotAfter), clockText(x.now))
+		x.peer(), x.self.Domain, x.self.URI(), clockText(x.self.NotBefore), clockText(x.self.NotAfter), clockText(x.now))
 }
 
 // alerts that have a meaning of their own here; the texts on the left are
@@ -35,24 +44,24 @@ func (x *explainer) alert(text string) (what, remedy string) {
 	switch text {
 	case "bad certificate", "unknown certificate authority", "unknown certificate", "certificate unknown",
 		"unsupported certificate", "access denied", "error decrypting message":
-		return "the router does not accept this node's certificate", x.certificateRemedy()
+		return x.peer() + " does not accept this node's certificate", x.certificateRemedy()
 	case "expired certificate":
-		return fmt.Sprintf("the router takes this node's certificate for expired (it ends %s; here it is %s)", clockText(x.self.NotAfter), clockText(x.now)),
+		return fmt.Sprintf("%s takes this node's certificate for expired (it ends %s; here it is %s)", x.peer(), clockText(x.self.NotAfter), clockText(x.now)),
 			"renew it (causeway pki renew), or set the clock that is wrong"
 	case "revoked certificate":
 		return "this node's certificate is revoked", "make a new key and have it certified: causeway pki request"
 	case "certificate required":
-		return "the router has got no certificate from this node", "see that node.crt is in the identity directory"
+		return x.peer() + " has got no certificate from this node", "see that node.crt is in the identity directory"
 	case "unrecognized name":
-		return "the router does not serve the domain " + x.self.Domain, "connect to one that does, or give it a grant: causeway pki grant"
+		return x.peer() + " does not serve the domain " + x.self.Domain, "connect to one that does, or give it a grant: causeway pki grant"
 	case "no application protocol":
 		return "the other end does not speak " + alpn, "check the address: another service listens there"
 	case "protocol version not supported":
 		return "the other end does not speak TLS 1.3", "check the address, and that nothing in between ends TLS"
 	case "internal error":
-		return "the router failed in the TLS handshake", "look into its log"
+		return x.peer() + " failed in the TLS handshake", "look into its log"
 	}
-	return "the router ended the TLS handshake", "look into its log"
+	return x.peer() + " ended the TLS handshake", "look into its log"
 }
 
 // handshake explains why there is no TLS connection.
@@ -64,7 +73,7 @@ func (x *explainer) handshake(err error) error {
 	case errors.As(err, &refused):
 		return refused
 	case errors.As(err, &certificate):
-		return &RouterCertificateError{Domain: x.self.Domain, Err: certificate}
+		return &RouterCertificateError{Domain: x.self.Domain, Node: x.node, Err: certificate}
 	case isAlert:
 		what, remedy := x.alert(alert)
 		return &RefusedError{Alert: alert, What: what, Remedy: remedy, Err: err}
@@ -89,10 +98,10 @@ func (x *explainer) beforeHello(err error) error {
 		what, remedy := x.alert(alert)
 		return &RefusedError{Alert: alert, What: what, Remedy: remedy, Err: err}
 	case isTimeout(err):
-		return &RefusedError{What: fmt.Sprintf("no hello from the router within %v", x.wait),
+		return &RefusedError{What: fmt.Sprintf("no hello from %s within %v", x.peer(), x.wait),
 			Remedy: "check the address (is it a router?), and whether the router is overloaded", Err: err}
 	case isClosed(err):
-		return &RefusedError{What: "the router closed the connection right after the TLS handshake, without a word: it may not accept this node's certificate",
+		return &RefusedError{What: x.peer() + " closed the connection right after the TLS handshake, without a word: it may not accept this node's certificate",
 			Remedy: x.certificateRemedy(), Err: err}
 	}
 	return err

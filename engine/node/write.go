@@ -92,7 +92,7 @@ type writer struct {
 // collect decides what to do now; silent: nothing was written for so long that
 // a keep-alive is due.
 func (w *writer) collect(silent bool) work {
-	c, o := w.c, w.c.n.out
+	c, o := w.c, w.c.out
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	var turn work

@@ -1,0 +1,264 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"time"
+
+	"causeway/codec"
+	"causeway/crypto/pki"
+	"causeway/crypto/sign"
+)
+
+// The way of a node that connects to this one (PROTOCOL.md section 4.2):
+//
+//	1. accept   within the bound of handshakes
+//	2. welcome  TLS within Config.DialTimeout, its hello within Config.HelloTimeout
+//	3. peers    within Config.PeersMax; the newest of one node
+//	4. attend   until it has gone
+
+const (
+	handshakesMax    = 64 // under way at once; each takes some 50 KB
+	acceptPauseMin   = 5 * time.Millisecond
+	acceptPauseMax   = time.Second
+	farewellMax      = 500 * time.Millisecond // a refused node is listened to for so long, so that no reset overtakes the word why
+	farewellBytesMax = 64 << 10               // and for so many bytes
+)
+
+// listen opens the places of Config.Listen. Nobody is accepted yet.
+func (n *Node) listen() error {
+	for _, url := range n.cfg.Listen {
+		host, port, err := codec.ParseURL(url)
+		if err != nil {
+			return &ListenError{url, err}
+		}
+		l, err := net.Listen("tcp", net.JoinHostPort(host, port))
+		if err != nil {
+			return &ListenError{url, err}
+		}
+		n.listeners = append(n.listeners, l)
+	}
+	return nil
+}
+
+func (n *Node) closeListeners() {
+	for _, l := range n.listeners {
+		l.Close()
+	}
+}
+
+// acceptAll accepts nodes until the node ends.
+func (n *Node) acceptAll() {
+	if len(n.listeners) == 0 {
+		return
+	}
+	for _, l := range n.listeners {
+		n.peers.goroutines.Go(func() { n.accept(l) })
+	}
+	n.peers.goroutines.Go(func() {
+		<-n.peers.ctx.Done()
+		n.closeListeners()
+	})
+}
+
+// Listening returns the URLs that nodes can connect to, as Config.Listen has them,
+// with the ports there are.
+func (n *Node) Listening() []string {
+	urls := make([]string, len(n.listeners))
+	for i, l := range n.listeners {
+		urls[i] = "dbw://" + l.Addr().String()
+	}
+	return urls
+}
+
+func (n *Node) accept(l net.Listener) {
+	pause := acceptPauseMin
+	for {
+		raw, err := l.Accept()
+		if n.peers.ctx.Err() != nil {
+			if err == nil {
+				raw.Close()
+			}
+			return
+		}
+		if err != nil { // no descriptors, for example
+			n.counters.acceptFailed.Add(1)
+			n.cfg.Logger.Warn("cannot accept connections; trying again", "listen", l.Addr().String(), "error", err)
+			select {
+			case <-time.After(pause):
+			case <-n.peers.ctx.Done():
+			}
+			pause = min(2*pause, acceptPauseMax)
+			continue
+		}
+		pause = acceptPauseMin
+		select {
+		case n.peers.handshakes <- struct{}{}:
+			n.peers.goroutines.Go(func() { n.serve(raw) })
+		default:
+			n.counters.acceptFailed.Add(1)
+			raw.Close()
+		}
+	}
+}
+
+// serve owns a connection that was accepted.
+func (n *Node) serve(raw net.Conn) {
+	c, err := n.welcome(raw)
+	<-n.peers.handshakes
+	if err != nil {
+		n.counters.acceptFailed.Add(1)
+		raw.Close()
+		return
+	}
+	n.counters.accepted.Add(1)
+	n.cfg.Logger.Info("node connected", "from", c.url, "name", c.link.router.Name, "address", codec.Address(c.link.router.Address).String())
+	n.attendPeer(c)
+}
+
+// welcome makes a connection of a raw one, which is then in use. On error the
+// caller closes that.
+func (n *Node) welcome(raw net.Conn) (*conn, error) {
+	own := n.self.Load()
+	var peer *pki.Peer
+	t := tls.Server(raw, n.serverConfig(own.id, &peer))
+	ctx, cancel := context.WithTimeout(n.peers.ctx, n.cfg.DialTimeout)
+	defer cancel()
+	if err := t.HandshakeContext(ctx); err != nil {
+		farewell(raw)
+		return nil, err
+	}
+	key, err := sign.NewKey(peer.Public)
+	if err != nil {
+		return nil, err
+	}
+	c := newConn(n, raw.RemoteAddr().String(), raw, t, newLink(n.address, peer, key), own)
+	c.out, c.accepted = n.newPeerOut(), true
+	stop := context.AfterFunc(n.peers.ctx, func() { raw.Close() }) // ends what waits below
+	defer stop()
+	if err := t.SetDeadline(time.Now().Add(n.cfg.HelloTimeout)); err != nil {
+		return nil, err
+	}
+	if err := c.hearHello(); err != nil {
+		_ = t.CloseWrite()
+		farewell(raw)
+		return nil, err
+	}
+	if err := n.admit(c); err != nil {
+		_ = t.CloseWrite()
+		farewell(raw)
+		return nil, err
+	}
+	return c, nil
+}
+
+// admit gives c its place among the peers, answers its hello, and starts it.
+func (n *Node) admit(c *conn) error {
+	older, ok := n.peers.add(c, n.out)
+	if !ok {
+		err := &GoodbyeError{Reason: codec.GoodbyeLimit}
+		if goodbye, sealErr := c.sealControl(c.goodbye(codec.GoodbyeLimit, "too many nodes are connected")); sealErr == nil {
+			_, _ = c.tls.Write(goodbye)
+		}
+		return err
+	}
+	if older != nil {
+		n.peers.goroutines.Go(func() {
+			older.sayGoodbye(codec.GoodbyeReplaced, "", 0)
+			older.wait(older.ended, goodbyeTimeout)
+			older.kill(errSaidGoodbye)
+		})
+	}
+	err := c.sayHello()
+	if err == nil {
+		err = c.tls.SetDeadline(time.Time{})
+	}
+	if err != nil {
+		n.peers.remove(c)
+		c.out.refuse(errPeerLeft)
+		c.out.discard()
+		return err
+	}
+	n.in.learn(c.link.router)
+	c.out.attach(c)
+	c.start()
+	return nil
+}
+
+// attendPeer waits for the end of c, and settles what it leaves behind. Who leaves
+// is sent what waits for it.
+func (n *Node) attendPeer(c *conn) {
+	select {
+	case <-c.ended:
+	case goodbye := <-c.draining:
+		n.peers.remove(c)
+		c.out.refuse(errPeerLeft)
+		c.finish(min(goodbye.ReadFor, drainGoodbyeMax), 0)
+	case <-n.peers.ctx.Done():
+		c.out.refuse(ErrClosed)
+		c.finish(n.cfg.CloseTimeout, 0)
+	}
+	n.peers.remove(c)
+	err := c.cause()
+	c.out.refuse(errPeerLeft)
+	unconfirmed := c.out.abandon(c, err)
+	unsent := c.out.discard()
+	if n.peers.ctx.Err() != nil {
+		n.unconfirmed.Add(int64(unconfirmed))
+		n.peers.left.Add(int64(unsent))
+	}
+	n.tellOf(c.out)
+	n.cfg.Logger.Info("node left", "name", c.link.router.Name, "error", err, "unconfirmed", unconfirmed, "unsent", unsent)
+}
+
+// serverConfig returns the server's side of PROTOCOL.md section 4.2. The verified
+// node is put into *node.
+func (n *Node) serverConfig(id *pki.Identity, node **pki.Peer) *tls.Config {
+	domain := id.Peer.Domain
+	tc := &tls.Config{
+		MinVersion:                  tls.VersionTLS13,
+		MaxVersion:                  tls.VersionTLS13,
+		NextProtos:                  []string{alpn},
+		Certificates:                []tls.Certificate{id.TLSCertificate("")},
+		ClientAuth:                  tls.RequireAnyClientCert, // VerifyConnection checks it; no authorities are named
+		Time:                        n.cfg.Now,
+		DynamicRecordSizingDisabled: true,
+		SessionTicketsDisabled:      true,
+		VerifyConnection: func(s tls.ConnectionState) error {
+			peer, err := n.trust.Load().Verify(s.PeerCertificates, domain, n.cfg.Now())
+			if err != nil {
+				return err
+			}
+			if err := peer.RequireRole(pki.RoleNode); err != nil {
+				return err
+			}
+			switch {
+			case peer.Address == n.address:
+				return errDialsItself
+			case s.NegotiatedProtocol != alpn:
+				return &RefusedError{What: "the other end has not agreed to speak " + alpn, Remedy: "another program connects here"}
+			}
+			*node = peer
+			return nil
+		},
+	}
+	nobody := tc.Clone()
+	nobody.Certificates = nil // crypto/tls then answers unrecognized_name
+	tc.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if hello.ServerName != domain {
+			return nobody, nil
+		}
+		return nil, nil
+	}
+	return tc
+}
+
+// farewell has a refused node read why before its connection is closed.
+func farewell(raw net.Conn) {
+	if half, ok := raw.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+		_ = raw.SetReadDeadline(time.Now().Add(farewellMax))
+		_, _ = io.CopyN(io.Discard, raw, farewellBytesMax)
+	}
+}
