@@ -33,7 +33,7 @@ const (
 	nodeLockFile       = "node.lock" // in the identity directory
 	nodeLockOff        = "off"
 	nodeSocketFile     = "node.sock" // in the identity directory
-	nodeRouter         = "router"    // as --to: the router that this node is connected to
+	nodeRouter         = "router"    // as --to: the router that this node is connected to; with --direct that node
 	nodeRouterPrefix   = "router/"
 )
 
@@ -52,6 +52,11 @@ func nodeCommand() *cobra.Command {
   causeway node trace --identity alice --connect dbw://127.0.0.1:7100 bob
   causeway node list --identity alice --connect dbw://127.0.0.1:7100
   causeway node sessions --identity bob
+
+Two nodes need no router: one listens for the other, and they reach nobody else.
+
+  causeway node listen --identity bob --accept-on dbw://127.0.0.1:7101
+  causeway node send --identity alice --direct dbw://127.0.0.1:7101 --to bob --wait hello
 
 Messages are sealed from node to node: no router can read them. --plain and
 --accept-plain are for those that routers may read; nothing falls back to that by
@@ -73,6 +78,8 @@ said that the message was not delivered, or perhaps not; 4 time is over.`,
 type nodeFlags struct {
 	identity, lockFile, kind string
 	connect                  []string
+	direct                   string   // of the verbs that have addDirect
+	acceptOn                 []string // of listen
 	timeout                  time.Duration
 	json                     bool
 	log                      logFlags
@@ -105,7 +112,7 @@ func (f *nodeFlags) add(cmd *cobra.Command, logLevel, timeoutOf string, timeout 
 	fl := cmd.Flags()
 	fl.SortFlags = false
 	fl.StringVar(&f.identity, "identity", "", "identity `DIR` with node.key, node.crt and root.crt (required)")
-	fl.StringArrayVar(&f.connect, "connect", nil, "router's `URL`, such as dbw://127.0.0.1:7100; if repeated, the next is tried when one fails (required)")
+	fl.StringArrayVar(&f.connect, "connect", nil, "router's `URL`, such as dbw://127.0.0.1:7100; if repeated, the next is tried when one fails (required, where the verb has no other way)")
 	fl.BoolVar(&f.json, "json", false, "print one JSON object a line")
 	fl.DurationVar(&f.timeout, "timeout", timeout, timeoutOf)
 	fl.StringVar(&f.kind, "kind", "", "free `TEXT` of at most 32 bytes that operators see in lists: server, monitor, hub")
@@ -115,10 +122,22 @@ func (f *nodeFlags) add(cmd *cobra.Command, logLevel, timeoutOf string, timeout 
 	f.log.level = logLevel
 }
 
+// addDirect declares the flag of the verbs that need no router.
+func (f *nodeFlags) addDirect(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.direct, "direct", "", "`URL` of a node that listens (listen --accept-on), in place of --connect: no router is needed, and that node alone is reached")
+}
+
 // config turns the flags into the library's configuration.
 func (f *nodeFlags) config(cmd *cobra.Command) (c node.Config, err error) {
-	if f.identity == "" || len(f.connect) == 0 {
-		return c, usageError{fmt.Errorf("%s needs --identity DIR and --connect dbw://host:port; run %s --help", cmd.CommandPath(), cmd.CommandPath())}
+	if f.identity == "" || len(f.connect)+len(f.direct)+len(f.acceptOn) == 0 {
+		or := ""
+		if cmd.Flags().Lookup("direct") != nil {
+			or = " (or --direct)"
+		}
+		if cmd.Flags().Lookup("accept-on") != nil {
+			or = " (or --accept-on)"
+		}
+		return c, usageError{fmt.Errorf("%s needs --identity DIR and --connect dbw://host:port%s; run %s --help", cmd.CommandPath(), or, cmd.CommandPath())}
 	}
 	if f.timeout < 0 {
 		return c, usageError{fmt.Errorf("--timeout %v: must not be negative", f.timeout)}
@@ -141,13 +160,14 @@ func (f *nodeFlags) config(cmd *cobra.Command) (c node.Config, err error) {
 	default:
 		c.LockFile = f.lockFile
 	}
-	c.Routers, c.Kind, c.Software, c.Now = f.connect, f.kind, software, nodeClock
+	c.Routers, c.Direct, c.Listen = f.connect, f.direct, f.acceptOn
+	c.Kind, c.Software, c.Now = f.kind, software, nodeClock
 	return c, nil
 }
 
 // nodeConfigFlags are the flags behind the library's configuration.
 var nodeConfigFlags = map[string]string{
-	"Identity": "identity", "Trust": "identity", "Routers": "connect", "Kind": "kind", "LockFile": "lock-file",
+	"Identity": "identity", "Trust": "identity", "Routers": "connect", "Direct": "direct", "Listen": "accept-on", "Kind": "kind", "LockFile": "lock-file",
 }
 
 // connectNode connects. A configuration that can't be used is reported by the name
@@ -157,7 +177,7 @@ func (f *nodeFlags) connectNode(ctx context.Context, c node.Config) (*node.Node,
 	var bad *node.ConfigError
 	if errors.As(err, &bad) && nodeConfigFlags[bad.Field] != "" {
 		err = fmt.Errorf("--%s: %s: %s", nodeConfigFlags[bad.Field], bad.Problem, bad.Remedy)
-		if bad.Field == "Routers" || bad.Field == "Kind" {
+		if bad.Field == "Routers" || bad.Field == "Direct" || bad.Field == "Listen" || bad.Field == "Kind" {
 			err = usageError{err}
 		}
 		return nil, err
@@ -261,6 +281,9 @@ func findMember(ctx context.Context, n *node.Node, to string) (member, error) {
 	}
 	if to == nodeRouter {
 		r, ok := n.Router()
+		if peers := n.Peers(); !ok && len(peers) > 0 {
+			return member{peers[0].Address, peers[0].Name}, nil
+		}
 		if !ok {
 			return member{}, errors.New("the connection to the router has just ended; try again")
 		}

@@ -40,7 +40,7 @@ type listening struct {
 func nodeListenCommand() *cobra.Command {
 	f := &listening{}
 	cmd := &cobra.Command{
-		Use:   "listen --identity DIR --connect URL",
+		Use:   "listen --identity DIR --connect URL|--accept-on URL",
 		Short: "Print the messages that come",
 		Long: `Print the messages that come, one a line, until SIGINT or SIGTERM:
 
@@ -54,6 +54,12 @@ when they are not UTF-8.
 Messages that the routers of the domain could read are refused, and their senders
 told, unless --accept-plain is given; those are shown as plain.
 
+With --accept-on nodes of the domain connect to this one, without a router
+(--direct), with or without --connect beside it. They exchange messages with this
+node alone: it forwards nothing.
+
+  causeway node listen --identity bob --accept-on dbw://127.0.0.1:7101
+
 While it runs, causeway node sessions --identity DIR shows its sessions; it asks by
 the socket node.sock in the identity directory.
 
@@ -65,6 +71,7 @@ taken without closing the connection.`,
 	}
 	f.add(cmd, "info", "end with exit code 4 after so long; 0: never", 0)
 	fl := cmd.Flags()
+	fl.StringArrayVar(&f.acceptOn, "accept-on", nil, "`URL` to listen on for nodes of the domain, such as dbw://127.0.0.1:7101; may be repeated; port 0 is any free one")
 	fl.BoolVar(&f.acceptPlain, "accept-plain", false, "take messages that the routers of the domain could read, too")
 	fl.BoolVar(&f.acceptOld, "accept-old", false, "take messages that were sent before this process started")
 	fl.IntVar(&f.count, "count", 0, "end after `N` messages; 0: never")
@@ -94,6 +101,9 @@ func (f *listening) receive(ctx context.Context, n *node.Node) error {
 	at := "no router"
 	if r, ok := n.Router(); ok {
 		at = nodeRouterPrefix + r.Name + " (" + r.URL + ")"
+	}
+	if urls := n.Listening(); len(urls) > 0 {
+		at += ", on " + strings.Join(urls, " ")
 	}
 	fmt.Fprintf(f.stderr, "listening as %s %s at %s\n", n.Name(), n.Address(), at)
 	renewing, stop := context.WithCancel(ctx)

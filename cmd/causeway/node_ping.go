@@ -40,7 +40,7 @@ type pinging struct {
 func nodePingCommand() *cobra.Command {
 	f := &pinging{}
 	cmd := &cobra.Command{
-		Use:   "ping --identity DIR --connect URL [--to NAME|ADDRESS|router]",
+		Use:   "ping --identity DIR --connect URL|--direct URL [--to NAME|ADDRESS|router]",
 		Short: "Measure the time to another node or the router, and back",
 		Long: `Measure the time to another node and back, or to the router when there is no
 --to. Nodes answer by themselves, whatever they do otherwise.
@@ -55,8 +55,9 @@ delivered, with 4 when an answer did not come in time.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.ping(cmd) },
 	}
 	f.add(cmd, "error", "longest wait for each answer", pingTimeoutDefault)
+	f.addDirect(cmd)
 	fl := cmd.Flags()
-	fl.StringVar(&f.to, "to", nodeRouter, "`NAME` of a connected node, router/NAME, an address, or router for the one connected to")
+	fl.StringVar(&f.to, "to", nodeRouter, "`NAME` of a connected node, router/NAME, an address, or router for the one connected to (with --direct: that node)")
 	fl.IntVar(&f.count, "count", pingCountDefault, "how many times; 0: until SIGINT")
 	fl.DurationVar(&f.interval, "interval", pingIntervalDefault, "time from one to the next")
 	fl.IntVar(&f.size, "size", pingSizeDefault, fmt.Sprintf("`BYTES` sent and answered each time, at most %d", codec.EchoPayloadMax))

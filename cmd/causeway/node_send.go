@@ -29,7 +29,7 @@ type sending struct {
 func nodeSendCommand() *cobra.Command {
 	f := &sending{}
 	cmd := &cobra.Command{
-		Use:   "send --identity DIR --connect URL --to NAME|ADDRESS [BODY]",
+		Use:   "send --identity DIR --connect URL|--direct URL --to NAME|ADDRESS [BODY]",
 		Short: "Send a message",
 		Long: `Send a message. Its body is the argument, or --file, or stdin when neither is
 there or the argument is -.
@@ -49,6 +49,7 @@ with 4 when nothing came in time.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return f.send(cmd, args) },
 	}
 	f.add(cmd, "error", "longest time for all of it", nodeTimeoutDefault)
+	f.addDirect(cmd)
 	fl := cmd.Flags()
 	fl.StringVar(&f.to, "to", "", "recipient: `NAME` of a connected node, or an address (required)")
 	fl.BoolVar(&f.plain, "plain", false, "send a body that the routers of the domain could read; category 5 is sealed all the same")
