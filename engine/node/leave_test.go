@@ -69,6 +69,7 @@ func TestDrainingRouterIsAnsweredInTwoSeconds(t *testing.T) {
 			if took := time.Since(start); took > 2*time.Second {
 				t.Errorf("answered after %v", took)
 			}
+			synctest.Wait() // the next connection takes the place of the old one after its goodbye
 			if _, ok := n.Router(); ok != found {
 				t.Errorf("connected: %v", ok)
 			}
