@@ -42,9 +42,7 @@ func (p *peer) control(f codec.Raw) {
 		return
 	}
 	if p.phase == phaseParting {
-		if k, ok := m.(*codec.KeepAlive); ok && p.cover(k.Received) {
-			p.part()
-		}
+		p.parting(m)
 		return
 	}
 	hello, isHello := m.(*codec.Hello)
@@ -224,7 +222,32 @@ func (p *peer) goodbye(g *codec.Goodbye) {
 		return
 	}
 	p.phase = phaseLeaving
+	if p.far != nil { // it reads no more: what is queued goes on by other links
+		p.conn.CloseOnLoop(&leftError{codec.GoodbyeDone})
+		return
+	}
 	p.conn.FinishOnLoop(&leftError{codec.GoodbyeDone}, p.router.leaveBy(now))
+}
+
+// parting handles what a peer says after its goodbye. A neighbour whose goodbye has
+// crossed this router's asks, too, and ends with a goodbye of its own.
+func (p *peer) parting(m codec.Control) {
+	switch m := m.(type) {
+	case *codec.KeepAlive:
+		if !p.cover(m.Received) {
+			return
+		}
+		if m.Answer && p.far != nil {
+			p.say(&codec.KeepAlive{Received: p.decided()})
+		}
+	case *codec.Goodbye:
+		if p.far == nil || !p.cover(m.Received) {
+			return
+		}
+	default:
+		return
+	}
+	p.part()
 }
 
 // part goes on with the end of a peer that has said goodbye and still reads: wait
@@ -232,13 +255,18 @@ func (p *peer) goodbye(g *codec.Goodbye) {
 // until that is all, or its time is over.
 func (p *peer) part() {
 	now := p.loop.link.Now()
-	if now.Before(p.partBy) && (p.owing > 0 || p.conn.QueuedBytes() > 0 || p.ledger.covered < p.ledger.sealed) {
-		if p.owing == 0 && !p.ledger.waits() {
+	untaken := p.conn.QueuedBytes() > 0 || p.ledger.covered < p.ledger.sealed
+	if now.Before(p.partBy) && (p.owing > 0 || untaken || len(p.rooms.of) > 0) {
+		if p.owing == 0 && untaken && !p.ledger.waits() {
 			p.ask()
 		}
 		return
 	}
-	p.say(&codec.Goodbye{Reason: codec.GoodbyeDone, Received: p.received})
+	received := p.received
+	if p.far != nil { // frames may wait for a certificate yet
+		received = p.decided()
+	}
+	p.say(&codec.Goodbye{Reason: codec.GoodbyeDone, Received: received})
 	p.phase = phaseLeaving
 	p.conn.FinishOnLoop(&leftError{codec.GoodbyeDone}, p.router.leaveBy(now))
 }

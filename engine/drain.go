@@ -320,7 +320,7 @@ func (l *loop) lastCall() {
 // linkGoodbye ends a link whose neighbour has said goodbye. One that stops is left
 // without loss: frames of it are taken until all that is for it has gone.
 func (p *peer) linkGoodbye(g *codec.Goodbye) {
-	if g.Reason != codec.GoodbyeDraining || g.ReadFor == 0 || p.phase != phaseOpen {
+	if g.Reason != codec.GoodbyeDraining || g.ReadFor == 0 || !p.isOpen() {
 		p.goodbye(g)
 	} else if p.cover(g.Received) {
 		p.retire("the router there stops")

@@ -239,6 +239,9 @@ func (l *loop) expire(now time.Time) {
 // too long.
 func (p *peer) stalled(now time.Time) bool {
 	oldest := p.conn.OldestQueued()
+	if p.far != nil && !oldest.IsZero() && p.spokeAt.After(oldest) {
+		oldest = p.spokeAt // the link is slow, and what it holds is bounded for each recipient
+	}
 	return !oldest.IsZero() && now.Sub(oldest) >= p.router.state().config.StallTimeout
 }
 
@@ -285,6 +288,9 @@ func (p *peer) look(now time.Time) {
 		p.conn.CloseOnLoop(&leftError{codec.GoodbyeStalled}) // what waits goes back to its senders
 	case now.Sub(p.heardAt) >= c.DeadAfter:
 		p.leave(codec.GoodbyeIdle, fmt.Sprintf("nothing came for %v", c.DeadAfter))
+		if p.far != nil { // what is queued goes on by other links, before what comes
+			p.conn.CloseOnLoop(&leftError{codec.GoodbyeIdle})
+		}
 	case p.idle(now):
 		p.leave(codec.GoodbyeIdle, fmt.Sprintf("you have sent no message for %v, and this router keeps nobody longer", c.IdleTimeout))
 	case now.Sub(p.spokeAt) >= c.KeepAlive-2*p.router.lookEvery && p.takes(answerSmall):

@@ -220,7 +220,11 @@ func (p *peer) frame(b *buf.Buffer) {
 		p.renewalFrame(b)
 		return
 	}
-	if p.overflows(b, control) {
+	if p.far != nil { // its control is always taken: lists come in parts
+		if p.ring.Bytes() >= restingFrom && l.link.Account().Met() {
+			p.rest()
+		}
+	} else if p.overflows(b, control) {
 		return
 	}
 	var key *sign.Key

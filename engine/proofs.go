@@ -182,6 +182,13 @@ func (p *peer) grant(chain [][]byte) (reason string, at prefix) {
 	case before != nil && before.id.CertID == claim.CertID:
 		return "", at
 	}
+	if c := p.cert(claim.CertID); c != nil && c.id.Domain == claim.Domain { // announced before
+		if err := p.router.state().config.Store.Recheck(c.id, p.loop.link.Now()); err != nil {
+			return reasonOf(err), at
+		}
+		p.take(c)
+		return "", at
+	}
 	id, err := p.router.state().config.Store.VerifyDER(chain, claim.Domain, p.loop.link.Now())
 	if err == nil {
 		err = id.RequireRole(pki.RoleRouter)
@@ -257,7 +264,7 @@ func (p *peer) forgetOld(domain string) {
 // and ends the link when nothing is left.
 func (p *peer) settle() {
 	far := p.far
-	if p.phase != phaseOpen || far.values == nil { // no proofs have come yet
+	if !p.isOpen() || far.values == nil { // no proofs have come yet
 		return
 	}
 	had := len(far.proven) > 0
@@ -265,10 +272,19 @@ func (p *peer) settle() {
 		d, shared := p.shared(at)
 		if !shared || far.granted[at] == nil || far.granted[at].id.Address != up.address || d.address != up.domain.address {
 			delete(far.proven, at)
+			if up.isDown {
+				continue
+			}
 			p.domainDown(up)
 			p.conn.GiveBackOnLoop(func(b *buf.Buffer) bool { return codec.Raw(b.B).Sender().Prefix() == at })
 			p.provenDown(up)
 		}
+	}
+	if p.phase != phaseOpen { // nothing comes up on it any more
+		if had && len(far.proven) == 0 {
+			p.leaveUnproven()
+		}
+		return
 	}
 	maps.DeleteFunc(far.told, func(at prefix, _ codec.CertID) bool { return !p.isShared(at) })
 	maps.DeleteFunc(far.granted, func(at prefix, _ *announced) bool { return !p.isShared(at) })

@@ -89,11 +89,14 @@ func (p *peer) expireLink(now time.Time) {
 	if p.phase == phaseHello {
 		if now.After(p.id.NotAfter) || now.After(p.domain.grant.NotAfter) {
 			p.expel(codec.GoodbyeExpired, fmt.Sprintf("a grant of %s was valid until %s", p.domain.name, clock(p.id.NotAfter)))
+			return
 		}
+		p.loop.endsAt(p.id.NotAfter)
+		p.loop.endsAt(p.domain.grant.NotAfter)
 		return
 	}
-	for _, d := range p.far.offers {
-		if now.After(d.grant.NotAfter) {
+	for at, d := range p.far.offers {
+		if now.After(d.grant.NotAfter) && p.far.proven[at] != nil {
 			p.far.refused = &pki.Error{Reason: pki.ReasonExpired, Domain: d.name, What: "this router's grant was valid until " + clock(d.grant.NotAfter)}
 		}
 	}
@@ -211,6 +214,10 @@ func (r *Router) retire(a *attempt, text string) {
 func (p *peer) retire(text string) {
 	switch p.phase {
 	case phaseOpen:
+	case phaseDraining: // this router stops too, or leaves the link already
+		if p.far.retiring {
+			return
+		}
 	case phaseHello:
 		p.leave(codec.GoodbyeDone, text)
 		return

@@ -206,12 +206,12 @@ func (r *senderRoom) key() codec.CertKey { return codec.Raw(r.frames[0].b.B).Cer
 func (p *peer) settleRoom(sender codec.Address) {
 	rs := &p.rooms
 	for room := rs.of[sender]; room != nil && room.state == roomNew; room = rs.of[sender] {
-		switch up := p.far.proven[sender.Prefix()]; {
-		case up == nil: // it has been withdrawn meanwhile
+		d := p.domainOf(room.frames[0].b.B)
+		if d == nil || p.isOpen() && p.far.proven[sender.Prefix()] == nil { // it has been withdrawn meanwhile
 			p.loop.drop(dropForeignDomain, p.leaves(sender, room).b)
-		default:
-			p.settleFirst(sender, room, up.domain)
+			continue
 		}
+		p.settleFirst(sender, room, d)
 	}
 }
 

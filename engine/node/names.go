@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"strings"
@@ -77,7 +78,7 @@ func (n *Node) Lookup(ctx context.Context, name string) (Entry, error) {
 	}
 	var found Entry
 	for _, e := range n.verifyEntries(m.Entries) {
-		if e.Name == name && (found.Name == "" || e.NotBefore.After(found.NotBefore)) {
+		if e.Name == name && (found.Name == "" || e.isBefore(found)) {
 			found = e
 		}
 	}
@@ -103,7 +104,7 @@ func (n *Node) List(ctx context.Context) ([]Entry, error) {
 				continue // out of order: it may be repeated for ever
 			}
 			if len(all) > 0 && e.Name == all[len(all)-1].Name {
-				if e.NotBefore.After(all[len(all)-1].NotBefore) {
+				if e.isBefore(all[len(all)-1]) {
 					all[len(all)-1] = e
 				}
 				continue
@@ -274,4 +275,13 @@ func (s *names) remember(e Entry, now time.Time) {
 	defer s.mu.Unlock()
 	makeRoom(s.cache, namesCachedMax)
 	s.cache[e.Name] = cachedEntry{e, now.Add(namesCachedFor)}
+}
+
+// isBefore reports whether e counts, and not other, of two nodes with one name
+// (PROTOCOL.md section 5.7).
+func (e Entry) isBefore(other Entry) bool {
+	if !e.NotBefore.Equal(other.NotBefore) {
+		return e.NotBefore.After(other.NotBefore)
+	}
+	return bytes.Compare(e.Address[:], other.Address[:]) > 0
 }
