@@ -12,8 +12,9 @@ import (
 
 // mailbox is what waits for routing. Bound: of what neighbours have sent,
 // mailMaxPart of the cap on memory in all, and mailShare of that of one link;
-// what loops tell of their own connections is bounded by these. Full: the
-// neighbour is left with goodbye "limit".
+// but mailSure of each link also when others have filled it, so that a neighbour
+// with several links costs no other its own. What loops tell of their own connections is bounded by these. Full: the neighbour
+// is left with goodbye "limit".
 type mailbox struct {
 	// fixed after start
 	max    int64         // bytes of messages
@@ -39,6 +40,7 @@ type mail struct {
 const (
 	mailMaxPart = 16
 	mailShare   = 4
+	mailSure    = 1 << 20 // bytes: more than any one message
 	// mailMaxLeast lets a whole list of as many addresses as a router may have come
 	// before any of it is handled, whatever the cap on memory is.
 	mailMaxLeast = mailShare * 8 << 20
@@ -63,7 +65,8 @@ func newMailbox(budget *buf.Budget) *mailbox {
 func (m *mailbox) put(what mail) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.closed || what.size > 0 && (m.bytes+what.size > m.max || m.links[what.link]+what.size > m.share) {
+	mine := m.links[what.link] + what.size
+	if m.closed || what.size > 0 && (mine > m.share || m.bytes+what.size > m.max && mine > mailSure) {
 		return false
 	}
 	m.waits = append(m.waits, what)
