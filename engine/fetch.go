@@ -19,6 +19,8 @@ const (
 	fetchTryPart  = 2               // a link has so much of the time in all
 	fetchFailTime = 5 * time.Second // what was not to be had is not asked for again
 	fetchFailsMax = 16_384          // of those; beyond it any is forgotten
+	fetchBadRate  = 16              // chains of one link that were no good in a second: it is believed so long as there are no more,
+	fetchBadMax   = 64              // and so many at once
 	fetchLateMax  = 64              // requests of one link that are answered too late, if ever, and remembered
 )
 
@@ -81,6 +83,7 @@ type fetchLink struct {
 	turns    []*fetchTurn // who waits for it
 	of       map[asker]*fetchTurn
 	rate     bucket
+	bad      bucket          // chains that were no good: verifying costs far more than making them up
 	requests []*fetchRequest // without a whole answer, in order
 	late     int             // of these, which nobody waits for
 }
@@ -171,6 +174,11 @@ func (f *fetches) link(ref link.Ref) *fetchLink {
 		f.links[ref] = l
 	}
 	return l
+}
+
+// holds returns how much of a bucket is used, which fills at the rate given.
+func (b *bucket) holds(now time.Time, perSecond float64) float64 {
+	return max(0, b.used-perSecond*now.Sub(b.at).Seconds())
 }
 
 // add puts a key behind the others that who has in the link's queue.
@@ -265,7 +273,7 @@ func (f *fetches) requests(now time.Time) {
 				moved = moved || some
 				f.request(ref, l, keys, now)
 			}
-			if len(l.turns) == 0 && len(l.requests) == 0 {
+			if len(l.turns) == 0 && len(l.requests) == 0 && l.bad.holds(now, fetchBadRate) == 0 {
 				delete(f.links, ref)
 			}
 		}
@@ -359,7 +367,12 @@ func (f *fetches) entry(from link.Ref, r *fetchRequest, e codec.CertificateEntry
 	if one == nil {
 		return
 	}
-	found := len(e.Chain) > 0 && f.verify(e.CertKey, e.Chain, from, now)
+	found, l := false, f.links[from]
+	if len(e.Chain) > 0 && l.bad.holds(now, fetchBadRate) <= fetchBadMax-1 { // else as if it were not known there
+		if found = f.verify(e.CertKey, e.Chain, from, now); !found {
+			l.bad.take(now, fetchBadRate, fetchBadMax)
+		}
+	}
 	if !found && one.number != r.number {
 		return // another is being asked, or will be
 	}

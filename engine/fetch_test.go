@@ -279,6 +279,44 @@ func TestAFloodOfOneAskerLeavesOthersTheirTurn(t *testing.T) {
 	}
 }
 
+// What costs more to verify than to make up is not verified without end, and the
+// link is believed again soon.
+func TestALinkThatSendsBadChainsIsNotBelievedForAMoment(t *testing.T) {
+	w := newFetchWorld(1)
+	verified := 0
+	verify := w.verify
+	w.verify = func(key codec.CertKey, chain [][]byte, from link.Ref, now time.Time) bool {
+		verified++
+		return verify(key, chain, from, now)
+	}
+	answered := 0
+	round := func(text string) (found bool) {
+		w.want(testKey(answered), asker{9, askerNode}, w.now)
+		asks, _ := w.done(t)
+		for _, q := range asks {
+			answered++
+			w.reply(q, text)
+		}
+		_, ends := w.done(t)
+		return len(ends) == 1 && ends[0].verdict == fetchFound
+	}
+	for range 200 {
+		round("bad")
+		w.pass(time.Second / fetchRate)
+	}
+	if most := fetchBadMax + 200*fetchBadRate/fetchRate + 1; answered != 200 || verified > most || verified < fetchBadMax {
+		t.Errorf("%d bad chains verified of %d, at most %d", verified, answered, most)
+	}
+	w.pass(time.Second)
+	if !round("good") {
+		t.Error("the link is not believed any more")
+	}
+	w.pass(fetchBadMax * time.Second / fetchBadRate)
+	if w.done(t); len(w.links) != 0 {
+		t.Error("something is left")
+	}
+}
+
 // However it goes: everybody who wants a certificate is told once and in time;
 // no link is asked for what it asks for, nor twice; failures are not repeated.
 func TestFetchesKeepTheirPromises(t *testing.T) {
