@@ -33,6 +33,10 @@ const (
 	listsPerDomain = 4 // and so many more at once for each domain
 
 	listTime = 5 * time.Minute // for one to come whole
+
+	// listRetry is when a link is renewed by which a list has come that there was no
+	// room for: a list crosses a link once.
+	listRetry = time.Minute
 )
 
 // Results of a list that came over a link, labels of
@@ -50,6 +54,7 @@ var listNames = [listResults]string{listTaken: "taken", listOld: "old", listRefu
 // linkLists is what goes on with lists on one link. It belongs to the home loop.
 type linkLists struct {
 	in      incomingList
+	missed  missedList
 	rate    bucket
 	out     map[prefix]*outline // what the neighbour was told of each domain
 	sending *outline            // of which a list is half sent
@@ -63,7 +68,15 @@ type incomingList struct {
 	next   uint16
 	data   []byte
 	skip   bool
+	large  bool // larger than any may be
 	began  time.Time
+}
+
+// missedList is the largest list that was skipped for want of room or as one too
+// many, and may be taken later.
+type missedList struct {
+	at   time.Time // when the last one was skipped; zero: none was
+	size int64     // bytes, at most
 }
 
 // receivedLists are those that wait to be looked at, by a goroutine that there is
@@ -101,6 +114,7 @@ func (p *peer) revocationList(m *codec.RevocationList) {
 	if n := len(in.data) + len(m.Data); !in.skip && (n > receivedListMax || int64(n) > r.listRoom() || !r.takesList(int64(len(m.Data)))) {
 		in.skip = true
 		p.dropList()
+		in.large = n > receivedListMax
 	}
 	if !in.skip {
 		in.data = append(in.data, m.Data...)
@@ -111,6 +125,9 @@ func (p *peer) revocationList(m *codec.RevocationList) {
 	whole := in.data
 	if in.skip {
 		r.lists.counts[listSkipped].Add(1)
+		if size := int64(in.parts) * codec.RevocationPartMax; !in.large {
+			p.lists.missed = missedList{p.loop.link.Now(), max(p.lists.missed.size, size)}
+		}
 	}
 	*in = incomingList{}
 	if whole != nil {
@@ -148,10 +165,14 @@ func (r *Router) takesList(n int64) bool {
 	return true
 }
 
-// lookList ends a link by which a list has come in part and does not come whole.
+// lookList ends a link by which a list has come in part and does not come whole,
+// and has one renewed by which a list has come that there is room for now.
 func (p *peer) lookList(now time.Time) {
 	if p.lists.in.next > 0 && now.Sub(p.lists.in.began) >= listTime && p.isOpen() {
 		p.leave(codec.GoodbyeLimit, fmt.Sprintf("a revocation list has not come whole within %v", listTime))
+	}
+	if m := p.lists.missed; !m.at.IsZero() && now.Sub(m.at) >= listRetry && p.lists.in.next == 0 && p.router.listRoom() >= 2*m.size {
+		p.retire("there was no room for a revocation list; connect again")
 	}
 }
 

@@ -9,9 +9,11 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"causeway/codec"
 	"causeway/crypto/pki"
+	"causeway/engine/link"
 )
 
 // hostile is a router written from PROTOCOL.md alone, that can misbehave.
@@ -236,4 +238,40 @@ func TestListsOfOneNeighbourAreBounded(t *testing.T) {
 		c.conn.Close()
 	}
 	waitFor(t, "nothing left in memory", func() bool { return len(linksOf(r)) == 0 && r.lists.bytes.Load() == 0 })
+}
+
+// A list crosses a link once; so a link by which one has come that there was no room
+// for is renewed when there is, and not before.
+func TestAListThatWasSkippedComesAgain(t *testing.T) {
+	d := newAuthority("prod.example")
+	r, addr := startRouter(t, nil, d)
+	h := connectRouter(t, addr, routerOf("edge-2", d), d)
+	waitProven(t, r, 1, d.Domain)
+	full := r.listsMax()
+	r.takesList(full)
+	h.say(&codec.RevocationList{Number: 1, Parts: 1, Data: d.revoking(1)})
+	waitFor(t, "the list skipped", func() bool { return r.listCounts()["skipped"] == 1 })
+	onPeer := func(do func(p *peer)) {
+		r.onLoops(func(l *loop) { l.link.Range(func(c *link.Conn) { do(peerOf(c)) }) })
+	}
+	onPeer(func(p *peer) {
+		now := p.loop.link.Now()
+		p.lists.missed.at = now.Add(-listRetry)
+		if p.lookList(now); p.phase != phaseOpen {
+			t.Error("the link is left while there is no room")
+		}
+	})
+	r.takesList(-full)
+	onPeer(func(p *peer) {
+		now := p.loop.link.Now()
+		p.lists.missed.at = now.Add(time.Second - listRetry)
+		if p.lookList(now); p.phase != phaseOpen {
+			t.Error("the link is left too soon")
+		}
+		p.lists.missed.at = now.Add(-listRetry)
+		p.lookList(now)
+	})
+	if g := h.ended(); g == nil || g.Reason != codec.GoodbyeDone {
+		t.Errorf("goodbye %+v, want done", g)
+	}
 }
