@@ -33,8 +33,10 @@ const (
 	heldPart     = 16       // of the cap on memory, in all
 	roomBytesMax = 1 << 20  // of one address, on all loops; one frame is always taken
 
-	// withdrawnMax bounds the addresses that are noted; for more nothing waits.
-	withdrawnMax = 1 << 17
+	// withdrawnMax bounds the addresses that are noted; for more nothing waits. What
+	// other routers say leaves half of that to nodes that were connected here.
+	withdrawnMax       = 1 << 17
+	withdrawnRemoteMax = withdrawnMax / 2
 )
 
 // withdrawal is an address that has left, and may come back.
@@ -48,10 +50,11 @@ type withdrawal struct {
 // addresses that are not in the table.
 type withdrawals struct {
 	start  time.Time
-	max    int64        // bytes of frames in all rooms
-	count  atomic.Int32 // len(of): while it is 0 nobody needs the lock
-	bytes  atomic.Int64 // of frames in all rooms
-	frames atomic.Int64 // in all rooms
+	max    int64         // bytes of frames in all rooms
+	count  atomic.Int32  // len(of): while it is 0 nobody needs the lock
+	bytes  atomic.Int64  // of frames in all rooms
+	frames atomic.Int64  // in all rooms
+	missed atomic.Uint64 // addresses that there was no room to note
 
 	mu    sync.RWMutex
 	of    map[codec.Address]*withdrawal // guarded by mu, like all below
@@ -76,14 +79,16 @@ func (w *withdrawals) over(x *withdrawal, now time.Time) bool {
 	return w.elapsed(now) >= x.until.Load()
 }
 
-// add notes that the address leaves, on the loop given, for the time given.
-func (w *withdrawals) add(a codec.Address, loop int, now time.Time, hold time.Duration) {
+// add notes that the address leaves, on the loop given, for the time given, unless
+// most are noted.
+func (w *withdrawals) add(a codec.Address, loop int, now time.Time, hold time.Duration, most int) {
 	until := w.elapsed(now.Add(hold))
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	x := w.of[a]
 	if x == nil {
-		if len(w.of) >= withdrawnMax {
+		if len(w.of) >= most {
+			w.missed.Add(1)
 			return
 		}
 		x = &withdrawal{}
@@ -187,7 +192,7 @@ func (p *peer) withdraw(hold bool) {
 	r, l, a, ref := p.router, p.loop, p.address(), tableValue(p.conn.Ref())
 	if r.table.Lookup(a) == ref {
 		if most := r.state().config.HoldTimeout; hold && most > 0 && !l.nobodyReturns() {
-			r.withdrawn.add(a, l.link.Index(), l.link.Now(), most)
+			r.withdrawn.add(a, l.link.Index(), l.link.Now(), most, withdrawnMax)
 		} else {
 			r.withdrawn.remove(a)
 		}

@@ -241,8 +241,14 @@ func TestWithdrawalsAreBoundedInAll(t *testing.T) {
 		binary.BigEndian.PutUint64(a[8:], uint64(n))
 		return a
 	}
+	for n := range withdrawnMax { // that were connected to other routers
+		w.add(address(n), 0, now, time.Second, withdrawnRemoteMax)
+	}
+	if len(w.of) != withdrawnRemoteMax || w.missed.Load() != withdrawnMax-withdrawnRemoteMax {
+		t.Errorf("%d addresses noted, %d not, at most %d", len(w.of), w.missed.Load(), withdrawnRemoteMax)
+	}
 	for n := range withdrawnMax + 10 {
-		w.add(address(n), 0, now, time.Second)
+		w.add(address(n), 0, now, time.Second, withdrawnMax)
 	}
 	if len(w.of) != withdrawnMax || w.find(address(withdrawnMax)) != nil {
 		t.Errorf("%d addresses noted, at most %d", len(w.of), withdrawnMax)
@@ -260,7 +266,7 @@ func TestWithdrawalsAreBoundedInAll(t *testing.T) {
 	for n := range taken {
 		w.giveBack(w.find(address(n)), large)
 	}
-	w.add(address(1), 0, now, time.Minute) // left again
+	w.add(address(1), 0, now, time.Minute, withdrawnMax) // left again
 	w.forget(now.Add(2 * time.Second))
 	if w.find(address(0)) != nil || w.find(address(1)) == nil || w.count.Load() != 1 {
 		t.Errorf("%d addresses after their time, want the one that left again", w.count.Load())
@@ -269,7 +275,7 @@ func TestWithdrawalsAreBoundedInAll(t *testing.T) {
 	if len(w.of) != 0 || w.order != nil || w.bytes.Load() != 0 || w.frames.Load() != 0 {
 		t.Errorf("%d addresses, %d bytes, %d frames at the end", len(w.of), w.bytes.Load(), w.frames.Load())
 	}
-	w.add(address(0), 0, now, time.Second)
+	w.add(address(0), 0, now, time.Second, withdrawnMax)
 	if n := testing.AllocsPerRun(100, func() { w.find(address(7)) }); n != 0 {
 		t.Errorf("%v allocations for an address that nobody has had", n)
 	}

@@ -112,6 +112,8 @@ func (r *Router) addFrameMetrics(m *admin.Metrics) {
 		func() float64 { return float64(r.withdrawn.frames.Load()) })
 	gauge(m, "causeway_waiting_bytes", "Memory of those frames.",
 		func() float64 { return float64(r.withdrawn.bytes.Load()) })
+	counter(m, "causeway_waiting_refused_total", "Addresses that have left and whose frames do not wait: too many others had left.",
+		func() float64 { return float64(r.withdrawn.missed.Load()) })
 	counter(m, "causeway_frames_unconfirmed_total", "Forwarded frames whose recipient's connection ended before it had said to have received them.",
 		func() float64 { return float64(r.Counts().Unconfirmed) })
 	gauge(m, "causeway_ledger_bytes", "Memory that lists the forwarded frames which recipients have not confirmed.",

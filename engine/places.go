@@ -118,7 +118,7 @@ func (rt *routing) place(in *instance, node, router codec.Address) {
 	case v != 0 && rt.withdrawn.find(node) != nil:
 		rt.back = true
 	case v == 0 && isRemote(was) && router.IsZero() && rt.limits.hold > 0:
-		rt.withdrawn.add(node, 0, time.Now(), rt.limits.hold)
+		rt.withdrawn.add(node, 0, time.Now(), rt.limits.hold, withdrawnRemoteMax)
 	}
 }
 
