@@ -110,9 +110,8 @@ func (h routingHands) alarm(domain, what string) {
 
 func (h routingHands) comeBack() {
 	for _, l := range h.r.loops {
-		l.link.Post(func() {
-			l.reroute()
-			l.settleReached()
-		})
+		if l.stranded.comes.CompareAndSwap(false, true) {
+			l.link.Post(l.comeBack)
+		}
 	}
 }

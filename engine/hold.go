@@ -305,8 +305,12 @@ func (l *loop) settleTo(a codec.Address, to link.Ref) {
 	}
 }
 
-// settleRooms ends the rooms whose time is over.
+// settleRooms ends the rooms whose time is over, and does what comeBack has left.
 func (l *loop) settleRooms(now time.Time) {
+	if s := &l.stranded; s.left {
+		s.rests = time.Time{}
+		l.comeBack()
+	}
 	for a, room := range l.rooms {
 		if l.nobodyReturns() || l.router.withdrawn.over(room.of, now) {
 			l.settle(a)

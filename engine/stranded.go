@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"sync/atomic"
 	"time"
 
 	"causeway/codec"
@@ -21,7 +22,18 @@ const strandedMax = 1 << 16
 // stranding is a loop's stranded frames. It belongs to the loop.
 type stranding struct {
 	frames []strandedFrame // in order
+	rests  time.Time       // until when comeBack leaves it to the next tick
+	left   bool            // and it did
+
+	comes atomic.Bool // comeBack has been posted, and has not begun
 }
+
+// A comeBack that has taken long makes the next ones leave it to the tick for
+// comeBackRest times as long: routes may change at a rate that others decide.
+const (
+	comeBackLong = time.Millisecond
+	comeBackRest = 4
+)
 
 type strandedFrame struct {
 	b     *buf.Buffer
@@ -67,6 +79,21 @@ func (l *loop) reroute() {
 	clear(s.frames[len(kept):])
 	if s.frames = kept; len(kept) == 0 {
 		s.frames = nil
+	}
+}
+
+// comeBack hands over what waits for who is reached again, or by another link.
+func (l *loop) comeBack() {
+	s := &l.stranded
+	s.comes.Store(false) // what changes from here on has another one posted
+	began := time.Now()
+	if s.left = began.Before(s.rests); s.left {
+		return
+	}
+	l.reroute()
+	l.settleReached()
+	if took := time.Since(began); took >= comeBackLong {
+		s.rests = began.Add((1 + comeBackRest) * took)
 	}
 }
 
