@@ -45,6 +45,7 @@ type routing struct {
 	changed   bool // some router is reached, or is so no more, since publish
 	back      bool // somebody is reached again, or by another link, for whom frames may wait
 	limits    routingLimits
+	yields    bool  // limits.nodeCost is yieldCost, whatever a reload says
 	memory    int64 // bytes, as the budget knows
 
 	// any goroutine
@@ -92,6 +93,7 @@ type instance struct {
 	core     *route.Instance
 	links    map[route.LinkID]link.Ref
 	attached map[codec.Address][]attachment
+	unlisted map[codec.Address]struct{}    // of attached: refused, since there were too many
 	numbers  map[codec.Address]table.Value // of the routers that are reached
 	deadline time.Time
 	refused  route.Refused // as counted
@@ -194,6 +196,9 @@ func (rt *routing) post(do func(now time.Time)) bool { return rt.mailbox.put(mai
 // it do.
 func (rt *routing) serve(all []served, limits routingLimits) {
 	rt.post(func(now time.Time) {
+		if rt.yields {
+			limits.nodeCost = yieldCost
+		}
 		rt.limits = limits
 		for _, in := range rt.instances {
 			if !slices.Contains(all, in.served) {
@@ -219,7 +224,7 @@ func (rt *routing) begin(now time.Time, s served) {
 		panic("engine: the system has no randomness: " + err.Error())
 	}
 	in := &instance{
-		served: s, core: core, links: make(map[route.LinkID]link.Ref), attached: make(map[codec.Address][]attachment),
+		served: s, core: core, links: make(map[route.LinkID]link.Ref), attached: make(map[codec.Address][]attachment), unlisted: make(map[codec.Address]struct{}),
 		numbers: make(map[codec.Address]table.Value), deadline: now.Add(route.UpdateInterval),
 	}
 	rt.instances[s.self], rt.prefixes[s.self.Prefix()] = in, in
@@ -325,10 +330,12 @@ func (rt *routing) attach(self, node codec.Address, ref link.Ref, sent uint64, o
 		in.attached[node] = all
 		actions, err := in.core.Attach(now, node, latestOf(all).sent)
 		if err != nil {
+			in.unlisted[node] = struct{}{}
 			rt.counts.refuse(refusedAttached, 1)
 			rt.hands.alarm(in.name, fmt.Sprintf("nodes of other routers can't reach all nodes here: more than %d are connected; raise --max-addresses on all routers", rt.limits.maxAddresses))
 			return
 		}
+		delete(in.unlisted, node)
 		rt.act(in, actions)
 	})
 }
@@ -356,9 +363,22 @@ func (rt *routing) detach(self, node codec.Address, ref link.Ref) {
 			return
 		}
 		delete(in.attached, node)
+		delete(in.unlisted, node)
 		rt.act(in, in.core.Detach(now, node))
+		rt.list(now, in)
 		rt.place(in, node, in.core.Owner(node)) // which may have been another router before
 	})
+}
+
+// list has a node announced that was refused before, if there is room now.
+func (rt *routing) list(now time.Time, in *instance) {
+	for node := range in.unlisted {
+		if actions, err := in.core.Attach(now, node, latestOf(in.attached[node]).sent); err == nil {
+			delete(in.unlisted, node)
+			rt.act(in, actions)
+		}
+		return
+	}
 }
 
 // answered says that a node that was to be probed has answered.
@@ -374,6 +394,7 @@ func (rt *routing) answered(self, node codec.Address) {
 // stop.
 func (rt *routing) yield() {
 	rt.post(func(now time.Time) {
+		rt.yields, rt.limits.nodeCost = true, yieldCost
 		for _, in := range rt.instances {
 			rt.act(in, in.core.Set(now, yieldCost, rt.limits.skewMax))
 		}

@@ -439,8 +439,9 @@ func TestLongListsArriveUpToTheirLimit(t *testing.T) {
 		defer c.counts.mu.Unlock()
 		return c.counts.refused[refusedLimit] == nodes/2
 	})
-	for n := range nodes/2 + 1 {
-		c.enters(nodeAt(0, nodes+n), sentNow())
+	first := c.enters(nodeAt(0, nodes), sentNow())
+	for n := range nodes / 2 {
+		c.enters(nodeAt(0, nodes+1+n), sentNow())
 	}
 	waitFor(t, "another router's addresses are too many for it in all", func() bool {
 		d.counts.mu.Lock()
@@ -453,10 +454,14 @@ func TestLongListsArriveUpToTheirLimit(t *testing.T) {
 		return c.counts.refused[refusedAttached] == 1
 	})
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.alarms) != 1 {
-		t.Errorf("alarms: %q", c.alarms)
+	alarms := c.alarms
+	c.mu.Unlock()
+	if len(alarms) != 1 {
+		t.Errorf("alarms: %q", alarms)
 	}
+	w.wantNone(b, nodeAt(0, nodes+nodes/2))
+	c.leaves(nodeAt(0, nodes), first)
+	w.wantWay(nodeAt(0, nodes+nodes/2), b, c)
 }
 
 func TestDomainsComeAndGo(t *testing.T) {
@@ -495,6 +500,15 @@ func TestARouterThatYieldsIsGoneAround(t *testing.T) {
 	w.wantWay(far, a, c, d)
 	w.wantWay(near, a, b)
 	w.wantWay(near, d, b)
+	b.serveAll(routingLimits{}, 0) // a reload
+	b.quiet()
+	a.quiet() // it has what b has said of that
+	w.wantWay(far, a, c, d)
+	b.postAndWait(func() {
+		if b.limits.nodeCost != yieldCost {
+			t.Errorf("domains that are new would have node cost %d", b.limits.nodeCost)
+		}
+	})
 }
 
 func TestTwoRoutersWithOneAddressRaiseAnAlarm(t *testing.T) {
@@ -562,7 +576,15 @@ func TestANeighbourCannotFillTheMailbox(t *testing.T) {
 	if taken > a.mailbox.share || taken < a.mailbox.share-memoryOf(list) {
 		t.Errorf("%d bytes of one link were taken, its share is %d", taken, a.mailbox.share)
 	}
-	if !a.message(2, 20, list) {
+	for id := range route.LinkID(mailShare) { // its others
+		for a.message(2+id, 20, list) {
+			taken += memoryOf(list)
+		}
+	}
+	if room := a.mailbox.max + mailSure - a.mailbox.waiting(); room < 0 {
+		t.Errorf("%d bytes more than may be", -room)
+	}
+	if !a.message(10, 100, list) {
 		t.Error("another link finds no room")
 	}
 	if got := a.budget.Use(buf.PartRoutes, 0); got != taken+memoryOf(list) {
