@@ -136,6 +136,7 @@ func (n *Node) welcome(raw net.Conn) (*conn, error) {
 	}
 	c := newConn(n, raw.RemoteAddr().String(), raw, t, newLink(n.address, peer, key), own)
 	c.out, c.accepted = n.newPeerOut(), true
+	c.reader.bodyMax = codec.ControlBodyMax                        // until its hello is accepted (PROTOCOL.md section 5)
 	stop := context.AfterFunc(n.peers.ctx, func() { raw.Close() }) // ends what waits below
 	defer stop()
 	if err := t.SetDeadline(time.Now().Add(n.cfg.HelloTimeout)); err != nil {
@@ -158,11 +159,8 @@ func (n *Node) welcome(raw net.Conn) (*conn, error) {
 func (n *Node) admit(c *conn) error {
 	older, ok := n.peers.add(c, n.out)
 	if !ok {
-		err := &GoodbyeError{Reason: codec.GoodbyeLimit}
-		if goodbye, sealErr := c.sealControl(c.goodbye(codec.GoodbyeLimit, "too many nodes are connected")); sealErr == nil {
-			_, _ = c.tls.Write(goodbye)
-		}
-		return err
+		c.refuseHello(codec.GoodbyeLimit, "too many nodes are connected")
+		return &GoodbyeError{Reason: codec.GoodbyeLimit}
 	}
 	if older != nil {
 		n.peers.goroutines.Go(func() {
@@ -171,8 +169,10 @@ func (n *Node) admit(c *conn) error {
 			older.kill(errSaidGoodbye)
 		})
 	}
-	err := c.sayHello()
-	if err == nil {
+	err := c.checkRevoked(n.trust.Load(), n.cfg.Now()) // a list may have come since TLS; from add on its taker sees c
+	if err != nil {
+		c.refuseHello(codec.GoodbyeRevoked, "the certificate of this connection is revoked")
+	} else if err = c.sayHello(); err == nil {
 		err = c.tls.SetDeadline(time.Time{})
 	}
 	if err != nil {
@@ -181,10 +181,18 @@ func (n *Node) admit(c *conn) error {
 		c.out.discard()
 		return err
 	}
-	n.in.learn(c.link.router)
+	n.learn(c.link.router)
+	c.reader.bodyMax = uint32(n.cfg.BodyMax)
 	c.out.attach(c)
 	c.start()
 	return nil
+}
+
+// refuseHello answers a hello by a goodbye. c is not started.
+func (c *conn) refuseHello(reason codec.GoodbyeReason, text string) {
+	if goodbye, err := c.sealControl(c.goodbye(reason, text)); err == nil {
+		_, _ = c.tls.Write(goodbye)
+	}
 }
 
 // attendPeer waits for the end of c, and settles what it leaves behind. Who leaves

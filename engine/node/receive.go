@@ -32,13 +32,23 @@ func newReceiving() *receiving {
 	return &receiving{dedup: newDedup(dedupFramesMax, dedupFramesLeast, dedupSendersMax, dedupTotalMax), certs: newCerts()}
 }
 
-// learn takes a verified peer's certificate.
-func (in *receiving) learn(p *pki.Peer) {
-	if cert := newCertificate(p); cert != nil {
-		in.mu.Lock()
-		defer in.mu.Unlock()
-		in.certs.learn(codec.CertKey{Address: p.Address, CertID: p.CertID}, cert)
+// learn takes a verified peer's certificate, unless it has been revoked meanwhile.
+func (n *Node) learn(p *pki.Peer) {
+	now := n.cfg.Now()
+	n.in.mu.Lock()
+	defer n.in.mu.Unlock()
+	n.learnLocked(p, now)
+}
+
+// learnLocked reports whether the certificate is good.
+func (n *Node) learnLocked(p *pki.Peer, now time.Time) bool {
+	cert := newCertificate(p)
+	if cert == nil || revokedBy(n.trust.Load(), p, now) != nil {
+		return false
 	}
+	n.in.certs.learn(codec.CertKey{Address: p.Address, CertID: p.CertID}, cert)
+	n.unparkLocked(p.Address, now) // what has waited for it goes first
+	return true
 }
 
 func (in *receiving) connGone(c *conn) {
@@ -77,8 +87,8 @@ func (n *Node) receive(c *conn, raw codec.Raw) {
 		n.counters.drop(dropUnknownCertificate)
 		return
 	}
-	if n.in.certs.waits(raw.Sender()) {
-		n.parkLocked(c, raw, now) // behind those that came before
+	if !c.direct && n.in.certs.waits(raw.Sender()) {
+		n.parkLocked(c, raw, now) // behind those that came before; what their sender says itself waits for nothing
 		return
 	}
 	switch cert, state := n.in.certs.lookup(raw.CertKey(), now); state {

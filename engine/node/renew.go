@@ -253,8 +253,8 @@ func (c *conn) renewal(m *codec.Renewal) error {
 		return &ProtocolError{What: "a renewal", Err: err}
 	}
 	l.add(peer, key)
-	n.in.learn(peer)
-	c.routerUntil.Store(l.newest().peer.NotAfter.UnixNano())
+	n.learn(peer)
+	c.newest.Store(l.newest().peer)
 	n.cfg.Logger.Info("router renewed", "name", peer.Name, "until", peer.NotAfter)
 	return nil
 }
@@ -294,12 +294,13 @@ func (n *Node) checkPeers(now time.Time) {
 }
 
 func (c *conn) checkPeer(now time.Time) {
-	if now.UnixNano() <= c.routerUntil.Load() {
+	newest := c.newest.Load()
+	if !now.After(newest.NotAfter) {
 		return
 	}
 	domain := c.n.Domain()
 	c.kill(&RouterCertificateError{Domain: domain, Node: c.direct, Err: &pki.Error{
 		Reason: pki.ReasonExpired, Domain: domain, Who: c.link.router.URI(), What: "the other end has announced no newer one",
-		NotBefore: c.link.router.NotBefore, NotAfter: time.Unix(0, c.routerUntil.Load()), Now: now, Remedy: "its operator has to renew it",
+		NotBefore: newest.NotBefore, NotAfter: newest.NotAfter, Now: now, Remedy: "its operator has to renew it",
 	}})
 }
