@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"net/netip"
 	"time"
 
 	"causeway/codec"
@@ -14,13 +15,15 @@ import (
 
 // The way of a node that connects to this one (PROTOCOL.md section 4.2):
 //
-//	1. accept   within the bound of handshakes
-//	2. welcome  TLS within Config.DialTimeout, its hello within Config.HelloTimeout
+//	1. accept   within the bounds of handshakes
+//	2. welcome  TLS within Config.DialTimeout and handshakeTimeMax, its hello within Config.HelloTimeout
 //	3. peers    within Config.PeersMax; the newest of one node
 //	4. attend   until it has gone
 
 const (
 	handshakesMax    = 64 // under way at once; each takes some 50 KB
+	handshakesOfOne  = 8  // of them, of one source: an IPv4 address or an IPv6 /64
+	handshakeTimeMax = 5 * time.Second
 	acceptPauseMin   = 5 * time.Millisecond
 	acceptPauseMax   = time.Second
 	farewellMax      = 500 * time.Millisecond // a refused node is listened to for so long, so that no reset overtakes the word why
@@ -94,20 +97,56 @@ func (n *Node) accept(l net.Listener) {
 			continue
 		}
 		pause = acceptPauseMin
-		select {
-		case n.peers.handshakes <- struct{}{}:
-			n.peers.goroutines.Go(func() { n.serve(raw) })
-		default:
+		from := sourceOf(raw.RemoteAddr())
+		if !n.peers.begin(from) {
 			n.counters.acceptFailed.Add(1)
 			raw.Close()
+			continue
 		}
+		n.peers.goroutines.Go(func() { n.serve(raw, from) })
+	}
+}
+
+// sourceOf returns what handshakes are counted by.
+func sourceOf(a net.Addr) netip.Prefix {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.Prefix{}
+	}
+	ip, bits := tcp.AddrPort().Addr().Unmap().WithZone(""), 32
+	if ip.Is6() {
+		bits = 64
+	}
+	source, _ := ip.Prefix(bits)
+	return source
+}
+
+// begin takes a handshake's place, if there is one for that source.
+func (p *peers) begin(from netip.Prefix) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.handshakes >= handshakesMax || p.handshakesOf[from] >= handshakesOfOne {
+		return false
+	}
+	p.handshakes++
+	p.handshakesOf[from]++
+	return true
+}
+
+// done gives the place back.
+func (p *peers) done(from netip.Prefix) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.handshakes--
+	if p.handshakesOf[from]--; p.handshakesOf[from] == 0 {
+		delete(p.handshakesOf, from)
 	}
 }
 
 // serve owns a connection that was accepted.
-func (n *Node) serve(raw net.Conn) {
+func (n *Node) serve(raw net.Conn, from netip.Prefix) {
 	c, err := n.welcome(raw)
-	<-n.peers.handshakes
+	n.peers.done(from)
 	if err != nil {
 		n.counters.acceptFailed.Add(1)
 		raw.Close()
@@ -124,7 +163,7 @@ func (n *Node) welcome(raw net.Conn) (*conn, error) {
 	own := n.self.Load()
 	var peer *pki.Peer
 	t := tls.Server(raw, n.serverConfig(own.id, &peer))
-	ctx, cancel := context.WithTimeout(n.peers.ctx, n.cfg.DialTimeout)
+	ctx, cancel := context.WithTimeout(n.peers.ctx, min(n.cfg.DialTimeout, handshakeTimeMax))
 	defer cancel()
 	if err := t.HandshakeContext(ctx); err != nil {
 		farewell(raw)

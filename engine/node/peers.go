@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,11 +15,10 @@ import (
 // address. Each has a queue of its own, so that one that does not read holds up
 // nobody else.
 //
-// Bound: max nodes, handshakesMax handshakes. When full: a node beyond gets goodbye
+// Bound: max nodes, handshakesMax handshakes, handshakesOfOne of one source. When full: a node beyond gets goodbye
 // "limit", a handshake beyond is closed.
 type peers struct {
 	max        int
-	handshakes chan struct{}   // capacity handshakesMax: those under way
 	left       atomic.Int64    // messages in the queues of peers that Close ended
 	ctx        context.Context // ends when all are to leave
 	end        context.CancelFunc
@@ -28,10 +28,13 @@ type peers struct {
 	mu      sync.Mutex
 	by      map[codec.Address]*conn
 	changed chan struct{} // closed, and made anew, when a node has connected
+
+	handshakes   int // under way
+	handshakesOf map[netip.Prefix]int
 }
 
 func newPeers(ctx context.Context, max int) *peers {
-	p := &peers{max: max, handshakes: make(chan struct{}, handshakesMax), by: make(map[codec.Address]*conn), changed: make(chan struct{})}
+	p := &peers{max: max, by: make(map[codec.Address]*conn), changed: make(chan struct{}), handshakesOf: make(map[netip.Prefix]int)}
 	p.ctx, p.end = context.WithCancel(ctx)
 	return p
 }
