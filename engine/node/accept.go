@@ -216,6 +216,7 @@ func (n *Node) admit(c *conn) error {
 	}
 	if err != nil {
 		n.peers.remove(c)
+		n.peers.gone()
 		c.out.refuse(errPeerLeft)
 		c.out.discard()
 		return err
@@ -237,6 +238,7 @@ func (c *conn) refuseHello(reason codec.GoodbyeReason, text string) {
 // attendPeer waits for the end of c, and settles what it leaves behind. Who leaves
 // is sent what waits for it.
 func (n *Node) attendPeer(c *conn) {
+	defer n.peers.gone()
 	select {
 	case <-c.ended:
 	case goodbye := <-c.draining:

@@ -41,6 +41,8 @@ type conn struct {
 	shown    []*self   // whose keys the router has been shown; the writer's
 	list     listParts // the reader's
 
+	badSignatures bucket // of a node; the reader's
+
 	newest atomic.Pointer[pki.Peer] // the other end's newest certificate
 
 	received   atomic.Uint64       // frames other than link control that were cut

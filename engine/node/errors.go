@@ -170,7 +170,8 @@ type ProtocolError struct {
 	What string
 	Err  error // the cause; may be nil
 
-	role bool // it is about the role in its hello
+	role       bool // it is about the role in its hello
+	signatures bool // it is about too many bad ones
 }
 
 func (e *ProtocolError) Error() string {

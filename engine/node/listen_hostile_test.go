@@ -164,6 +164,76 @@ func TestPeersDoNotWaitForParkedFrames(t *testing.T) {
 	passes(t, a, b, "after")
 }
 
+// A peer has a budget of bad signatures.
+func TestBadSignaturesOfPeersEndTheConnection(t *testing.T) {
+	d := newDomain("prod.example")
+	b, url := listener(t, d.node("b"), func(c *Config) { c.AcceptPlain = true })
+	id := d.node("a")
+	s := newSender(id.Peer, id.Key)
+	conn := greeted(t, id, url, b.Address())
+	for i := range badSignaturesMax + 1 {
+		if i == badSignaturesMax { // until then the connection goes on
+			if _, err := conn.Write(s.frame(b.Address(), codec.CategoryApplication, []byte("good"))); err != nil {
+				t.Fatal(err)
+			}
+			if m, err := b.Receive(patient(t)); err != nil || string(m.Body) != "good" {
+				t.Fatalf("received %q, %v", m.Body, err)
+			}
+		}
+		bad := s.frame(b.Address(), codec.CategoryApplication, []byte("bad"))
+		bad[len(bad)-1] ^= 1
+		if _, err := conn.Write(bad); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if g := lastWord(t, conn); g == nil || g.Reason != codec.GoodbyeBadSignatures {
+		t.Errorf("the last word was %+v", g)
+	}
+	if got := b.Stats().Dropped["bad-signature"]; got != badSignaturesMax+1 {
+		t.Errorf("dropped %d, want %d", got, badSignaturesMax+1)
+	}
+}
+
+// A frame may be signed under a renewal that the peer's queue is not told of yet.
+func TestRenewalReachesThePeersQueueLater(t *testing.T) {
+	d := newDomain("prod.example")
+	id := d.node("b")
+	b, url := listener(t, id, func(c *Config) { c.Plain = true })
+	a := direct(t, d.node("a"), url, func(c *Config) { c.AcceptPlain = true })
+	passes(t, b, a, "before")
+	if err := b.out.renew(must(newSelf(d.renewed(id)))); err != nil { // Renew, until it comes to the peers
+		t.Fatal(err)
+	}
+	passes(t, b, a, "between")
+	b.peers.renew(b.out)
+	passes(t, b, a, "after")
+}
+
+// Connections that leave are counted too.
+func TestLeavingPeersAreBounded(t *testing.T) {
+	d := newDomain("prod.example")
+	b, url := listener(t, d.node("b"))
+	live := func(more int) int {
+		b.peers.mu.Lock()
+		defer b.peers.mu.Unlock()
+		b.peers.live += more
+		return b.peers.live
+	}
+	id := d.node("a")
+	live(b.peers.max + handshakesMax)
+	_, err := Connect(patient(t), Config{Identity: id, Direct: url})
+	if g := checkError[*GoodbyeError](t, err); g.Reason != codec.GoodbyeLimit {
+		t.Errorf("goodbye %v", g.Reason)
+	}
+	live(-1)
+	a := direct(t, id, url)
+	passes(t, a, b, "the last one")
+	if err := a.Close(); err != nil {
+		t.Error(err)
+	}
+	until(t, "a has gone", func() bool { return live(0) == b.peers.max+handshakesMax-1 })
+}
+
 // Before its hello a peer has the room of link control, and after it the whole.
 func TestBodiesBeforeTheHelloAreSmall(t *testing.T) {
 	d := newDomain("prod.example")

@@ -274,7 +274,7 @@ func TestWhoMayNotConnectToANode(t *testing.T) {
 	expired := d.nodeOf("late", pki.KeyEd25519, 30*time.Minute, 10*time.Minute)
 	a := d.node("a")
 	inDomain := func(c *tls.Config) { c.ServerName = d.name }
-	for _, c := range []struct {
+	for i, c := range []struct {
 		name   string
 		id     *pki.Identity
 		change func(*tls.Config)
@@ -297,6 +297,8 @@ func TestWhoMayNotConnectToANode(t *testing.T) {
 		if alert, ok := remoteAlert(err); !ok || alert != c.alert {
 			t.Errorf("%s: %v; want alert %q", c.name, err, c.alert)
 		}
+		conn.Close()
+		until(t, "it is counted", func() bool { return b.Stats().AcceptFailed == uint64(i+1) })
 	}
 	conn := knock(t, a, url, nil)
 	if _, err := conn.Write(helloOf(a, b.Address(), codec.RoleRouter)); err != nil {

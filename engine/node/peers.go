@@ -15,7 +15,7 @@ import (
 // address. Each has a queue of its own, so that one that does not read holds up
 // nobody else.
 //
-// Bound: max nodes, handshakesMax handshakes, handshakesOfOne of one source. When full: a node beyond gets goodbye
+// Bound: max nodes, and handshakesMax connections more that leave; handshakesMax handshakes, handshakesOfOne of one source. When full: a node beyond gets goodbye
 // "limit", a handshake beyond is closed.
 type peers struct {
 	max        int
@@ -29,6 +29,7 @@ type peers struct {
 	by      map[codec.Address]*conn
 	changed chan struct{} // closed, and made anew, when a node has connected
 
+	live         int // connections from add to gone: also those that leave
 	handshakes   int // under way
 	handshakesOf map[netip.Prefix]int
 }
@@ -46,9 +47,10 @@ func (p *peers) add(c *conn, what *outgoing) (older *conn, ok bool) {
 	defer p.mu.Unlock()
 	address := codec.Address(c.link.router.Address)
 	older = p.by[address]
-	if older == nil && len(p.by) >= p.max {
+	if older == nil && len(p.by) >= p.max || p.live >= p.max+handshakesMax {
 		return nil, false
 	}
+	p.live++
 	p.by[address] = c
 	c.out.become(what)
 	close(p.changed)
@@ -62,6 +64,13 @@ func (p *peers) remove(c *conn) {
 	if address := codec.Address(c.link.router.Address); p.by[address] == c {
 		delete(p.by, address)
 	}
+}
+
+// gone is said once of each connection that was added, when it has ended.
+func (p *peers) gone() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.live--
 }
 
 func (p *peers) all() []*conn {
