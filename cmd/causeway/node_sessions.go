@@ -26,6 +26,7 @@ import (
 const (
 	sessionsPatience = 5 * time.Second // for one who asks, and for the answer
 	socketPathMax    = 100             // bytes; the kernel's is 107
+	acceptPause      = 100 * time.Millisecond
 )
 
 // nodeSessions is what is sent.
@@ -133,21 +134,32 @@ func (f *nodeFlags) showSessions(n *node.Node, log *slog.Logger) (stop func()) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			if conn.SetDeadline(time.Now().Add(sessionsPatience)) == nil {
-				_ = printJSON(conn, nodeSessions{Name: n.Name(), Address: n.Address(), Sessions: n.Sessions()})
-			}
-			conn.Close()
-		}
+		answerAll(l, func() nodeSessions {
+			return nodeSessions{Name: n.Name(), Address: n.Address(), Sessions: n.Sessions()}
+		})
 	}()
 	return func() {
 		l.Close()
 		<-ended
 		_ = os.Remove(filepath.Join(f.identity, nodeSocketFile))
+	}
+}
+
+// answerAll answers who asks, until l is closed.
+func answerAll(l net.Listener, what func() nodeSessions) {
+	for {
+		conn, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil { // no descriptors, for example
+			time.Sleep(acceptPause)
+			continue
+		}
+		if conn.SetDeadline(time.Now().Add(sessionsPatience)) == nil {
+			_ = printJSON(conn, what())
+		}
+		conn.Close()
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"net/netip"
 	"time"
 
 	"causeway/codec"
@@ -14,13 +15,15 @@ import (
 
 // The way of a node that connects to this one (PROTOCOL.md section 4.2):
 //
-//	1. accept   within the bound of handshakes
-//	2. welcome  TLS within Config.DialTimeout, its hello within Config.HelloTimeout
+//	1. accept   within the bounds of handshakes
+//	2. welcome  TLS within Config.DialTimeout and handshakeTimeMax, its hello within Config.HelloTimeout
 //	3. peers    within Config.PeersMax; the newest of one node
 //	4. attend   until it has gone
 
 const (
 	handshakesMax    = 64 // under way at once; each takes some 50 KB
+	handshakesOfOne  = 8  // of them, of one source: an IPv4 address or an IPv6 /64
+	handshakeTimeMax = 5 * time.Second
 	acceptPauseMin   = 5 * time.Millisecond
 	acceptPauseMax   = time.Second
 	farewellMax      = 500 * time.Millisecond // a refused node is listened to for so long, so that no reset overtakes the word why
@@ -94,20 +97,56 @@ func (n *Node) accept(l net.Listener) {
 			continue
 		}
 		pause = acceptPauseMin
-		select {
-		case n.peers.handshakes <- struct{}{}:
-			n.peers.goroutines.Go(func() { n.serve(raw) })
-		default:
+		from := sourceOf(raw.RemoteAddr())
+		if !n.peers.begin(from) {
 			n.counters.acceptFailed.Add(1)
 			raw.Close()
+			continue
 		}
+		n.peers.goroutines.Go(func() { n.serve(raw, from) })
+	}
+}
+
+// sourceOf returns what handshakes are counted by.
+func sourceOf(a net.Addr) netip.Prefix {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.Prefix{}
+	}
+	ip, bits := tcp.AddrPort().Addr().Unmap().WithZone(""), 32
+	if ip.Is6() {
+		bits = 64
+	}
+	source, _ := ip.Prefix(bits)
+	return source
+}
+
+// begin takes a handshake's place, if there is one for that source.
+func (p *peers) begin(from netip.Prefix) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.handshakes >= handshakesMax || p.handshakesOf[from] >= handshakesOfOne {
+		return false
+	}
+	p.handshakes++
+	p.handshakesOf[from]++
+	return true
+}
+
+// done gives the place back.
+func (p *peers) done(from netip.Prefix) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.handshakes--
+	if p.handshakesOf[from]--; p.handshakesOf[from] == 0 {
+		delete(p.handshakesOf, from)
 	}
 }
 
 // serve owns a connection that was accepted.
-func (n *Node) serve(raw net.Conn) {
+func (n *Node) serve(raw net.Conn, from netip.Prefix) {
 	c, err := n.welcome(raw)
-	<-n.peers.handshakes
+	n.peers.done(from)
 	if err != nil {
 		n.counters.acceptFailed.Add(1)
 		raw.Close()
@@ -124,7 +163,7 @@ func (n *Node) welcome(raw net.Conn) (*conn, error) {
 	own := n.self.Load()
 	var peer *pki.Peer
 	t := tls.Server(raw, n.serverConfig(own.id, &peer))
-	ctx, cancel := context.WithTimeout(n.peers.ctx, n.cfg.DialTimeout)
+	ctx, cancel := context.WithTimeout(n.peers.ctx, min(n.cfg.DialTimeout, handshakeTimeMax))
 	defer cancel()
 	if err := t.HandshakeContext(ctx); err != nil {
 		farewell(raw)
@@ -136,6 +175,7 @@ func (n *Node) welcome(raw net.Conn) (*conn, error) {
 	}
 	c := newConn(n, raw.RemoteAddr().String(), raw, t, newLink(n.address, peer, key), own)
 	c.out, c.accepted = n.newPeerOut(), true
+	c.reader.bodyMax = codec.ControlBodyMax                        // until its hello is accepted (PROTOCOL.md section 5)
 	stop := context.AfterFunc(n.peers.ctx, func() { raw.Close() }) // ends what waits below
 	defer stop()
 	if err := t.SetDeadline(time.Now().Add(n.cfg.HelloTimeout)); err != nil {
@@ -158,11 +198,8 @@ func (n *Node) welcome(raw net.Conn) (*conn, error) {
 func (n *Node) admit(c *conn) error {
 	older, ok := n.peers.add(c, n.out)
 	if !ok {
-		err := &GoodbyeError{Reason: codec.GoodbyeLimit}
-		if goodbye, sealErr := c.sealControl(c.goodbye(codec.GoodbyeLimit, "too many nodes are connected")); sealErr == nil {
-			_, _ = c.tls.Write(goodbye)
-		}
-		return err
+		c.refuseHello(codec.GoodbyeLimit, "too many nodes are connected")
+		return &GoodbyeError{Reason: codec.GoodbyeLimit}
 	}
 	if older != nil {
 		n.peers.goroutines.Go(func() {
@@ -171,25 +208,37 @@ func (n *Node) admit(c *conn) error {
 			older.kill(errSaidGoodbye)
 		})
 	}
-	err := c.sayHello()
-	if err == nil {
+	err := c.checkRevoked(n.trust.Load(), n.cfg.Now()) // a list may have come since TLS; from add on its taker sees c
+	if err != nil {
+		c.refuseHello(codec.GoodbyeRevoked, "the certificate of this connection is revoked")
+	} else if err = c.sayHello(); err == nil {
 		err = c.tls.SetDeadline(time.Time{})
 	}
 	if err != nil {
 		n.peers.remove(c)
+		n.peers.gone()
 		c.out.refuse(errPeerLeft)
 		c.out.discard()
 		return err
 	}
-	n.in.learn(c.link.router)
+	n.learn(c.link.router)
+	c.reader.bodyMax = uint32(n.cfg.BodyMax)
 	c.out.attach(c)
 	c.start()
 	return nil
 }
 
+// refuseHello answers a hello by a goodbye. c is not started.
+func (c *conn) refuseHello(reason codec.GoodbyeReason, text string) {
+	if goodbye, err := c.sealControl(c.goodbye(reason, text)); err == nil {
+		_, _ = c.tls.Write(goodbye)
+	}
+}
+
 // attendPeer waits for the end of c, and settles what it leaves behind. Who leaves
 // is sent what waits for it.
 func (n *Node) attendPeer(c *conn) {
+	defer n.peers.gone()
 	select {
 	case <-c.ended:
 	case goodbye := <-c.draining:

@@ -41,7 +41,9 @@ type conn struct {
 	shown    []*self   // whose keys the router has been shown; the writer's
 	list     listParts // the reader's
 
-	routerUntil atomic.Int64 // end of the router's newest grant, ns since the Unix epoch
+	badSignatures bucket // of a node; the reader's
+
+	newest atomic.Pointer[pki.Peer] // the other end's newest certificate
 
 	received   atomic.Uint64       // frames other than link control that were cut
 	wake       chan struct{}       // capacity 1: the writer has something to do
@@ -76,7 +78,7 @@ func newConn(n *Node, url string, raw net.Conn, t *tls.Conn, l *link, s *self) *
 		dead:       make(chan struct{}),
 		ended:      make(chan struct{}),
 	}
-	c.routerUntil.Store(l.router.NotAfter.UnixNano())
+	c.newest.Store(l.router)
 	return c
 }
 

@@ -36,8 +36,7 @@ func (c *conn) handle(raw codec.Raw) error {
 			return err
 		}
 		c.received.Add(1)
-		c.n.receive(c, raw)
-		return nil
+		return c.n.receive(c, raw)
 	}
 	m, err := c.link.control(raw)
 	if err != nil {

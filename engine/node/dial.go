@@ -161,9 +161,7 @@ func (c *conn) hearHello() error {
 		if errors.As(err, &protocol) {
 			n.counters.protocolErrors.Add(1)
 		}
-		if goodbye, sealErr := c.sealControl(c.goodbye(reason, err.Error())); sealErr == nil {
-			_, _ = c.tls.Write(goodbye)
-		}
+		c.refuseHello(reason, err.Error())
 	}
 	return err
 }

@@ -24,7 +24,7 @@ var (
 	errToSelf      = errors.New("the recipient is this node itself, which has no session with itself: give another node's address")
 	errToRouter    = errors.New("the recipient is a router, which opens no sessions and takes no messages: give a node's address")
 
-	errPeerLeft    = errors.New("the node that was connected to this one has left")
+	errPeerLeft    = errors.New("the node that was connected to this one has left, or has connected anew")
 	errDialsItself = errors.New("the other end has this node's own certificate: give another node's URL")
 
 	// errSessionMembers: no more sessions.
@@ -170,7 +170,8 @@ type ProtocolError struct {
 	What string
 	Err  error // the cause; may be nil
 
-	role bool // it is about the role in its hello
+	role       bool // it is about the role in its hello
+	signatures bool // it is about too many bad ones
 }
 
 func (e *ProtocolError) Error() string {

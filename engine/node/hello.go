@@ -128,6 +128,8 @@ func goodbyeFor(err error) (reason codec.GoodbyeReason, ok bool) {
 	switch {
 	case errors.As(err, &protocol) && protocol.role:
 		return codec.GoodbyeRole, true
+	case errors.As(err, &protocol) && protocol.signatures:
+		return codec.GoodbyeBadSignatures, true
 	case errors.As(err, &protocol):
 		return codec.GoodbyeProtocol, true
 	case errors.As(err, &clock) && clock.SkewMax > 0:

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -273,7 +274,7 @@ func TestWhoMayNotConnectToANode(t *testing.T) {
 	expired := d.nodeOf("late", pki.KeyEd25519, 30*time.Minute, 10*time.Minute)
 	a := d.node("a")
 	inDomain := func(c *tls.Config) { c.ServerName = d.name }
-	for _, c := range []struct {
+	for i, c := range []struct {
 		name   string
 		id     *pki.Identity
 		change func(*tls.Config)
@@ -296,6 +297,8 @@ func TestWhoMayNotConnectToANode(t *testing.T) {
 		if alert, ok := remoteAlert(err); !ok || alert != c.alert {
 			t.Errorf("%s: %v; want alert %q", c.name, err, c.alert)
 		}
+		conn.Close()
+		until(t, "it is counted", func() bool { return b.Stats().AcceptFailed == uint64(i+1) })
 	}
 	conn := knock(t, a, url, nil)
 	if _, err := conn.Write(helloOf(a, b.Address(), codec.RoleRouter)); err != nil {
@@ -468,21 +471,57 @@ func TestUnannouncedCertificatesOfPeers(t *testing.T) {
 func TestHandshakesOfPeersAreBounded(t *testing.T) {
 	d := newDomain("prod.example")
 	b, url := listener(t, d.node("b"))
-	for range handshakesMax {
+	begun := func() int {
+		b.peers.mu.Lock()
+		defer b.peers.mu.Unlock()
+		return b.peers.handshakes
+	}
+	dial := func() net.Conn {
+		t.Helper()
 		raw, err := net.Dial("tcp", strings.TrimPrefix(url, "dbw://"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer raw.Close()
+		t.Cleanup(func() { raw.Close() })
+		return raw
 	}
-	until(t, "all places are taken", func() bool { return len(b.peers.handshakes) == handshakesMax })
-	raw, err := net.Dial("tcp", strings.TrimPrefix(url, "dbw://"))
-	if err != nil {
-		t.Fatal(err)
+	oneMore := func(what string) {
+		t.Helper()
+		raw := dial()
+		_ = raw.SetDeadline(time.Now().Add(handshakeTimeMax / 2))
+		if _, err := raw.Read(make([]byte, 1)); !isClosed(err) {
+			t.Errorf("%s, and one more: %v", what, err)
+		}
 	}
-	defer raw.Close()
-	_ = raw.SetDeadline(time.Now().Add(listenPatience))
-	if _, err := raw.Read(make([]byte, 1)); !isClosed(err) {
-		t.Errorf("one more: %v", err)
+	others := make([]netip.Prefix, handshakesMax)
+	for i := range others {
+		others[i] = sourceOf(&net.TCPAddr{IP: net.IPv4(192, 0, 2, byte(i/handshakesOfOne))})
+		if !b.peers.begin(others[i]) {
+			t.Fatal("there is no place")
+		}
+	}
+	oneMore("all places are taken")
+	for _, from := range others {
+		b.peers.done(from)
+	}
+	for range handshakesOfOne {
+		dial()
+	}
+	until(t, "one source has its places", func() bool { return begun() == handshakesOfOne })
+	oneMore("one source has its places")
+	until(t, "silent ones are given up", func() bool { return begun() == 0 })
+	direct(t, d.node("a"), url)
+}
+
+func TestSourcesOfHandshakes(t *testing.T) {
+	for addr, want := range map[string]string{
+		"192.0.2.7:1":              "192.0.2.7/32",
+		"[::ffff:192.0.2.7]:1":     "192.0.2.7/32",
+		"[2001:db8:1:2:3:4:5:6]:1": "2001:db8:1:2::/64",
+		"[fe80::1%1]:1":            "fe80::/64",
+	} {
+		if got := sourceOf(net.TCPAddrFromAddrPort(netip.MustParseAddrPort(addr))); got.String() != want {
+			t.Errorf("%s: %s, want %s", addr, got, want)
+		}
 	}
 }

@@ -132,7 +132,7 @@ func (n *Node) verifyEntries(entries []codec.NameEntry) []Entry {
 			n.counters.namesRefused.Add(1)
 			continue
 		}
-		n.in.learn(peer)
+		n.learn(peer)
 		name := peer.Name
 		if peer.Role == pki.RoleRouter {
 			name = routerPrefix + name

@@ -160,21 +160,22 @@ func (o *outgoing) bytesOf(s *slot) *int {
 func (o *outgoing) releaseLocked(s *slot) { *o.bytesOf(s) -= s.charge }
 
 // reserve waits for room and for a connection, and queues a slot. It fails with
-// *NotConnectedError or *WaitError when ctx ends, and with what ended the node.
-func (o *outgoing) reserve(ctx context.Context, bodySize int) (*slot, error) {
+// *NotConnectedError or *WaitError when ctx ends, with what ended the node, and with
+// errPeerLeft when another queue leads to the recipient.
+func (o *outgoing) reserve(ctx context.Context, to way, bodySize int) (*slot, error) {
 	s := &slot{charge: bodySize + frameOverhead}
-	if err := o.await(ctx, s.charge, s); err != nil {
+	if err := o.await(ctx, to, s.charge, s); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
 // acquire is reserve for who pushes the slot later, or gives the room back.
-func (o *outgoing) acquire(ctx context.Context, bodySize int) error {
-	return o.await(ctx, bodySize+frameOverhead, nil)
+func (o *outgoing) acquire(ctx context.Context, to way, bodySize int) error {
+	return o.await(ctx, to, bodySize+frameOverhead, nil)
 }
 
-func (o *outgoing) await(ctx context.Context, charge int, s *slot) error {
+func (o *outgoing) await(ctx context.Context, to way, charge int, s *slot) error {
 	o.mu.Lock()
 	if o.ended != nil {
 		defer o.mu.Unlock()
@@ -189,11 +190,7 @@ func (o *outgoing) await(ctx context.Context, charge int, s *slot) error {
 	place := o.waiters.PushBack(w)
 	o.mu.Unlock()
 
-	select {
-	case <-w.granted:
-		return w.err
-	case <-ctx.Done():
-	}
+	left := to.left(o, w.granted, ctx.Done())
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	select {
@@ -203,6 +200,9 @@ func (o *outgoing) await(ctx context.Context, charge int, s *slot) error {
 	}
 	o.waiters.Remove(place)
 	o.grantLocked() // a smaller one behind it may fit
+	if left {
+		return errPeerLeft
+	}
 	if o.writer == nil {
 		return &NotConnectedError{Last: o.last, Err: ctx.Err()}
 	}

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,23 +15,27 @@ import (
 // address. Each has a queue of its own, so that one that does not read holds up
 // nobody else.
 //
-// Bound: max nodes, handshakesMax handshakes. When full: a node beyond gets goodbye
+// Bound: max nodes, and handshakesMax connections more that leave; handshakesMax handshakes, handshakesOfOne of one source. When full: a node beyond gets goodbye
 // "limit", a handshake beyond is closed.
 type peers struct {
 	max        int
-	handshakes chan struct{}   // capacity handshakesMax: those under way
 	left       atomic.Int64    // messages in the queues of peers that Close ended
 	ctx        context.Context // ends when all are to leave
 	end        context.CancelFunc
 	goroutines sync.WaitGroup // of those that accept, and of peers
 
 	// mu comes after sessions.mu, and before outgoing.mu.
-	mu sync.Mutex
-	by map[codec.Address]*conn
+	mu      sync.Mutex
+	by      map[codec.Address]*conn
+	changed chan struct{} // closed, and made anew, when a node has connected
+
+	live         int // connections from add to gone: also those that leave
+	handshakes   int // under way
+	handshakesOf map[netip.Prefix]int
 }
 
 func newPeers(ctx context.Context, max int) *peers {
-	p := &peers{max: max, handshakes: make(chan struct{}, handshakesMax), by: make(map[codec.Address]*conn)}
+	p := &peers{max: max, by: make(map[codec.Address]*conn), changed: make(chan struct{}), handshakesOf: make(map[netip.Prefix]int)}
 	p.ctx, p.end = context.WithCancel(ctx)
 	return p
 }
@@ -42,11 +47,14 @@ func (p *peers) add(c *conn, what *outgoing) (older *conn, ok bool) {
 	defer p.mu.Unlock()
 	address := codec.Address(c.link.router.Address)
 	older = p.by[address]
-	if older == nil && len(p.by) >= p.max {
+	if older == nil && len(p.by) >= p.max || p.live >= p.max+handshakesMax {
 		return nil, false
 	}
+	p.live++
 	p.by[address] = c
 	c.out.become(what)
+	close(p.changed)
+	p.changed = make(chan struct{})
 	return older, true
 }
 
@@ -56,6 +64,13 @@ func (p *peers) remove(c *conn) {
 	if address := codec.Address(c.link.router.Address); p.by[address] == c {
 		delete(p.by, address)
 	}
+}
+
+// gone is said once of each connection that was added, when it has ended.
+func (p *peers) gone() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.live--
 }
 
 func (p *peers) all() []*conn {
@@ -109,12 +124,44 @@ func (n *Node) newPeerOut() *outgoing {
 
 // outTo returns the queue for frames to that address.
 func (n *Node) outTo(to codec.Address) *outgoing {
+	o, _ := n.wayTo(to)
+	return o
+}
+
+// wayTo is outTo; changed is closed when that may be another queue, nil when its
+// end says so.
+func (n *Node) wayTo(to codec.Address) (o *outgoing, changed <-chan struct{}) {
 	n.peers.mu.Lock()
 	defer n.peers.mu.Unlock()
 	if c := n.peers.by[to]; c != nil {
-		return c.out
+		return c.out, nil
 	}
-	return n.out
+	return n.out, n.peers.changed
+}
+
+// way is how a message that waits for room finds out that its recipient has
+// connected meanwhile.
+type way struct {
+	n  *Node
+	to codec.Address
+}
+
+// left waits until frames go by another queue than o, or until either channel is
+// closed; it reports whether it was the queue.
+func (w way) left(o *outgoing, granted, done <-chan struct{}) bool {
+	for {
+		now, changed := w.n.wayTo(w.to)
+		if now != o && changed == nil {
+			return true // else the recipient has left again, and o is refused
+		}
+		select {
+		case <-granted:
+			return false
+		case <-done:
+			return false
+		case <-changed:
+		}
+	}
 }
 
 // outOfNotice returns the queue by which the frames went that a notice is about: a
@@ -210,19 +257,15 @@ func (c *conn) handleDirect(m codec.Control) error {
 }
 
 // learnPeerLocked makes sure that the certificate of a frame on a direct connection
-// is known; false: it was not announced there. in.mu is held, by c's reader.
+// is known; false: it was not announced there, or is revoked. in.mu is held, by c's reader.
 func (n *Node) learnPeerLocked(c *conn, raw codec.Raw, now time.Time) bool {
 	id := raw.CertID()
 	for _, announced := range c.link.certs {
 		if codec.CertID(announced.peer.CertID) != id {
 			continue
 		}
-		if _, state := n.in.certs.lookup(raw.CertKey(), now); state == certUnknown {
-			if cert := newCertificate(announced.peer); cert != nil {
-				n.in.certs.learn(raw.CertKey(), cert)
-			}
-		}
-		return true
+		_, state := n.in.certs.lookup(raw.CertKey(), now)
+		return state != certUnknown || n.learnLocked(announced.peer, now)
 	}
 	return false
 }
@@ -230,8 +273,8 @@ func (n *Node) learnPeerLocked(c *conn, raw codec.Raw, now time.Time) bool {
 // endRevoked ends connections with nodes whose certificate next does not bear out.
 func (n *Node) endRevoked(next *pki.Store, now time.Time) {
 	for _, c := range n.directs() {
-		if err := next.Recheck(c.link.router, now); isRevoked(err) {
-			c.kill(&RouterCertificateError{Domain: n.Domain(), Node: true, Err: err})
+		if err := c.checkRevoked(next, now); err != nil {
+			c.kill(err)
 		}
 	}
 }
@@ -240,7 +283,7 @@ func (n *Node) endRevoked(next *pki.Store, now time.Time) {
 func (n *Node) reserve(ctx context.Context, to codec.Address, bodySize int) (*outgoing, *slot, error) {
 	for {
 		o := n.outTo(to)
-		s, err := o.reserve(ctx, bodySize)
+		s, err := o.reserve(ctx, way{n, to}, bodySize)
 		if err != errPeerLeft { // else by routers, or by its next connection
 			return o, s, err
 		}

@@ -25,20 +25,30 @@ type receiving struct {
 	mu     sync.Mutex
 	dedup  *dedup
 	certs  *certs
-	chains chainBucket
+	chains bucket
 }
 
 func newReceiving() *receiving {
 	return &receiving{dedup: newDedup(dedupFramesMax, dedupFramesLeast, dedupSendersMax, dedupTotalMax), certs: newCerts()}
 }
 
-// learn takes a verified peer's certificate.
-func (in *receiving) learn(p *pki.Peer) {
-	if cert := newCertificate(p); cert != nil {
-		in.mu.Lock()
-		defer in.mu.Unlock()
-		in.certs.learn(codec.CertKey{Address: p.Address, CertID: p.CertID}, cert)
+// learn takes a verified peer's certificate, unless it has been revoked meanwhile.
+func (n *Node) learn(p *pki.Peer) {
+	now := n.cfg.Now()
+	n.in.mu.Lock()
+	defer n.in.mu.Unlock()
+	n.learnLocked(p, now)
+}
+
+// learnLocked reports whether the certificate is good.
+func (n *Node) learnLocked(p *pki.Peer, now time.Time) bool {
+	cert := newCertificate(p)
+	if cert == nil || revokedBy(n.trust.Load(), p, now) != nil {
+		return false
 	}
+	n.in.certs.learn(codec.CertKey{Address: p.Address, CertID: p.CertID}, cert)
+	n.unparkLocked(p.Address, now) // what has waited for it goes first
+	return true
 }
 
 func (in *receiving) connGone(c *conn) {
@@ -59,36 +69,47 @@ func (n *Node) Receive(ctx context.Context) (Message, error) {
 	return m, err
 }
 
-// receive takes a frame (borrowed) of any category but link control.
-func (n *Node) receive(c *conn, raw codec.Raw) {
+// A node that has brought so many bad signatures is left: they cost as much as good
+// ones. The budget fills again within the time.
+const (
+	badSignaturesMax    = 100
+	badSignaturesRefill = 10 * time.Minute
+)
+
+// receive takes a frame (borrowed) of any category but link control. An error ends
+// the connection.
+func (n *Node) receive(c *conn, raw codec.Raw) error {
 	n.counters.framesIn.Add(1)
 	now := n.cfg.Now()
 	if reason, ok := n.precheck(raw, now); !ok {
 		n.counters.drop(reason)
-		return
+		return nil
 	}
 	n.in.mu.Lock()
 	defer n.in.mu.Unlock()
 	if c.direct && !n.learnPeerLocked(c, raw, now) {
 		n.counters.drop(dropUnknownCertificate)
-		return
+		return nil
 	}
 	if raw.Category() == codec.CategorySession && !n.learnChainLocked(raw, now) {
 		n.counters.drop(dropUnknownCertificate)
-		return
+		return nil
 	}
-	if n.in.certs.waits(raw.Sender()) {
-		n.parkLocked(c, raw, now) // behind those that came before
-		return
+	if !c.direct && n.in.certs.waits(raw.Sender()) {
+		n.parkLocked(c, raw, now) // behind those that came before; what their sender says itself waits for nothing
+		return nil
 	}
 	switch cert, state := n.in.certs.lookup(raw.CertKey(), now); state {
 	case certKnown:
-		n.acceptLocked(raw, cert, now)
+		if !n.acceptLocked(raw, cert, now) && c.direct && !c.badSignatures.take(now, badSignaturesMax, badSignaturesRefill) {
+			return &ProtocolError{What: "too many frames with bad signatures", signatures: true}
+		}
 	case certRefused:
 		n.counters.drop(dropUnknownCertificate)
 	case certUnknown:
 		n.parkLocked(c, raw, now)
 	}
+	return nil
 }
 
 // precheck is what needs neither certificate nor memory. The send time is
@@ -241,25 +262,26 @@ func (n *Node) expireCertificates(now time.Time) {
 }
 
 // acceptLocked takes a frame (borrowed) whose sender's certificate is known.
-func (n *Node) acceptLocked(raw codec.Raw, cert *certificate, now time.Time) {
+// It reports whether the signature is good, or was not looked at.
+func (n *Node) acceptLocked(raw codec.Raw, cert *certificate, now time.Time) bool {
 	sendTime := raw.SendTime()
 	signed := raw.Signed()
 	switch {
 	case !inSkew(sendTime, now, n.cfg.SkewMax): // it may have waited
 		n.counters.drop(dropLate)
-		return
+		return true
 	case !cert.validAt(sendTime, now, n.cfg.SkewMax):
 		n.counters.drop(dropCertificateTime)
-		return
+		return true
 	case !cert.key.Verify(signed, raw.Signature()):
 		n.counters.drop(dropBadSignature)
-		return
+		return false
 	case raw.Category().IsPayload() && !raw.Encrypted() && !n.cfg.AcceptOld && sendTime < n.started:
 		n.counters.drop(dropBeforeStart)
 		n.hint(dropBeforeStart, "refused a plain message sent before this node's start",
 			"from", cert.name, "sent", clockText(frameTime(sendTime)), "started", clockText(frameTime(n.started)),
 			"remedy", "if it was sent later, the sender's clock is behind; Config.AcceptOld (--accept-old) takes such messages")
-		return
+		return true
 	}
 	digest := codec.DigestOf(signed)
 	switch n.in.dedup.admit(raw.Sender(), sendTime, digest) {
@@ -270,6 +292,7 @@ func (n *Node) acceptLocked(raw codec.Raw, cert *certificate, now time.Time) {
 	case verdictNew:
 		n.dispatchLocked(raw, digest, cert)
 	}
+	return true
 }
 
 func (n *Node) dispatchLocked(raw codec.Raw, digest codec.Digest, cert *certificate) {

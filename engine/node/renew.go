@@ -154,8 +154,9 @@ func (o *outgoing) usedLocked(id codec.CertID) bool {
 var errForgotten = errors.New("it was signed under a certificate that has ended, for a connection that has ended too")
 
 // announcedLocked makes sure that the router is told of the certificate before
-// the next frame; false: that can't be.
-func (o *outgoing) announcedLocked(id codec.CertID, c *conn) bool {
+// the next frame; false: that can't be. by, if it is known, is the node under that
+// certificate: a peer's queue may be told of a renewal later than who sends.
+func (o *outgoing) announcedLocked(id codec.CertID, by *self, c *conn) bool {
 	has := func(s *self) bool { return s.certID == id }
 	if slices.ContainsFunc(c.announced, has) {
 		return true
@@ -165,6 +166,10 @@ func (o *outgoing) announcedLocked(id codec.CertID, c *conn) bool {
 			c.announceLocked(own)
 			return true
 		}
+	}
+	if by != nil && by.certID == id && !o.now().After(by.id.Peer.NotAfter) {
+		c.announceLocked(by)
+		return true
 	}
 	return false
 }
@@ -236,6 +241,9 @@ var errRenewalProof = errors.New("its key is new on this connection, and has not
 func (c *conn) renewal(m *codec.Renewal) error {
 	n := c.n
 	l := c.link
+	if l.keyOf(pki.CertID(m.Chain[0])) != nil {
+		return nil // before it costs a verification
+	}
 	peer, err := n.trust.Load().VerifyDER(m.Chain, n.Domain(), n.cfg.Now())
 	if err == nil {
 		err = peer.RequireRole(c.link.router.Role)
@@ -245,16 +253,14 @@ func (c *conn) renewal(m *codec.Renewal) error {
 		return &ProtocolError{What: "a renewal", Err: err}
 	case peer.Address != l.router.Address || peer.URI() != l.router.URI():
 		return &ProtocolError{What: "a renewal for " + peer.URI() + ", which is not the other end"}
-	case l.keyOf(peer.CertID) != nil:
-		return nil
 	}
 	key, err := c.provenKey(peer, m.Proof)
 	if err != nil {
 		return &ProtocolError{What: "a renewal", Err: err}
 	}
 	l.add(peer, key)
-	n.in.learn(peer)
-	c.routerUntil.Store(l.newest().peer.NotAfter.UnixNano())
+	n.learn(peer)
+	c.newest.Store(l.newest().peer)
 	n.cfg.Logger.Info("router renewed", "name", peer.Name, "until", peer.NotAfter)
 	return nil
 }
@@ -294,12 +300,13 @@ func (n *Node) checkPeers(now time.Time) {
 }
 
 func (c *conn) checkPeer(now time.Time) {
-	if now.UnixNano() <= c.routerUntil.Load() {
+	newest := c.newest.Load()
+	if !now.After(newest.NotAfter) {
 		return
 	}
 	domain := c.n.Domain()
 	c.kill(&RouterCertificateError{Domain: domain, Node: c.direct, Err: &pki.Error{
 		Reason: pki.ReasonExpired, Domain: domain, Who: c.link.router.URI(), What: "the other end has announced no newer one",
-		NotBefore: c.link.router.NotBefore, NotAfter: time.Unix(0, c.routerUntil.Load()), Now: now, Remedy: "its operator has to renew it",
+		NotBefore: newest.NotBefore, NotAfter: newest.NotAfter, Now: now, Remedy: "its operator has to renew it",
 	}})
 }

@@ -1,6 +1,8 @@
 package node
 
 import (
+	"time"
+
 	"causeway/codec"
 	"causeway/crypto/pki"
 )
@@ -56,8 +58,14 @@ func (c *conn) revocationList(m *codec.RevocationList) error {
 	if !c.n.applyList(whole) {
 		return nil
 	}
-	if err := c.n.trust.Load().Recheck(c.link.newest().peer, c.n.cfg.Now()); isRevoked(err) {
-		return &RouterCertificateError{Domain: c.n.Domain(), Err: err}
+	return c.checkRevoked(c.n.trust.Load(), c.n.cfg.Now())
+}
+
+// checkRevoked checks that trust bears out the other end's newest certificate. The
+// error is a *RouterCertificateError.
+func (c *conn) checkRevoked(trust *pki.Store, now time.Time) error {
+	if err := revokedBy(trust, c.newest.Load(), now); err != nil {
+		return &RouterCertificateError{Domain: c.n.Domain(), Node: c.direct, Err: err}
 	}
 	return nil
 }
@@ -87,7 +95,7 @@ func (n *Node) applyList(der []byte) bool {
 func (n *Node) trustLocked(next *pki.Store) {
 	n.trust.Store(next)
 	now := n.cfg.Now()
-	revoked := func(cert *certificate) bool { return isRevoked(next.Recheck(cert.peer, now)) }
+	revoked := func(cert *certificate) bool { return revokedBy(next, cert.peer, now) != nil }
 	for key, cert := range n.in.certs.known {
 		if revoked(cert) {
 			delete(n.in.certs.known, key)
@@ -98,9 +106,15 @@ func (n *Node) trustLocked(next *pki.Store) {
 	n.endRevoked(next, now)
 }
 
-// isRevoked tells revocation, and the end of what a certificate came from,
-// from an end in time, which is looked at for each frame.
-func isRevoked(err error) bool {
-	reason, ok := pki.ReasonOf(err)
-	return ok && reason != pki.ReasonExpired && reason != pki.ReasonNotYetValid
+// revokedBy returns why trust does not bear out a certificate at any time:
+// revocation, or the end of what it came from. What has ended, or not begun, is
+// judged as of its time, which is looked at for each frame.
+func revokedBy(trust *pki.Store, p *pki.Peer, now time.Time) error {
+	if now.After(p.NotAfter) {
+		now = p.NotAfter
+	}
+	if now.Before(p.NotBefore) {
+		now = p.NotBefore
+	}
+	return trust.Recheck(p, now)
 }

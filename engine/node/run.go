@@ -79,8 +79,12 @@ func isFinal(err error) bool {
 
 // use makes c the connection that messages go out by.
 func (n *Node) use(c *conn) {
-	n.in.learn(c.link.router)
 	n.out.attach(c)
+	if err := c.checkRevoked(n.trust.Load(), n.cfg.Now()); err != nil { // a list has come since TLS; from attach on its taker sees c
+		c.kill(err)
+	} else {
+		n.learn(c.link.router)
+	}
 	c.start()
 	n.askCertificates(c)
 }

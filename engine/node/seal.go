@@ -65,7 +65,7 @@ func (n *Node) seal(ctx context.Context, m *member, refusals uint64, category co
 	frame[0] = codec.TTLDefault
 	for {
 		o := n.outTo(m.address)
-		if err := o.acquire(ctx, size); err == errPeerLeft {
+		if err := o.acquire(ctx, way{n, m.address}, size); err == errPeerLeft {
 			continue
 		} else if err != nil {
 			return nil, err

@@ -92,7 +92,7 @@ func (o *outgoing) putLocked(f *filling, s *slot) {
 
 // sendableLocked fails what the connection's router would not take.
 func (o *outgoing) sendableLocked(c *conn, s *slot) bool {
-	err := o.refusedLocked(c, s.frame)
+	err := o.refusedLocked(c, s.frame, s.self)
 	switch {
 	case err == nil:
 		return true
@@ -105,15 +105,16 @@ func (o *outgoing) sendableLocked(c *conn, s *slot) bool {
 }
 
 // refusedLocked returns why the router would not take the frame: it may be
-// another one than at the time of Send, and the certificate one of before.
-func (o *outgoing) refusedLocked(c *conn, frame []byte) error {
+// another one than at the time of Send, and the certificate one of before. by has
+// signed it; nil: that is not known any more.
+func (o *outgoing) refusedLocked(c *conn, frame []byte, by *self) error {
 	if !c.leadsTo(codec.Raw(frame).Recipient()) {
 		return &UnsentError{&DirectError{Peer: c.link.router.Address, Name: c.link.router.Name}}
 	}
 	if size := len(codec.Raw(frame).Body()); size > int(c.hello.BodyMax) {
 		return &BodySizeError{Size: size, Max: int(c.hello.BodyMax), Router: true}
 	}
-	if !o.announcedLocked(codec.Raw(frame).CertID(), c) {
+	if !o.announcedLocked(codec.Raw(frame).CertID(), by, c) {
 		return &UnsentError{errForgotten}
 	}
 	return nil
@@ -125,7 +126,7 @@ func (o *outgoing) sendAgainLocked(f *filling, s *Sent) progress {
 	if !f.fits(s.frame) {
 		return progressNone
 	}
-	if o.refusedLocked(f.c, s.frame) != nil {
+	if o.refusedLocked(f.c, s.frame, nil) != nil {
 		o.failLocked([]*Sent{s}) // what its last notice said holds
 		return progressRefused
 	}

@@ -39,7 +39,7 @@ func (n *Node) learnChainLocked(raw codec.Raw, now time.Time) bool {
 		return ok
 	}
 	key := raw.CertKey()
-	if _, state := n.in.certs.lookup(key, now); state == certKnown || !n.in.chains.take(now) {
+	if _, state := n.in.certs.lookup(key, now); state == certKnown || !n.in.chains.take(now, handshakeChainsPerSecond, time.Second) {
 		return true
 	}
 	own := make([][]byte, len(chain)) // certificates keep their bytes, and the frame's are borrowed
@@ -53,16 +53,17 @@ func (n *Node) learnChainLocked(raw codec.Raw, now time.Time) bool {
 	return true
 }
 
-// chainBucket is a token bucket of handshakeChainsPerSecond.
-type chainBucket struct {
+// bucket is a token bucket.
+type bucket struct {
 	taken float64
 	at    time.Time
 }
 
-func (b *chainBucket) take(now time.Time) bool {
-	b.taken = max(0, b.taken-now.Sub(b.at).Seconds()*handshakeChainsPerSecond)
+// take takes one token of most, which come back within refill.
+func (b *bucket) take(now time.Time, most float64, refill time.Duration) bool {
+	b.taken = max(0, b.taken-now.Sub(b.at).Seconds()/refill.Seconds()*most)
 	b.at = now
-	if b.taken+1 > handshakeChainsPerSecond {
+	if b.taken+1 > most {
 		return false
 	}
 	b.taken++

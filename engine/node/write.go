@@ -116,7 +116,7 @@ func (w *writer) collect(silent bool) work {
 		turn.again = o.takeLocked(&f)
 		w.batch = f.slots
 		turn.frames = w.batch
-		o.announcedLocked(o.self.Load().certID, c)
+		o.announcedLocked(o.self.Load().certID, nil, c)
 	}
 	turn.renewed, c.toAnnounce = c.toAnnounce, nil
 	if c.pend.ask() {
