@@ -235,6 +235,7 @@ func TestFramesThatWaitFollowANodeToAnotherRouter(t *testing.T) {
 	bob := w.connect(1, w.domains[0].node("bob"))
 	w.knows(bob.id.Peer.Address, 0, 2)
 	bob.conn.Close()
+	waitFor(t, "bob has left", func() bool { return w.routers[1].withdrawn.find(bob.id.Peer.Address) != nil })
 	for n := range 50 {
 		alice.numbered(bob.id.Peer.Address, n, 100)
 	}
