@@ -79,7 +79,9 @@ func (m *linkModel) room(recipient, from int) Room {
 }
 
 // Whatever is sent and sealed, a link's queue has room for what a model in maps
-// has room for; where counters are shared it is stricter, and that is rare.
+// has room for; where counters are shared it is stricter. That is rare, but which
+// share one differs from process to process: in one seed of fifty it is one of the
+// three that get half of all frames, and then a tenth of the rounds.
 func TestLinkQueueAgreesWithASlowModel(t *testing.T) {
 	const recipients, senders, rounds = 60, 12, 150_000
 	type frame struct {
@@ -141,7 +143,7 @@ func TestLinkQueueAgreesWithASlowModel(t *testing.T) {
 				checkRows(t, s, m)
 			}
 		}
-		if rooms[RoomYes] < rounds/10 || rooms[RoomFull] < rounds/50 || strict > rounds/20 {
+		if rooms[RoomYes] < rounds/10 || rooms[RoomFull] < rounds/50 || strict > rounds/4 {
 			t.Errorf("seed %d: %v, stricter %d times", seed, rooms, strict)
 		}
 		for _, f := range queue {
