@@ -47,7 +47,7 @@ func (p *peer) sayRoutes(messages []codec.Control) {
 	if !p.isOpen() {
 		return
 	}
-	u := &p.unsaid
+	u := &p.far.unsaid
 	for _, m := range messages {
 		u.bytes += memoryOf(m)
 	}
@@ -72,7 +72,7 @@ func (l *loop) sayRoutes() {
 	for _, p := range l.saying {
 		went, more := p.saySome()
 		goesOn = goesOn || went && more
-		if p.unsaid.waits = more; more {
+		if p.far.unsaid.waits = more; more {
 			still = append(still, p)
 		}
 	}
@@ -86,7 +86,7 @@ func (l *loop) sayRoutes() {
 // saySome says some messages, and tells whether it did and whether there are
 // more.
 func (p *peer) saySome() (went, more bool) {
-	u := &p.unsaid
+	u := &p.far.unsaid
 	if !p.isOpen() {
 		*u = unsaid{}
 		return false, false

@@ -101,10 +101,10 @@ type receivedList struct {
 
 // revocationList takes a part of a list from a neighbour.
 func (p *peer) revocationList(m *codec.RevocationList) {
-	in := &p.lists.in
+	in := &p.far.lists.in
 	if in.next == 0 && m.Part == 0 {
 		now, burst := p.loop.link.Now(), float64(listsAtOnce+listsPerDomain*len(p.far.proven))
-		*in = incomingList{number: m.Number, parts: m.Parts, began: now, skip: !p.lists.rate.take(now, listsPerSecond, burst)}
+		*in = incomingList{number: m.Number, parts: m.Parts, began: now, skip: !p.far.lists.rate.take(now, listsPerSecond, burst)}
 	}
 	if m.Number != in.number || m.Parts != in.parts || m.Part != in.next {
 		p.leave(codec.GoodbyeProtocol, "parts of a revocation list came out of order")
@@ -126,7 +126,7 @@ func (p *peer) revocationList(m *codec.RevocationList) {
 	if in.skip {
 		r.lists.counts[listSkipped].Add(1)
 		if size := int64(in.parts) * codec.RevocationPartMax; !in.large {
-			p.lists.missed = missedList{p.loop.link.Now(), max(p.lists.missed.size, size)}
+			p.far.lists.missed = missedList{p.loop.link.Now(), max(p.far.lists.missed.size, size)}
 		}
 	}
 	*in = incomingList{}
@@ -144,8 +144,8 @@ func (p *peer) provenNames() (names []string) {
 
 // dropList forgets a list that is being received.
 func (p *peer) dropList() {
-	p.router.takesList(-int64(len(p.lists.in.data)))
-	p.lists.in.data = nil
+	p.router.takesList(-int64(len(p.far.lists.in.data)))
+	p.far.lists.in.data = nil
 }
 
 // listRoom returns how much of one list there may be, in bytes: as much as is free,
@@ -168,10 +168,10 @@ func (r *Router) takesList(n int64) bool {
 // lookList ends a link by which a list has come in part and does not come whole,
 // and has one renewed by which a list has come that there is room for now.
 func (p *peer) lookList(now time.Time) {
-	if p.lists.in.next > 0 && now.Sub(p.lists.in.began) >= listTime && p.isOpen() {
+	if p.far.lists.in.next > 0 && now.Sub(p.far.lists.in.began) >= listTime && p.isOpen() {
 		p.leave(codec.GoodbyeLimit, fmt.Sprintf("a revocation list has not come whole within %v", listTime))
 	}
-	if m := p.lists.missed; !m.at.IsZero() && now.Sub(m.at) >= listRetry && p.lists.in.next == 0 && p.router.listRoom() >= 2*m.size {
+	if m := p.far.lists.missed; !m.at.IsZero() && now.Sub(m.at) >= listRetry && p.far.lists.in.next == 0 && p.router.listRoom() >= 2*m.size {
 		p.retire("there was no room for a revocation list; connect again")
 	}
 }
@@ -284,13 +284,13 @@ func (r *Router) save(taken []receivedList) {
 
 // outline returns what the neighbour was told of a domain.
 func (p *peer) outline(at prefix) *outline {
-	if p.lists.out == nil {
-		p.lists.out = make(map[prefix]*outline)
+	if p.far.lists.out == nil {
+		p.far.lists.out = make(map[prefix]*outline)
 	}
-	t := p.lists.out[at]
+	t := p.far.lists.out[at]
 	if t == nil {
 		t = &outline{}
-		p.lists.out[at] = t
+		p.far.lists.out[at] = t
 	}
 	return t
 }
@@ -307,9 +307,9 @@ func (p *peer) tellLink() bool {
 }
 
 func (p *peer) tellLinkPart() bool {
-	if t := p.lists.sending; t != nil { // whole, whatever has happened to its domain
-		p.tellPart(t, t.lists, &p.lists.number)
-		p.lists.setSending(t)
+	if t := p.far.lists.sending; t != nil { // whole, whatever has happened to its domain
+		p.tellPart(t, t.lists, &p.far.lists.number)
+		p.far.lists.setSending(t)
 		return true
 	}
 	s := p.router.state()
@@ -318,8 +318,8 @@ func (p *peer) tellLinkPart() bool {
 		if d == nil {
 			continue
 		}
-		if t := p.outline(at); p.tellPart(t, d.lists, &p.lists.number) {
-			p.lists.setSending(t)
+		if t := p.outline(at); p.tellPart(t, d.lists, &p.far.lists.number) {
+			p.far.lists.setSending(t)
 			return true
 		}
 	}

@@ -256,7 +256,7 @@ func TestAListThatWasSkippedComesAgain(t *testing.T) {
 	}
 	onPeer(func(p *peer) {
 		now := p.loop.link.Now()
-		p.lists.missed.at = now.Add(-listRetry)
+		p.far.lists.missed.at = now.Add(-listRetry)
 		if p.lookList(now); p.phase != phaseOpen {
 			t.Error("the link is left while there is no room")
 		}
@@ -264,11 +264,11 @@ func TestAListThatWasSkippedComesAgain(t *testing.T) {
 	r.takesList(-full)
 	onPeer(func(p *peer) {
 		now := p.loop.link.Now()
-		p.lists.missed.at = now.Add(time.Second - listRetry)
+		p.far.lists.missed.at = now.Add(time.Second - listRetry)
 		if p.lookList(now); p.phase != phaseOpen {
 			t.Error("the link is left too soon")
 		}
-		p.lists.missed.at = now.Add(-listRetry)
+		p.far.lists.missed.at = now.Add(-listRetry)
 		p.lookList(now)
 	})
 	if g := h.ended(); g == nil || g.Reason != codec.GoodbyeDone {

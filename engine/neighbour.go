@@ -45,6 +45,8 @@ type neighbour struct {
 	retireText string
 	retireFrom time.Time // since when; of the goodbye once that is said
 
+	lists  linkLists // revocation lists under way
+	unsaid unsaid    // what routing has to say
 	settlement
 }
 

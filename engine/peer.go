@@ -64,14 +64,12 @@ type peer struct {
 	echoes   bucket
 	late     []*lateAnswer // to its certificate requests
 	rooms    rooms         // of a link
-	lists    linkLists     // the same
 	requests bucket        // certificate and name requests
 	pokes    bucket        // keep-alives that ask for an answer
 	notices  bucket        // notices that it sends
 	renewals bucket
 	tells    outline
 	asks     nameAsks
-	unsaid   unsaid
 
 	askedToLeave bool     // since this router stops
 	drained      drainEnd // how that ends
@@ -439,6 +437,8 @@ func (p *peer) gone(lost int) {
 	if p.far != nil || len(p.late) > 0 {
 		p.router.fetcher.gone(p.conn.Ref())
 		p.emptyRooms(dropUnknownCertificate)
+	}
+	if p.far != nil {
 		p.dropList()
 	}
 	p.endLedger(lost)
