@@ -181,7 +181,7 @@ type client struct {
 	router codec.Address
 	signer *sign.Signer
 	rest   []byte
-	last   uint64
+	last   atomic.Uint64 // send time of the newest frame; a reader answers while its test sends
 
 	received uint64 // frames other than link control
 	silent   bool   // does not answer when it is asked what it has received
@@ -248,11 +248,19 @@ func testHello() *codec.Hello {
 
 // frame makes a well-formed frame from c to the address given.
 func (c *client) frame(to codec.Address, category codec.Category, body []byte) *codec.Frame {
-	now := max(uint64(time.Now().UnixNano()), c.last+1)
-	c.last = now
 	return &codec.Frame{
 		TTL: 32, Recipient: to, Sender: c.id.Peer.Address, Category: category,
-		SendTime: now, CertID: c.id.Peer.CertID, Body: body,
+		SendTime: c.sendTime(), CertID: c.id.Peer.CertID, Body: body,
+	}
+}
+
+// sendTime is now, or just after the newest, since no two frames share one.
+func (c *client) sendTime() uint64 {
+	for {
+		last := c.last.Load()
+		if now := max(uint64(time.Now().UnixNano()), last+1); c.last.CompareAndSwap(last, now) {
+			return now
+		}
 	}
 }
 

@@ -170,7 +170,7 @@ func TestRecipientsAreAsked(t *testing.T) {
 	waitFor(t, "the sender is told of all", func() bool {
 		for _, f := range a.sync() {
 			n := must(codec.DecodeNotice(f.Body()))
-			if n.Reason != codec.NoticeUnconfirmed || n.First > n.Last || n.Last > a.last {
+			if n.Reason != codec.NoticeUnconfirmed || n.First > n.Last || n.Last > a.last.Load() {
 				t.Errorf("%+v", n)
 			}
 			told[n.Recipient] += n.More
