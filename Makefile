@@ -8,7 +8,7 @@ BENCHRUNS ?= 6
 REF       ?= HEAD~1
 SEEDS     ?= 10000
 
-.PHONY: build run test check fmt vet tidy race debug fuzz simulate soak bench bench-compare deps clean
+.PHONY: build run test check full fmt vet tidy race debug fuzz simulate soak bench bench-compare deps clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN) ./cmd/causeway
@@ -20,10 +20,14 @@ run: build
 deps:
 	@.ci/deps
 
+# Every test, the long scenarios in brief: minutes less than full.
 test: deps
-	@.ci/gotest
+	@.ci/gotest -short
 
-check: fmt vet tidy test race debug
+check: fmt vet tidy test full race debug
+
+full: deps
+	@.ci/gotest
 
 fmt:
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt would change:"; echo "$$out"; exit 1; }
@@ -40,7 +44,7 @@ race: deps
 	@.ci/gotest -race
 
 debug: deps
-	@.ci/gotest -tags debug
+	@.ci/gotest -short -tags debug
 
 # Every fuzz target for FUZZTIME, one after another.
 fuzz:

@@ -36,9 +36,14 @@ const (
 	loadFlying = 2000
 )
 
-// loadFrames is how many frames each node sends. The race detector makes each
-// ten times dearer; it looks at the order of things, not at their number.
-var loadFrames = map[bool]int{false: 4000, true: 1000}[raceEnabled]
+// loadFrames returns how many frames each node sends. The race detector makes
+// each ten times dearer; it looks at the order of things, not at their number.
+func loadFrames() int {
+	if raceEnabled {
+		return 1000
+	}
+	return inShort(1000, 4000)
+}
 
 // loadEnv makes TestLoadProcess run one domain's nodes.
 const loadEnv = "CAUSEWAY_LOAD"
@@ -48,6 +53,7 @@ type loadOrder struct {
 	Dir, Domain, Router string
 	Nodes               []string
 	Foreign             codec.Address
+	Frames              int // that each node sends
 }
 
 type loadReport struct {
@@ -73,7 +79,7 @@ func TestFiftyNodesInTwoDomains(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		loads = append(loads, startLoad(t, loadOrder{Dir: dir, Domain: d, Router: r.url(), Nodes: names, Foreign: other.Peer.Address}))
+		loads = append(loads, startLoad(t, loadOrder{Dir: dir, Domain: d, Router: r.url(), Nodes: names, Foreign: other.Peer.Address, Frames: loadFrames()}))
 	}
 	for _, l := range loads {
 		l.expect("connected")
@@ -111,7 +117,7 @@ func TestFiftyNodesInTwoDomains(t *testing.T) {
 // receivers counted the same.
 func checkLoad(t *testing.T, r *routerProcess, sum loadReport) {
 	t.Helper()
-	all := uint64(2 * loadNodes * loadFrames)
+	all := uint64(2 * loadNodes * loadFrames())
 	if sum.Sent != all || sum.Received != all {
 		t.Errorf("sent %d, received %d, want %d", sum.Sent, sum.Received, all)
 	}
@@ -309,7 +315,7 @@ func (l *load) settle(ctx context.Context) {
 func (l *load) send(ctx context.Context, n *node.Node, r *rand.Rand) {
 	numbers := make([]uint64, len(l.nodes))
 	body := make([]byte, codec.BodyMaxDefault)
-	for i := range loadFrames {
+	for i := range l.order.Frames {
 		to := r.IntN(len(l.nodes))
 		numbers[to]++
 		size := 8 + r.IntN(loadBodyMax-8)
@@ -332,7 +338,7 @@ func (l *load) send(ctx context.Context, n *node.Node, r *rand.Rand) {
 			return
 		}
 		l.sent.Add(1)
-		if i == loadFrames-1 {
+		if i == l.order.Frames-1 {
 			if err := sent.Confirmed(ctx); err != nil {
 				l.problem("%s: the last frame: %v", n.Name(), err)
 			}

@@ -11,11 +11,16 @@ import (
 
 // The load of handovers: nodes in a ring, each a process that sends to the next.
 const (
-	handoverNodes    = 6
-	handoverRate     = 200 // messages a second of each node
-	handoverMessages = 200 // that each receives before, and again after
-	soakRate         = 500
-	soakMessages     = 5000
+	handoverNodes = 6
+	soakRate      = 500
+	soakMessages  = 5000
+)
+
+// The same in the short forms. The race detector makes each message ten times
+// dearer.
+var (
+	handoverRate            = map[bool]int{false: 200, true: 20}[raceEnabled]    // messages a second of each node
+	handoverMessages uint64 = map[bool]uint64{false: 200, true: 20}[raceEnabled] // that each receives before, and again after
 )
 
 // handover is two routers that do not know each other, and nodes at the first

@@ -12,11 +12,15 @@ import (
 
 // The load of the stalled recipient: flows that must not notice, and one flood.
 const (
-	stallRate      = 50 // messages a second of each of 8 flows
-	stallFlood     = 400
 	stallFloodSize = 8 << 10
 	stallLook      = 4 * time.Second // how long flows are counted, with and without the stall
 	stallLookSoak  = time.Minute
+)
+
+// Their rates. The race detector makes each message ten times dearer.
+var (
+	stallRate  = map[bool]int{false: 50, true: 10}[raceEnabled] // messages a second of each of 8 flows
+	stallFlood = map[bool]int{false: 400, true: 100}[raceEnabled]
 )
 
 // Two routers away a recipient reads nothing. Its queue fills, its sender is told
@@ -46,7 +50,7 @@ func TestAStalledRecipientBehindTwoLinksCostsItsSenderOnlyUnderLoad(t *testing.T
 	tr.start()
 	tr.flowOf(append(others[:len(others):len(others)], reads), 20)
 
-	look := stallLook
+	look := inShort(time.Second, stallLook)
 	if soaking() {
 		look = stallLookSoak
 	}
