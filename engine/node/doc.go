@@ -108,7 +108,8 @@
 // another, on the connection it has: the router is told before the first message
 // that is signed with it. Revocation lists that the router sends are checked like
 // those of a trust store and taken when they are newer; senders they name are
-// refused from then on, and sessions with them erased.
+// refused from then on, and sessions with them erased. Send to one of them fails with a
+// *RevokedError, unless it answers within 2 s under another certificate.
 //
 // # Inside
 //

@@ -295,6 +295,20 @@ func (e *WaitError) Unwrap() []error {
 	return []error{e.Err, e.Last}
 }
 
+// RevokedError: the recipient's certificate is revoked, as this node knows by its trust
+// store, a list of a router or a refused handshake, and it has shown no other.
+type RevokedError struct {
+	Recipient codec.Address
+	Err       error // a *pki.Error
+}
+
+func (e *RevokedError) Error() string {
+	return fmt.Sprintf("no session with %s: %v", e.Recipient, e.Err)
+}
+
+// Unwrap returns what is wrong with the certificate.
+func (e *RevokedError) Unwrap() error { return e.Err }
+
 // UnconfirmedError: the connection died after the message was written to it
 // and before the router had confirmed it: perhaps it was delivered.
 type UnconfirmedError struct{ Err error }

@@ -47,6 +47,7 @@ func (n *Node) learnLocked(p *pki.Peer, now time.Time) bool {
 		return false
 	}
 	n.in.certs.learn(codec.CertKey{Address: p.Address, CertID: p.CertID}, cert)
+	n.sessions.good(p.Address)
 	n.unparkLocked(p.Address, now) // what has waited for it goes first
 	return true
 }
@@ -207,6 +208,7 @@ func (n *Node) takeChainLocked(e codec.CertificateEntry, now time.Time) bool {
 		return false
 	}
 	n.in.certs.learn(e.CertKey, cert)
+	n.sessions.good(e.Address)
 	return true
 }
 

@@ -95,14 +95,21 @@ func (n *Node) applyList(der []byte) bool {
 func (n *Node) trustLocked(next *pki.Store) {
 	n.trust.Store(next)
 	now := n.cfg.Now()
-	revoked := func(cert *certificate) bool { return revokedBy(next, cert.peer, now) != nil }
+	revoked := make(map[codec.Address]error)
+	good := make(map[codec.Address]bool) // under another certificate, perhaps
 	for key, cert := range n.in.certs.known {
-		if revoked(cert) {
+		if err := revokedBy(next, cert.peer, now); err != nil {
 			delete(n.in.certs.known, key)
 			n.in.certs.refuse(key, now)
+			revoked[key.Address] = err
+		} else {
+			good[key.Address] = true
 		}
 	}
-	n.sessions.revoke(revoked)
+	for address := range good {
+		delete(revoked, address)
+	}
+	n.sessions.revoke(revoked, func(cert *certificate) bool { return revokedBy(next, cert.peer, now) != nil })
 	n.endRevoked(next, now)
 }
 

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"causeway/codec"
@@ -60,37 +61,58 @@ func (n *Node) check(to codec.Address, size, overhead int) error {
 
 // seal seals and queues a message, and waits until it may.
 func (n *Node) seal(ctx context.Context, m *member, refusals uint64, category codec.Category, body []byte) (*Sent, error) {
-	size := len(body) + session.SealedOverhead
-	frame := make([]byte, ttlSize, codec.HeaderSize+size+codec.SignatureLengthSize+signatureMax)
+	frame := make([]byte, ttlSize, codec.HeaderSize+len(body)+session.SealedOverhead+codec.SignatureLengthSize+signatureMax)
 	frame[0] = codec.TTLDefault
 	for {
-		o := n.outTo(m.address)
-		if err := o.acquire(ctx, way{n, m.address}, size); err == errPeerLeft {
-			continue
-		} else if err != nil {
-			return nil, err
+		attempt, end := n.sessions.patience(ctx, m)
+		s, err := n.sealOnce(attempt, m, frame, category, body)
+		if s == nil && err == nil {
+			err = n.awaitReady(attempt, m, refusals)
 		}
-		sealed, slot, by := n.sessions.seal(o, m, frame, category, body)
-		if slot != nil {
-			s := &Sent{To: m.address, Category: category, SendTime: slot.sendTime, Digest: codec.Raw(sealed).Digest(), node: n, out: o, queuedAt: time.Now()}
-			sealed, state, err := by.forQueue(sealed)
-			if err != nil {
-				o.void(slot)
-				return nil, err
-			}
-			o.publish(slot, state, by, sealed, s)
-			return s, nil
+		var revoked *RevokedError
+		if err != nil && errors.As(context.Cause(attempt), &revoked) {
+			err = revoked
 		}
-		if err := n.sessions.refusedSince(m, refusals); err != nil {
-			return nil, err
+		end()
+		if s != nil || err != nil && err != errPeerLeft {
+			return s, err
 		}
-		select {
-		case <-m.ready:
-		case <-ctx.Done():
-			return nil, n.waitError(ctx, n.sessions.missing(m), nil)
-		case <-n.ctx.Done():
-			return nil, n.endedBy()
-		}
+	}
+}
+
+// sealOnce seals and queues a message. Neither a Sent nor an error is returned when
+// it has to wait for a session or credit, errPeerLeft when it is to try again.
+func (n *Node) sealOnce(ctx context.Context, m *member, frame []byte, category codec.Category, body []byte) (*Sent, error) {
+	o := n.outTo(m.address)
+	if err := o.acquire(ctx, way{n, m.address}, len(body)+session.SealedOverhead); err != nil {
+		return nil, err
+	}
+	sealed, slot, by := n.sessions.seal(o, m, frame, category, body)
+	if slot == nil {
+		return nil, nil
+	}
+	s := &Sent{To: m.address, Category: category, SendTime: slot.sendTime, Digest: codec.Raw(sealed).Digest(), node: n, out: o, queuedAt: time.Now()}
+	sealed, state, err := by.forQueue(sealed)
+	if err != nil {
+		o.void(slot)
+		return nil, err
+	}
+	o.publish(slot, state, by, sealed, s)
+	return s, nil
+}
+
+// awaitReady waits until a message to the member may be sealed, perhaps.
+func (n *Node) awaitReady(ctx context.Context, m *member, refusals uint64) error {
+	if err := n.sessions.refusedSince(m, refusals); err != nil {
+		return err
+	}
+	select {
+	case <-m.ready:
+		return nil
+	case <-ctx.Done():
+		return n.waitError(ctx, n.sessions.missing(m), nil)
+	case <-n.ctx.Done():
+		return n.endedBy()
 	}
 }
 
@@ -187,6 +209,9 @@ func (s *sessions) refusedSince(m *member, refusals uint64) error {
 	defer s.mu.Unlock()
 	if m.refusals == refusals {
 		return nil
+	}
+	if r := m.revoked.Load(); r != nil {
+		return r.err // that is why
 	}
 	return m.refusal
 }

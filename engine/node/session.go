@@ -4,6 +4,7 @@ import (
 	"crypto/mlkem"
 	"encoding/binary"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"causeway/codec"
@@ -37,7 +38,8 @@ type sessions struct {
 	local   *session.Local
 	members map[codec.Address]*member
 	due     dueMembers
-	held    int // messages, for order
+	held    int                           // messages, for order
+	revoked map[codec.Address]*revocation // at most revokedMax
 	ended   bool
 
 	// Of the event under way.
@@ -58,8 +60,9 @@ type stamped struct {
 type member struct {
 	address codec.Address
 	core    *session.Peer
-	turn    chan struct{} // capacity 1: full while a Send is at work; others wait, first come first served
-	ready   chan struct{} // capacity 1: the Send at work may try again, or was refused
+	turn    chan struct{}              // capacity 1: full while a Send is at work; others wait, first come first served
+	ready   chan struct{}              // capacity 1: the Send at work may try again, or was refused
+	revoked atomic.Pointer[revocation] // as in sessions.revoked; changed with sessions.mu held
 
 	// Guarded by sessions.mu.
 	cert     *certificate // of the last frame that came; nil: none
@@ -82,7 +85,7 @@ type memberNotice struct {
 func newSessions(n *Node) (*sessions, error) {
 	s := &sessions{
 		node: n, max: n.cfg.SessionMembers, wake: make(chan struct{}, 1),
-		members: make(map[codec.Address]*member),
+		members: make(map[codec.Address]*member), revoked: make(map[codec.Address]*revocation),
 	}
 	var err error
 	s.local, err = session.New(session.Config{
@@ -114,6 +117,7 @@ func (s *sessions) memberLocked(a codec.Address) *member {
 		address: a, core: s.local.Peer(session.Address(a)),
 		turn: make(chan struct{}, 1), ready: make(chan struct{}, 1),
 	}
+	m.revoked.Store(s.revoked[a])
 	s.members[a] = m
 	s.scheduleLocked(m, time.Now())
 	return m
@@ -246,18 +250,6 @@ func (s *sessions) giveUpLocked(m *member) {
 	m.core.GiveUp()
 	m.core.Unreachable()
 	s.scheduleLocked(m, time.Now())
-}
-
-// revoke ends the sessions with members whose certificates the node's trust does
-// not bear out any more. The caller has receiving.mu.
-func (s *sessions) revoke(revoked func(*certificate) bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, m := range s.members {
-		if m.cert != nil && revoked(m.cert) {
-			s.eraseLocked(m)
-		}
-	}
 }
 
 func (s *sessions) eraseLocked(m *member) {

@@ -350,8 +350,12 @@ func TestRevocationEndsASession(t *testing.T) {
 		w.send(a, b.Address(), "after")
 		w.drops(b, map[string]uint64{"unknown-certificate": 1})
 		w.receivesNothing(b)
-		_, err := b.Send(w.within(20*time.Second), a.Address(), app, []byte("to who is revoked"))
-		checkError[*WaitError](t, err, "session")
+		start := time.Now()
+		_, err := b.Send(w.ctx(), a.Address(), app, []byte("to who is revoked"))
+		e := checkError[*RevokedError](t, err, "no session with "+a.Address().String(), "revoked", "prod.example/a")
+		if took := time.Since(start); took > time.Second || e.Recipient != a.Address() { // its M2 comes under the revoked certificate
+			t.Errorf("after %v: %+v", took, e)
+		}
 		w.receivesNothing(a)
 	})
 }

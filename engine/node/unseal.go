@@ -47,6 +47,7 @@ func (n *Node) learnChainLocked(raw codec.Raw, now time.Time) bool {
 		own[i] = slices.Clone(der)
 	}
 	if !n.takeChainLocked(codec.CertificateEntry{CertKey: key, Chain: own}, now) {
+		n.hearRevokedLocked(raw, own, now)
 		return false
 	}
 	n.unparkLocked(key.Address, now) // what has waited for it goes first
@@ -86,6 +87,9 @@ func (n *Node) hearSessionLocked(raw codec.Raw, digest codec.Digest, cert *certi
 		return
 	}
 	m.cert = cert
+	if m.revoked.Load() != nil {
+		s.goodLocked(m.address)
+	}
 	message, sendTime, signed := raw.Encrypted(), raw.SendTime(), raw.Signed()
 	if message {
 		signed = slices.Clone(signed) // the application's, when it is open
