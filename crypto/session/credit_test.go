@@ -162,3 +162,62 @@ func TestWindowsAreChecked(t *testing.T) {
 		}
 	}
 }
+
+// A message that no window has room for is told from one that waits for a slow reader,
+// once the peer says that it had no session before.
+func TestMessagesAboveTheWholeWindow(t *testing.T) {
+	const window = 8192
+	fits := window - Charge(SealedOverhead)
+	n := newNetwork(t, 34)
+	for _, e := range n.ends {
+		e.cfg.Window = window
+		e.restart()
+	}
+	a, b := n.ends[0], n.ends[1]
+	check := func(size, window int, exceeds bool) {
+		t.Helper()
+		n.run(time.Second)
+		if w, is := a.peer.Exceeds(n.now, size); w != window || is != exceeds {
+			t.Errorf("content of %d bytes: window %d, exceeds %v; want %d, %v", size, w, is, window, exceeds)
+		}
+	}
+	check(1<<20, 0, false)
+	b.lazy = true
+	a.send(string(make([]byte, fits+1)))
+	if _, exceeds := a.peer.Exceeds(n.now, fits+1); exceeds {
+		t.Error("known before there is a session")
+	}
+	check(fits+1, window, true)
+	check(fits, window, false)
+
+	// What waits takes nothing from it.
+	a.outbox = nil
+	a.send(string(make([]byte, 4000)))
+	check(fits, window, false)
+	if len(a.outbox) != 0 || b.peer.waiting == 0 {
+		t.Fatalf("%d wait to be sent, %d bytes to be taken", len(a.outbox), b.peer.waiting)
+	}
+
+	// Nor does it count as the window for who does not remember having sent it.
+	a.restart()
+	a.send(string(make([]byte, fits)))
+	check(fits, 0, false)
+	if a.peer.current == nil || len(a.outbox) != 1 {
+		t.Fatal("it does not wait in a session")
+	}
+	b.lazy = false
+	b.take(len(b.untaken))
+	n.run(10 * time.Second)
+	if len(a.outbox) != 0 {
+		t.Error("it waits though all is taken")
+	}
+
+	// A peer that starts again with a larger one says so.
+	b.cfg.Window = 4 * window
+	b.restart()
+	a.send("to the one before")
+	n.run(10 * time.Second)
+	a.send(string(make([]byte, 2*window)))
+	check(2*window, 4*window, false)
+	check(4*window, 4*window, true)
+}

@@ -90,7 +90,9 @@
 // waited for 200 ms; what comes later is dropped (Stats.Dropped, "session-late").
 // What waits for Receive is its sender's credit, Config.Window for each: a node that
 // reads slowly has its senders' Send wait, and loses nothing. When the recipient has
-// no credit to give for a second, it is asked for some.
+// no credit to give for a second, it is asked for some. A message that is larger than
+// the whole window fails with a *WindowError. The window is known once a session was
+// made before which the recipient had none with this node; until then Send waits.
 //
 // Sessions tells an operator with whom there are any. Keys can't be had.
 //

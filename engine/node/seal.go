@@ -87,9 +87,9 @@ func (n *Node) sealOnce(ctx context.Context, m *member, frame []byte, category c
 	if err := o.acquire(ctx, way{n, m.address}, len(body)+session.SealedOverhead); err != nil {
 		return nil, err
 	}
-	sealed, slot, by := n.sessions.seal(o, m, frame, category, body)
+	sealed, slot, by, err := n.sessions.seal(o, m, frame, category, body)
 	if slot == nil {
-		return nil, nil
+		return nil, err
 	}
 	s := &Sent{To: m.address, Category: category, SendTime: slot.sendTime, Digest: codec.Raw(sealed).Digest(), node: n, out: o, queuedAt: time.Now()}
 	sealed, state, err := by.forQueue(sealed)
@@ -183,8 +183,8 @@ func (s *sessions) goneLocked(m *member, err error) {
 }
 
 // seal seals a message whose room is acquired, and appends it to frame. Slot is nil
-// when it has to wait: the room is given back.
-func (s *sessions) seal(o *outgoing, m *member, frame []byte, category codec.Category, body []byte) (sealed []byte, slot *slot, by *self) {
+// when it has to wait, or fails: the room is given back.
+func (s *sessions) seal(o *outgoing, m *member, frame []byte, category codec.Category, body []byte) (sealed []byte, slot *slot, by *self, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.slot = o.push(len(body) + session.SealedOverhead)
@@ -196,10 +196,14 @@ func (s *sessions) seal(o *outgoing, m *member, frame []byte, category codec.Cat
 	slot, s.slot = s.slot, nil
 	if !ok {
 		o.void(slot)
-		return nil, nil, nil
+		if window, exceeds := m.core.Exceeds(time.Now(), len(body)); exceeds {
+			m.core.GiveUp()
+			err = &WindowError{Recipient: m.address, Size: len(body), Max: max(0, window-session.Charge(session.SealedOverhead))}
+		}
+		return nil, nil, nil, err
 	}
 	m.sent++
-	return sealed, slot, s.self
+	return sealed, slot, s.self, nil
 }
 
 // refusedSince returns the notice that the member can't be reached, if there was
