@@ -145,7 +145,7 @@ func (f *nodeFlags) config(cmd *cobra.Command) (c node.Config, err error) {
 	if c.Logger, err = f.log.logger(cmd.ErrOrStderr()); err != nil {
 		return c, usageError{err}
 	}
-	if !cmd.Flags().Changed("log-level") {
+	if !cmd.Flags().Changed("log-level") && len(f.acceptOn) == 0 { // who listens is connected as soon as it does
 		f.connected = new(atomic.Bool)
 		c.Logger = slog.New(quietUntil{f.connected, c.Logger.Handler()})
 	}

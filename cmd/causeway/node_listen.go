@@ -56,15 +56,16 @@ told, unless --accept-plain is given; those are shown as plain.
 
 With --accept-on nodes of the domain connect to this one, without a router
 (--direct), with or without --connect beside it. They exchange messages with this
-node alone: it forwards nothing.
+node alone: it forwards nothing. It does not wait for a router then: one that can't be
+reached is no error, and tried again until it can.
 
   causeway node listen --identity bob --accept-on dbw://127.0.0.1:7101
 
 While it runs, causeway node sessions --identity DIR shows its sessions; it asks by
 the socket node.sock in the identity directory.
 
-A lost connection is made again; a router that can't be reached at the start
-is an error. A renewed certificate in the identity directory is noticed, and
+A lost connection is made again; without --accept-on a router that can't be reached at
+the start is an error. A renewed certificate in the identity directory is noticed, and
 taken without closing the connection.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.listen(cmd) },
@@ -99,6 +100,9 @@ func (f *listening) listen(cmd *cobra.Command) error {
 
 func (f *listening) receive(ctx context.Context, n *node.Node) error {
 	at := "no router"
+	if len(f.connect) > 0 {
+		at = "no router yet"
+	}
 	if r, ok := n.Router(); ok {
 		at = nodeRouterPrefix + r.Name + " (" + r.URL + ")"
 	}

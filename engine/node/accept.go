@@ -30,7 +30,7 @@ const (
 	farewellBytesMax = 64 << 10               // and for so many bytes
 )
 
-// listen opens the places of Config.Listen. Nobody is accepted yet.
+// listen opens the places of Config.Listen. Nobody is accepted before acceptAll.
 func (n *Node) listen() error {
 	for _, url := range n.cfg.Listen {
 		host, port, err := codec.ParseURL(url)

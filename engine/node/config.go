@@ -56,12 +56,13 @@ type Config struct {
 	// go to that node alone, and come from it alone; Routers must be empty.
 	Direct string
 	// Listen are URLs of places to listen on: nodes of this node's domain may connect
-	// there, and exchange messages with this node alone. Port 0 is any free port.
+	// there, and exchange messages with this node alone. Port 0 is any free port. They
+	// are answered whether or not a router is: Connect does not wait for any then.
 	Listen []string
 	// PeersMax bounds how many nodes are connected to this one: 256, at most 65,536.
 	PeersMax int
 	// Wait lets Connect go on trying until its context ends. Otherwise it
-	// gives up when it has tried each router once.
+	// gives up when it has tried each router once. With Listen it makes no difference.
 	Wait bool
 
 	// Plain has Send send bodies that the routers of the domain can read; without

@@ -525,3 +525,46 @@ func TestSourcesOfHandshakes(t *testing.T) {
 		}
 	}
 }
+
+// Nobody who connects to a node has to wait until that has a router.
+func TestWhoConnectsNeedNotWaitForARouter(t *testing.T) {
+	d := NewTestDomain()
+	defer d.Close()
+	cfg := d.Config("b")
+	there := make(chan struct{})
+	dial := cfg.Dial
+	cfg.Dial = func(ctx context.Context, address string) (net.Conn, error) {
+		select {
+		case <-there:
+			return dial(ctx, address)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	cfg.Listen = []string{"dbw://127.0.0.1:0"}
+	b := startNode(t, cfg)
+	a := direct(t, d.Config("a").Identity, b.Listening()[0])
+	passes(t, a, b, "without a router")
+	passes(t, b, a, "without a router")
+	if _, err := a.Ping(patient(t), b.Address(), nil); err != nil {
+		t.Error(err)
+	}
+	if r, ok := b.Router(); ok {
+		t.Errorf("there is a router: %+v", r)
+	}
+	close(there)
+	carol := startNode(t, d.Config("carol"))
+	d.Settle(2)
+	passes(t, carol, b, "by the router")
+	passes(t, a, b, "directly, still")
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+
+	cfg.Routers = []string{"dbw://gone.test:1"} // and who closes it has not to wait either
+	b = startNode(t, cfg)
+	until(t, "the router was tried", func() bool { return b.Stats().ConnectFailed > 0 })
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -57,8 +57,10 @@ type Node struct {
 }
 
 // Connect connects the node to the first of Config.Routers that accepts it, or to
-// Config.Direct, and keeps it connected until Close. It listens on Config.Listen;
-// with that alone it connects to nobody. ctx is for connecting only. Errors are
+// Config.Direct, and keeps it connected until Close. With Config.Listen it returns as
+// soon as the node listens: who connects there is answered from then on, whether or
+// not there is a router, and the node goes on to connect to one, if there is any in
+// Config.Routers. ctx is for connecting only. Errors are
 // *ConfigError, *LockError, *ListenError, *ExpiredError, *ConnectError with what
 // each router said, or one of pki about the node's own certificate.
 func Connect(ctx context.Context, cfg Config) (*Node, error) {
@@ -96,14 +98,14 @@ func Connect(ctx context.Context, cfg Config) (*Node, error) {
 	return n, nil
 }
 
-// first listens and makes the first connection, if there is to be one.
+// first listens, or makes the first connection.
 func (n *Node) first(ctx context.Context) (*conn, error) {
 	if err := n.listen(); err != nil {
 		return nil, err
 	}
 	switch {
-	case len(n.cfg.Routers) == 0:
-		return nil, nil
+	case len(n.listeners) > 0:
+		return nil, nil // run connects
 	case n.cfg.Wait:
 		return n.connect(ctx, nil)
 	}

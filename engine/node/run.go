@@ -90,15 +90,20 @@ func (n *Node) use(c *conn) {
 }
 
 // run is the goroutine that owns the node's life. c is its first connection, in
-// use; nil: it connects to nobody.
+// use; nil: it listens, and connects to a router meanwhile, or to nobody.
 func (n *Node) run(c *conn) {
-	if c == nil { // it only listens
+	if len(n.cfg.Routers) == 0 {
 		<-n.ctx.Done()
 		n.end(ErrClosed)
 		return
 	}
 	for {
-		next, named, err := n.attend(c)
+		var next *conn
+		var named []string
+		var err error
+		if c != nil {
+			next, named, err = n.attend(c)
+		}
 		if next == nil && err == nil {
 			next, err = n.connect(n.ctx, named)
 		}
