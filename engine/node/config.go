@@ -21,7 +21,7 @@ const (
 	ResendQueueDefault           = 8 << 20  // bytes
 	ReceiveQueueDefault          = 64 << 20 // bytes
 	ReceiveQueuePerSenderDefault = 4 << 20  // bytes
-	SealedQueueDefault           = 1 << 30  // bytes
+	SealedQueueDefault           = 64 << 20 // bytes
 	SkewMaxDefault               = 5 * time.Minute
 	DialTimeoutDefault           = 10 * time.Second
 	HelloTimeoutDefault          = 5 * time.Second
@@ -102,7 +102,10 @@ type Config struct {
 	// sender as credit, so that a slow reader slows its senders, and loses nothing.
 	Window int
 	// SealedQueue bounds the sealed messages of all senders that wait for Receive, in
-	// bytes: 1 GiB. Beyond it they are dropped, and their senders told.
+	// bytes, at least Window: 64 MiB, which is 16 windows of 4 MiB. Beyond it they are
+	// dropped, and their senders told (queue-full). So a node that has more senders
+	// than that, all of which may be faster than it reads, needs more, or a smaller
+	// Window, for none of them to lose anything.
 	SealedQueue int
 	// SessionMembers bounds how many members this node has sessions with: 16,384,
 	// at most 1,048,576. The package doc says what each takes.

@@ -89,7 +89,8 @@
 // Sealed messages come in the order in which they were sent. One that is missing is
 // waited for 200 ms; what comes later is dropped (Stats.Dropped, "session-late").
 // What waits for Receive is its sender's credit, Config.Window for each: a node that
-// reads slowly has its senders' Send wait, and loses nothing. When the recipient has
+// reads slowly has its senders' Send wait, and loses nothing, as long as all that waits
+// is within Config.SealedQueue. When the recipient has
 // no credit to give for a second, it is asked for some. A message that is larger than
 // the whole window fails with a *WindowError. The window is known once a session was
 // made before which the recipient had none with this node; until then Send waits.
