@@ -27,6 +27,10 @@ const (
 	sessionsPatience = 5 * time.Second // for one who asks, and for the answer
 	socketPathMax    = 100             // bytes; the kernel's is 107
 	acceptPause      = 100 * time.Millisecond
+	// nodeSocketDir, in the identity directory, is where the socket is made: others
+	// can't enter it, whatever the umask. Its name is as short as the kernel's limit of
+	// a socket's path wants it.
+	nodeSocketDir = ".sock"
 )
 
 // nodeSessions is what is sent.
@@ -82,7 +86,7 @@ user alone may open.`,
 
 // askSessions asks the node that runs with that identity.
 func askSessions(identity string) (all nodeSessions, err error) {
-	path, done, err := socketPath(identity)
+	path, done, err := socketPath(identity, nodeSocketFile)
 	if err != nil {
 		return all, err
 	}
@@ -104,10 +108,10 @@ func askSessions(identity string) (all nodeSessions, err error) {
 	return all, nil
 }
 
-// socketPath returns a path to the socket that the kernel takes: the identity
-// directory's may be too long. It is good until done.
-func socketPath(identity string) (path string, done func(), err error) {
-	path = filepath.Join(identity, nodeSocketFile)
+// socketPath returns a path to a socket in the identity directory that the kernel
+// takes: the directory's own may be too long. It is good until done.
+func socketPath(identity, file string) (path string, done func(), err error) {
+	path = filepath.Join(identity, file)
 	if len(path) <= socketPathMax {
 		return path, func() {}, nil
 	}
@@ -115,7 +119,7 @@ func socketPath(identity string) (path string, done func(), err error) {
 	if err != nil {
 		return "", nil, err
 	}
-	path = filepath.Join("/proc/self/fd", strconv.Itoa(int(dir.Fd())), nodeSocketFile)
+	path = filepath.Join("/proc/self/fd", strconv.Itoa(int(dir.Fd())), file)
 	return path, func() { dir.Close() }, nil
 }
 
@@ -164,13 +168,18 @@ func answerAll(l net.Listener, what func() nodeSessions) {
 }
 
 // listenAlone makes the socket, which its user alone may open, in the place of one
-// that a process before has left.
+// that a process before has left. A socket is open to whom the umask says until its
+// mode is set, so that is done where nobody else gets, and then it is moved.
 func listenAlone(identity string) (net.Listener, error) {
-	place := filepath.Join(identity, nodeSocketFile)
-	if err := os.Remove(place); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	dir := filepath.Join(identity, nodeSocketDir)
+	if err := os.RemoveAll(dir); err != nil { // of a process that was killed meanwhile
 		return nil, err
 	}
-	path, done, err := socketPath(identity)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	path, done, err := socketPath(identity, filepath.Join(nodeSocketDir, nodeSocketFile))
 	if err != nil {
 		return nil, err
 	}
@@ -180,7 +189,11 @@ func listenAlone(identity string) (net.Listener, error) {
 		return nil, err
 	}
 	l.SetUnlinkOnClose(false)
-	if err := os.Chmod(place, 0o600); err != nil {
+	made := filepath.Join(dir, nodeSocketFile)
+	if err = os.Chmod(made, 0o600); err == nil {
+		err = os.Rename(made, filepath.Join(identity, nodeSocketFile))
+	}
+	if err != nil {
 		l.Close()
 		return nil, err
 	}
