@@ -31,7 +31,7 @@ func (p *peer) certificates(q *codec.CertificateRequest) {
 		if d == nil {
 			continue
 		}
-		if e.Chain = d.chain(key); e.Chain == nil && p.router.fetcher.links.Load() > 0 && !p.loop.keys.isAbsent(key, p.loop.link.Now()) {
+		if e.Chain = d.chain(key); e.Chain == nil && p.router.fetcher.links.Load() > 0 {
 			a.missing = append(a.missing, key)
 		}
 	}
@@ -74,10 +74,9 @@ func (p *peer) mayKnow(a codec.Address) *domain {
 // fetched is told how fetches have ended that the peer, or frames that came over
 // its link, wanted.
 func (p *peer) fetched(kind askerKind, ends []fetchEnd) {
-	now := p.loop.link.Now()
 	for _, e := range ends {
 		if e.verdict == fetchAbsent { // refused was this asker alone
-			p.loop.keys.setAbsent(e.key, now.Add(fetchFailTime))
+			p.loop.keys.setAbsent(e.key, e.until)
 		}
 		if kind == askerFrames {
 			p.roomFetched(e.key, e.verdict)

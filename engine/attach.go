@@ -108,6 +108,8 @@ func (h routingHands) alarm(domain, what string) {
 	}
 }
 
+func (h routingHands) appeared(a codec.Address) { h.r.fetcher.appeared(a) }
+
 func (h routingHands) comeBack() {
 	for _, l := range h.r.loops {
 		if l.stranded.comes.CompareAndSwap(false, true) {

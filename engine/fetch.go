@@ -32,6 +32,7 @@ const (
 //	             in turn
 //	answer       the certificate is there: ended; or not: another link's queue, once
 //	down, tick   as if the answer were: not there
+//	appeared     all are asked again; failures are forgotten (failed.go)
 //
 // Any event leaves it in a state that check takes.
 type fetches struct {
@@ -45,10 +46,12 @@ type fetches struct {
 	shares map[asker]int           // certificates that each wants
 	pairs  int                     // sum of shares
 	failed map[codec.CertKey]time.Time
-	number uint64 // of the last request
+	known  map[codec.Address]map[codec.CertID]struct{} // the keys of `of` and of failed
+	number uint64                                      // of the last request
 
-	asks []fetchAsk
-	ends []fetchEnd
+	asks      []fetchAsk
+	ends      []fetchEnd
+	forgotten []codec.CertKey // failures, before their time
 }
 
 // asker is who wants certificates: frames that have come over a link, or who has
@@ -76,6 +79,7 @@ type fetch struct {
 	tried  []link.Ref // who was asked, the last is asked now
 	number uint64     // of the request under way; 0: it is in a queue
 	until  time.Time  // of the request
+	again  bool       // its address has appeared since: when it ends in vain, all may be asked anew
 }
 
 // fetchLink is one link that is asked.
@@ -123,12 +127,13 @@ type fetchEnd struct {
 	key     codec.CertKey
 	verdict fetchVerdict
 	askers  []asker
+	until   time.Time // of fetchAbsent: when it is asked for again
 }
 
 func newFetches(within time.Duration, ways func(codec.Address) (link.Ref, []link.Ref), verify func(codec.CertKey, [][]byte, link.Ref, time.Time) bool) *fetches {
 	return &fetches{
 		within: within, ways: ways, verify: verify, of: make(map[codec.CertKey]*fetch), links: make(map[link.Ref]*fetchLink),
-		shares: make(map[asker]int), failed: make(map[codec.CertKey]time.Time),
+		shares: make(map[asker]int), failed: make(map[codec.CertKey]time.Time), known: make(map[codec.Address]map[codec.CertID]struct{}),
 	}
 }
 
@@ -143,13 +148,13 @@ func (f *fetches) want(key codec.CertKey, who asker, now time.Time) {
 	case one != nil && slices.Contains(one.askers, who):
 		return
 	case one == nil && failed && now.Before(until):
-		f.ends = append(f.ends, fetchEnd{key, fetchAbsent, []asker{who}})
+		f.ends = append(f.ends, fetchEnd{key, fetchAbsent, []asker{who}, until})
 		return
 	case one != nil && who.kind == askerNeighbour && one.number != 0 && one.at == who.conn: // it is being asked itself
-		f.ends = append(f.ends, fetchEnd{key, fetchRefused, []asker{who}})
+		f.ends = append(f.ends, fetchEnd{key: key, verdict: fetchRefused, askers: []asker{who}})
 		return
 	case f.shares[who] >= (fetchesMax-f.pairs)/fetchPart && (f.shares[who] >= fetchSure || f.pairs >= 2*fetchesMax):
-		f.ends = append(f.ends, fetchEnd{key, fetchRefused, []asker{who}})
+		f.ends = append(f.ends, fetchEnd{key: key, verdict: fetchRefused, askers: []asker{who}})
 		return
 	}
 	f.shares[who]++
@@ -157,6 +162,7 @@ func (f *fetches) want(key codec.CertKey, who asker, now time.Time) {
 	if one == nil {
 		one = &fetch{key: key, askers: []asker{who}, since: now}
 		f.of[key] = one
+		f.note(key)
 		f.queue(one, now)
 		return
 	}
@@ -230,29 +236,15 @@ func (one *fetch) waits(ref link.Ref) bool {
 	return slices.Contains(one.askers, asker{ref, askerNeighbour})
 }
 
-// failure says how one ends, which was not found, and remembers it.
-func (f *fetches) failure(one *fetch, now time.Time) fetchVerdict {
-	if len(one.tried) == 0 {
-		return fetchRefused
-	}
-	if len(f.failed) >= fetchFailsMax {
-		for key := range f.failed {
-			delete(f.failed, key)
-			break
-		}
-	}
-	f.failed[one.key] = now.Add(fetchFailTime)
-	return fetchAbsent
-}
-
 // end ends one, which is in a queue or nowhere.
 func (f *fetches) end(one *fetch, verdict fetchVerdict) {
 	delete(f.of, one.key)
+	f.unnote(one.key)
 	for _, who := range one.askers {
 		f.release(who)
 	}
 	if len(one.askers) > 0 {
-		f.ends = append(f.ends, fetchEnd{one.key, verdict, one.askers})
+		f.ends = append(f.ends, fetchEnd{one.key, verdict, one.askers, f.failed[one.key]})
 	}
 }
 
@@ -392,6 +384,9 @@ func (f *fetches) asked(one *fetch) {
 	l := f.links[one.at]
 	i := slices.IndexFunc(l.requests, func(r *fetchRequest) bool { return r.number == one.number })
 	one.number = 0
+	if one.again {
+		one.again, one.tried = false, nil
+	}
 	if l.requests[i].live--; l.requests[i].live > 0 {
 		return
 	}
@@ -440,6 +435,7 @@ func (f *fetches) forget(ref link.Ref) {
 		})
 		if len(one.askers) == 0 && one.number == 0 {
 			delete(f.of, one.key)
+			f.unnote(one.key)
 		}
 	}
 }
@@ -456,11 +452,7 @@ func (f *fetches) tick(now time.Time) {
 			f.queue(one, now)
 		}
 	}
-	for key, until := range f.failed {
-		if !now.Before(until) {
-			delete(f.failed, key)
-		}
-	}
+	f.tickFailed(now)
 }
 
 // take returns what is to be done, and forgets it.

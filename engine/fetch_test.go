@@ -103,6 +103,24 @@ func (f *fetches) check() string {
 	if pairs != f.pairs || pairs > 2*fetchesMax || !maps.Equal(shares, f.shares) || len(f.failed) > fetchFailsMax {
 		return fmt.Sprintf("%d pairs, counted %d; shares %v, counted %v", pairs, f.pairs, shares, f.shares)
 	}
+	known := 0
+	for a, ids := range f.known {
+		known += len(ids)
+		for id := range ids {
+			key := codec.CertKey{Address: a, CertID: id}
+			if _, failed := f.failed[key]; !failed && f.of[key] == nil {
+				return fmt.Sprintf("%v is known, and neither wanted nor failed", key)
+			}
+		}
+	}
+	for key := range f.failed {
+		if f.of[key] == nil {
+			known--
+		}
+	}
+	if known != len(f.of) {
+		return fmt.Sprintf("%d of %d wanted, beside the failures, are known", known, len(f.of))
+	}
 	return ""
 }
 
@@ -189,6 +207,75 @@ func TestASecondLinkIsAskedOnceAndThenTheFailureIsRemembered(t *testing.T) {
 				t.Errorf("after it: asked %v", asks)
 			}
 		})
+	}
+}
+
+// What was not to be had is asked for again as soon as its address is attached
+// somewhere, and what is being asked for then of all, anew.
+func TestWhoAppearsIsAskedForAnew(t *testing.T) {
+	w := newFetchWorld(1, 2, 3)
+	key, same, who := testKey(7), testKey(7), asker{3, askerFrames}
+	same.CertID[0] = 1
+	vain := func(key codec.CertKey, links ...link.Ref) []fetchEnd {
+		t.Helper()
+		for i, to := range links {
+			asks, ends := w.done(t)
+			if len(asks) != 1 || asks[0].to != to || len(ends) != 0 {
+				t.Fatalf("asked %v, want link %d as number %d", asks, to, i)
+			}
+			w.reply(asks[0], "")
+		}
+		asks, ends := w.done(t)
+		if len(asks) != 0 || !slices.Equal(verdicts(ends), []fetchVerdict{fetchAbsent}) {
+			t.Fatalf("asked %v, ends %v", asks, ends)
+		}
+		return ends
+	}
+	for _, k := range []codec.CertKey{key, same, testKey(8)} {
+		w.want(k, who, w.now)
+		if ends := vain(k, 3, 1); ends[0].until != w.now.Add(fetchFailTime) {
+			t.Errorf("to be asked for again at %v", ends[0].until)
+		}
+	}
+	w.pass(time.Second)
+	w.want(testKey(8), who, w.now)
+	if ends := vain(testKey(8)); ends[0].until != w.now.Add(fetchFailTime-time.Second) {
+		t.Errorf("a failure that is met again lasts until %v", ends[0].until)
+	}
+	w.routes[key.Address] = 2
+	w.appeared(key.Address)
+	forgotten := w.takeForgotten()
+	if len(forgotten) != 2 || !slices.Contains(forgotten, key) || !slices.Contains(forgotten, same) || len(w.takeForgotten()) != 0 {
+		t.Errorf("forgotten: %v", forgotten)
+	}
+	w.want(testKey(8), who, w.now) // of another address
+	vain(testKey(8))
+	w.want(key, who, w.now)
+	asks, _ := w.done(t)
+	if len(asks) != 1 || asks[0].to != 2 {
+		t.Fatalf("asked %v, want link 2", asks)
+	}
+	w.appeared(key.Address) // while link 2 is asked: what it says may be older than that
+	w.reply(asks[0], "")
+	vain(key, 2, 3)
+	w.want(same, who, w.now)
+	first, _ := w.done(t)
+	w.reply(first[0], "")
+	w.appeared(key.Address) // while another is to be asked
+	vain(same, 3, 2)
+	w.want(testKey(9), who, w.now)
+	asks, _ = w.done(t)
+	w.appeared(testKey(9).Address)
+	w.pass(fetchTimeDefault)
+	w.done(t)
+	w.want(testKey(9), who, w.now) // and what has had its time, having appeared in it, has not failed
+	if again, _ := w.done(t); len(asks) != 1 || len(again) != 1 {
+		t.Errorf("asked %v, then %v", asks, again)
+	}
+	w.pass(fetchTimeDefault)
+	w.done(t)
+	if w.pass(fetchFailTime); len(w.known) != 0 {
+		t.Errorf("%d addresses are left", len(w.known))
 	}
 }
 
@@ -333,7 +420,7 @@ func TestFetchesKeepTheirPromises(t *testing.T) {
 		for range steps {
 			key := testKey(rapid.IntRange(0, 5).Draw(t, "key"))
 			ref := link.Ref(rapid.IntRange(1, 4).Draw(t, "link"))
-			switch rapid.IntRange(0, 9).Draw(t, "what") {
+			switch rapid.IntRange(0, 10).Draw(t, "what") {
 			case 0, 1, 2, 3:
 				p := pair{key, asker{ref, askerKind(rapid.IntRange(0, int(askerKinds)-1).Draw(t, "kind"))}}
 				if _, already := waits[p]; !already {
@@ -363,6 +450,9 @@ func TestFetchesKeepTheirPromises(t *testing.T) {
 				}
 			case 9:
 				w.pass(time.Duration(rapid.Int64Range(1, int64(3*time.Second)).Draw(t, "time")))
+			case 10:
+				w.appeared(key.Address)
+				w.takeForgotten()
 			}
 			asks, ends := w.done(t)
 			for _, e := range ends {

@@ -33,9 +33,11 @@ type fetcher struct {
 	asked  atomic.Uint64
 	ends   [fetchRefused + 1]atomic.Uint64 // by fetchVerdict
 	bad    atomic.Uint64                   // chains that did not verify
+	busy   atomic.Bool                     // something is wanted, or has failed: false only if core is not busy
 
 	mu     sync.Mutex
 	waits  []func(now time.Time)
+	news   []codec.Address // that have appeared
 	closed bool
 }
 
@@ -108,9 +110,10 @@ func (f *fetcher) want(who asker, keys ...codec.CertKey) bool {
 	return f.post(false, func(now time.Time) {
 		for _, key := range keys {
 			if d := f.router.state().byPrefix[key.Address.Prefix()]; d != nil && d.members.chain(key) != nil { // it has come meanwhile
-				f.core.ends = append(f.core.ends, fetchEnd{key, fetchFound, []asker{who}})
+				f.core.ends = append(f.core.ends, fetchEnd{key: key, verdict: fetchFound, askers: []asker{who}})
 				continue
 			}
+			f.busy.Store(true) // before the core looks for a way: who appears later than that tells it
 			f.core.want(key, who, now)
 		}
 	})
@@ -135,6 +138,20 @@ func (f *fetcher) down(d *domain, ref link.Ref) {
 // gone is told that a connection has ended.
 func (f *fetcher) gone(ref link.Ref) {
 	f.post(true, func(now time.Time) { f.core.down(ref, now) })
+}
+
+// appeared is told that an address is attached to another router since a moment ago.
+// It comes before what is posted later.
+func (f *fetcher) appeared(a codec.Address) {
+	if !f.busy.Load() {
+		return
+	}
+	f.mu.Lock()
+	if !f.closed {
+		f.news = append(f.news, a)
+	}
+	f.mu.Unlock()
+	f.wakeUp()
 }
 
 // answer takes what a neighbour has answered; false: there is no room.
@@ -162,11 +179,14 @@ func (f *fetcher) run() {
 		case <-timer.C:
 		}
 		f.mu.Lock()
-		all, closed := f.waits, f.closed
-		f.waits = nil
+		all, news, closed := f.waits, f.news, f.closed
+		f.waits, f.news = nil, nil
 		f.mu.Unlock()
 		if closed {
 			return
+		}
+		for _, a := range news {
+			f.core.appeared(a)
 		}
 		now := time.Now()
 		for some := range slices.Chunk(all, fetchTurnMax) {
@@ -212,13 +232,25 @@ func (f *fetcher) turn(now time.Time) {
 	for _, e := range ends {
 		f.ends[e.verdict].Add(1)
 		for _, who := range e.askers {
-			told[who] = append(told[who], fetchEnd{key: e.key, verdict: e.verdict})
+			told[who] = append(told[who], fetchEnd{key: e.key, verdict: e.verdict, until: e.until})
 		}
 	}
 	for who, all := range told {
 		f.tell(who.conn, func(p *peer) { p.fetched(who.kind, all) })
 	}
+	f.forget(f.core.takeForgotten())
 	f.wanted.Store(int64(len(f.core.of)))
+	f.busy.Store(f.core.busy())
+}
+
+// forget has all loops ask again for what was not to be had.
+func (f *fetcher) forget(failed []codec.CertKey) {
+	if len(failed) == 0 {
+		return
+	}
+	for _, l := range f.router.loops {
+		l.link.Post(func() { l.keys.forgetAbsent(failed) })
+	}
 }
 
 // tell has do called on the home loop of a connection, if it is still there.

@@ -13,6 +13,7 @@ import (
 //	of      certificates that were found, until they are not used for keysSweep,
 //	        or what is trusted changes
 //	absent  certificates that nobody has, for as long as they are not asked for again
+//	        (fetches.failed)
 //
 // Where a certificate is not among them, members.key has it, behind a mutex, or
 // it is fetched.
@@ -89,14 +90,27 @@ func (k *keys) setAbsent(key codec.CertKey, until time.Time) {
 	if _, known := k.absent[key]; !known {
 		if len(k.absent) >= keysMax {
 			for any := range k.absent {
-				delete(k.absent, any)
-				k.account.Use(buf.PartFetched, -keyBytes)
+				k.deleteAbsent(any)
 				break
 			}
 		}
 		k.account.Use(buf.PartFetched, keyBytes)
 	}
 	k.absent[key] = until
+}
+
+func (k *keys) deleteAbsent(key codec.CertKey) {
+	delete(k.absent, key)
+	k.account.Use(buf.PartFetched, -keyBytes)
+}
+
+// forgetAbsent is for certificates that may be had now.
+func (k *keys) forgetAbsent(all []codec.CertKey) {
+	for _, key := range all {
+		if _, known := k.absent[key]; known {
+			k.deleteAbsent(key)
+		}
+	}
 }
 
 // sweep forgets what was not used for a while, and has the others kept.
@@ -119,8 +133,7 @@ func (k *keys) sweep(now time.Time) {
 	}
 	for key, until := range k.absent {
 		if !now.Before(until) {
-			delete(k.absent, key)
-			k.account.Use(buf.PartFetched, -keyBytes)
+			k.deleteAbsent(key)
 		}
 	}
 }

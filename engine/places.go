@@ -94,7 +94,9 @@ func (rt *routing) reach(in *instance, router codec.Address, by link.Ref) {
 		rt.changed = true
 	}
 	rt.hops.set(v, by)
-	rt.set(router, v)
+	if rt.set(router, v); !known {
+		rt.hands.appeared(router)
+	}
 }
 
 // lose ends the route to a router that no node belongs to any more.
@@ -114,7 +116,11 @@ func (rt *routing) lose(in *instance, router codec.Address) {
 // (PROTOCOL.md section 8).
 func (rt *routing) place(in *instance, node, router codec.Address) {
 	v := in.numbers[router] // none of this router and of nobody
-	switch was := rt.set(node, v); {
+	was := rt.set(node, v)
+	if v != 0 && was != v && !isHere(was) {
+		rt.hands.appeared(node)
+	}
+	switch {
 	case v != 0 && rt.withdrawn.find(node) != nil:
 		rt.back = true
 	case v == 0 && isRemote(was) && router.IsZero() && rt.limits.hold > 0:

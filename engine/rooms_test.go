@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"causeway/codec"
 	"causeway/crypto/pki"
@@ -142,6 +143,49 @@ func TestFramesWithoutACertificateAreDropped(t *testing.T) {
 	messageOf[*codec.CertificateRequest](h.client)
 	h.conn.Close()
 	waitFor(t, "the last one dropped", func() bool { return r.droppedFor(dropUnknownCertificate) == dropped+1 && r.awaiting.frames.Load() == 0 })
+}
+
+// A node's certificate that was not to be had, since the node was nowhere, is asked
+// for as soon as the node is attached to another router.
+func TestWhoConnectsElsewhereIsHeardAtOnce(t *testing.T) {
+	d := newAuthority("prod.example")
+	r, addr := startRouter(t, func(c *Config) { c.fetchTime = patience }, d)
+	to := connect(t, addr, d.node("to"))
+	h := neighbourOf(t, addr, d)
+	waitProven(t, r, 1, d.Domain)
+	who := author(t, d.node("who"))
+	answer := func(chain [][]byte) {
+		t.Helper()
+		q := messageOf[*codec.CertificateRequest](h)
+		h.say(&codec.Certificates{Number: q.Number, Parts: 1, Entries: []codec.CertificateEntry{{CertKey: q.Wanted[0], Chain: chain}}})
+	}
+	for range 2 {
+		h.write(who.wire(who.frame(to.id.Peer.Address, codec.CategoryApplication, []byte("too early"))))
+	}
+	answer(nil)
+	waitFor(t, "what came too early dropped", func() bool { return r.droppedFor(dropUnknownCertificate) == 2 })
+	h.announces(r, sentNow(), who.id.Peer.Address)
+	r.quietFetcher()
+	h.write(who.wire(who.frame(to.id.Peer.Address, codec.CategoryApplication, []byte("0"))))
+	answer(who.id.Peer.Chain)
+	to.receives(who.id.Peer.Address, 1)
+	if n := r.droppedFor(dropUnknownCertificate); n != 2 {
+		t.Errorf("%d dropped", n)
+	}
+}
+
+// quietFetcher waits until the fetcher and what it has posted to loops is done.
+func (r *Router) quietFetcher() {
+	for range 2 { // what follows from a turn is done before the next one
+		done := make(chan struct{})
+		r.fetcher.post(true, func(time.Time) { close(done) })
+		<-done
+	}
+	for _, l := range r.loops {
+		done := make(chan struct{})
+		l.link.Post(func() { close(done) })
+		<-done
+	}
 }
 
 // A neighbour that forwards frames of made-up senders, as fast as it can, fills no

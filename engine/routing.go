@@ -68,6 +68,8 @@ type hands interface {
 	linksOf(self codec.Address)
 	// alarm tells the operator, once in a while, what is wrong in a domain.
 	alarm(domain, what string)
+	// appeared is told of an address that another router has since now.
+	appeared(a codec.Address)
 	// comeBack hands over what waits for who is reached again, or by another link.
 	comeBack()
 }

@@ -175,6 +175,8 @@ func (n *routingNode) alarm(_, what string) {
 	n.alarms = append(n.alarms, what)
 }
 
+func (n *routingNode) appeared(codec.Address) {}
+
 func (n *routingNode) comeBack() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
