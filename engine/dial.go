@@ -89,13 +89,14 @@ var errRemoved = errors.New("engine: the target is no longer configured")
 // attempt is one link of a dialer, from before it is dialed to its end. The
 // channels are closed, in this order if at all, by the loop of the connection.
 type attempt struct {
-	domain string
-	cost   uint16
-	ref    func() link.Ref // set when the handshake is done
-	opened chan struct{}   // the neighbour's hello was accepted
-	ended  chan struct{}
-	why    error        // set before ended
-	proven atomic.Int32 // domains
+	domain  string
+	cost    uint16
+	ref     func() link.Ref // set when the handshake is done
+	opened  chan struct{}   // the neighbour's hello was accepted
+	ended   chan struct{}
+	why     error                  // set before ended
+	proven  atomic.Int32           // domains
+	control atomic.Pointer[string] // one of them, which link control goes in; nil: none was proven yet
 }
 
 // linkEnded tells the dialer of a link why it is gone.

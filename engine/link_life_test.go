@@ -179,6 +179,28 @@ func TestALinkIsReplacedBeforeItEnds(t *testing.T) {
 	}
 }
 
+// A link outlives the domain that it was opened in, and is replaced all the same.
+func TestALinkIsReplacedWithoutItsFirstDomain(t *testing.T) {
+	for who := range 2 {
+		one, two := newAuthority("one.example"), newAuthority("two.example")
+		ids := [2]*pki.Identity{routerOf("edge-1", one, two), routerOf("edge-2", one, two)}
+		a, b := twoLinked(t, ids, func(c *Config) {
+			c.LinkRenewal, c.KeepAlive, c.DeadAfter = 400*time.Millisecond, 400*time.Millisecond, time.Second
+		}, one, two)
+		reload(t, []*Router{a, b}[who], func(c *Config) { c.ForwardDomains = []string{"two.example"} })
+		left := func(r *Router) bool {
+			all := linksOf(r)
+			return len(all) > 0 && !slices.ContainsFunc(all, func(v linkView) bool { return v.phase != phaseOpen || !slices.Equal(v.proven, []string{"two.example"}) })
+		}
+		waitFor(t, "one domain alone on the link", func() bool { return left(a) && left(b) })
+		seen := map[string]bool{}
+		waitFor(t, "one link after another", func() bool {
+			seen[linkRemote(a)] = true
+			return len(seen) >= 4 // the first renewal may have begun before
+		})
+	}
+}
+
 func TestATargetThatIsRemovedIsLeft(t *testing.T) {
 	d := newAuthority("prod.example")
 	ids := [2]*pki.Identity{routerOf("edge-1", d), routerOf("edge-2", d)}

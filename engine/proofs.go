@@ -315,6 +315,9 @@ func (p *peer) settle() {
 		return
 	}
 	p.chooseControl()
+	if far.attempt != nil {
+		far.attempt.control.Store(&p.domain.name)
+	}
 }
 
 // tellGrants sends this router's grants of the domains that both ends offer, where

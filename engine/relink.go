@@ -171,7 +171,7 @@ var errNotProven = errors.New("engine: a new link has not proven the domains of 
 // replace dials the link that takes the place of a, and waits until as many domains
 // are proven on it.
 func (d *dialer) replace(ctx context.Context, a *attempt) (*attempt, error) {
-	next, err := d.dial(ctx, a.domain)
+	next, err := d.dial(ctx, d.renewalDomain(a))
 	if err != nil {
 		return nil, err
 	}
@@ -195,6 +195,18 @@ func (d *dialer) replace(ctx context.Context, a *attempt) (*attempt, error) {
 		}
 	}
 	return next, nil
+}
+
+// renewalDomain returns the domain to open the link in that takes the place of a: that
+// of a may have been withdrawn since, while others go on.
+func (d *dialer) renewalDomain(a *attempt) string {
+	if only := d.router.state().config.LinkDomain; only != "" {
+		return only
+	}
+	if control := a.control.Load(); control != nil {
+		return *control
+	}
+	return a.domain
 }
 
 // retire has a link end when what is under way on it has arrived. Any goroutine.
