@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"crypto/rand"
 	"crypto/sha256"
 	"slices"
 	"strings"
@@ -281,6 +282,47 @@ func TestLinkControlGoesBetweenGrantsOfOneDomain(t *testing.T) {
 	c.router = first // from the one domain to the other
 	c.say(&codec.KeepAlive{Answer: true})
 	if g := c.ended(); g == nil || g.Reason != codec.GoodbyeProtocol {
+		t.Errorf("goodbye %+v", g)
+	}
+}
+
+// A renewal that is refused for its chain takes its domain from the link; what is
+// signed under it is link control of the neighbour all the same, and nothing else.
+// Without another domain the link ends.
+func TestARefusedRenewalIsGoodForLinkControlAlone(t *testing.T) {
+	one, two, stranger := newAuthority("one.example"), newAuthority("two.example"), newAuthority("one.example")
+	r, addr := startRouter(t, nil, one, two)
+	unknown := pki.ReasonUnknownRoot.String()
+	claimed := func(id *pki.Identity) *pki.Identity {
+		subject := pki.Subject{Role: pki.RoleRouter, Name: id.Peer.Name, Public: id.Key.Public(), Address: id.Peer.Address}
+		return &pki.Identity{Key: id.Key, Peer: stranger.verified(stranger.Chain(must(stranger.Issue(subject, stranger.now, time.Hour, rand.Reader))))}
+	}
+	id := asRouter("edge-2", one, two)
+	c := openedLink(t, addr, id)
+	c.say(c.proofsOf(one, two))
+	c.say(&codec.Grants{Chains: [][][]byte{id.Grants["two.example"].Chain}})
+	waitProven(t, r, 1, "one.example", "two.example")
+	claim := claimed(id)
+	c.say(&codec.Renewal{Chain: claim.Peer.Chain})
+	waitProven(t, r, 1, "two.example")
+	c.become(claim)
+	c.say(&codec.KeepAlive{Answer: true})
+	if k := nextOf[*codec.KeepAlive](c); k.Answer {
+		t.Errorf("%+v came", k)
+	}
+	c.say(&codec.Renewal{Chain: claim.Peer.Chain})
+	c.say(c.proofsOf(one, two))
+	c.say(&codec.Grants{Chains: [][][]byte{claim.Peer.Chain}})
+	waitFor(t, "all that is refused", func() bool { return r.ignoredFor(unknown) == 3 })
+	waitProven(t, r, 1, "two.example")
+	other := asRouter("edge-3", one)
+	c = openedLink(t, addr, other)
+	c.say(c.proofsOf(one))
+	waitFor(t, "another link", func() bool {
+		return slices.ContainsFunc(linksOf(r), func(v linkView) bool { return slices.Equal(v.proven, []string{"one.example"}) })
+	})
+	c.say(&codec.Renewal{Chain: claimed(other).Peer.Chain})
+	if g := c.ended(); g == nil || g.Reason != codec.GoodbyeRevoked {
 		t.Errorf("goodbye %+v", g)
 	}
 }

@@ -3,11 +3,13 @@ package engine
 import (
 	"bytes"
 	"cmp"
+	"crypto/rand"
 	"encoding/binary"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"causeway/codec"
@@ -140,6 +142,45 @@ func TestGrantsAreRenewedOnALink(t *testing.T) {
 		waitProven(t, b, 1, "one.example", "two.example")
 		if remotes() != before {
 			t.Fatalf("round %d: another link", round)
+		}
+	}
+}
+
+// storeOfBoth is a store of a domain with two roots, and of another domain.
+func storeOfBoth(a, b, other *authority) *pki.Store {
+	return must(pki.LoadStore(fstest.MapFS{
+		a.Domain + "/root.crt":     &fstest.MapFile{Data: pki.EncodeCertificates(a.Root.Raw), Mode: 0o644},
+		a.Domain + "/next.crt":     &fstest.MapFile{Data: pki.EncodeCertificates(b.Root.Raw), Mode: 0o644},
+		other.Domain + "/root.crt": &fstest.MapFile{Data: pki.EncodeCertificates(other.Root.Raw), Mode: 0o644},
+	}))
+}
+
+// A grant under a root that the neighbour does not have yet costs its domain alone,
+// also when link control goes in that domain, until the root is there.
+func TestAGrantUnderANewRootCostsItsDomainAlone(t *testing.T) {
+	for _, key := range [][]pki.KeyType{nil, {pki.KeyP256}} {
+		one, next, two := newAuthority("one.example"), newAuthority("one.example"), newAuthority("two.example")
+		ids := [2]*pki.Identity{routerOf("edge-1", one, two), routerOf("edge-2", one, two)}
+		a, b := twoLinked(t, ids, nil, one, two)
+		before := linkRemote(a)
+		id := renewedGrant(ids[1], two, key...)
+		subject := pki.Subject{Role: pki.RoleRouter, Name: "edge-2", Public: id.Key.Public(), Address: ids[1].Grants[one.Domain].Address}
+		id.Grants[one.Domain] = next.verified(next.Chain(must(next.Issue(subject, next.now, time.Hour, rand.Reader))))
+		reload(t, b, func(c *Config) { c.Identity, c.Store = id, storeOfBoth(one, next, two) })
+		waitFor(t, "the grant is refused", func() bool { return a.ignoredFor(pki.ReasonUnknownRoot.String()) == 1 })
+		for _, r := range []*Router{a, b} {
+			if v := waitProven(t, r, 1, "two.example"); v[0].control != "two.example" {
+				t.Errorf("link control goes in %s", v[0].control)
+			}
+		}
+		reload(t, a, func(c *Config) { c.Store = storeOfBoth(one, next, two) })
+		v := waitProven(t, a, 1, "one.example", "two.example")
+		waitProven(t, b, 1, "one.example", "two.example")
+		if want := []codec.CertID{id.Grants[one.Domain].CertID, id.Grants[two.Domain].CertID}; !slices.Equal(v[0].grants, want) {
+			t.Errorf("grants %v, want %v", v[0].grants, want)
+		}
+		if linkRemote(a) != before || a.ignoredFor(pki.ReasonUnknownRoot.String()) != 1 {
+			t.Error("another link, or more was refused")
 		}
 	}
 }

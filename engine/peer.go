@@ -157,6 +157,7 @@ type announced struct {
 	id          *pki.Peer
 	key         *sign.Key
 	from, until int64 // when it is valid, as send times; one that ends beyond 2262 has no end
+	isClaim     bool  // a neighbour's grant that is refused here, under a key that it has: for link control alone
 }
 
 func newAnnounced(id *pki.Peer, key *sign.Key) *announced {

@@ -182,7 +182,7 @@ func (p *peer) grant(chain [][]byte) (reason string, at prefix) {
 	case before != nil && before.id.CertID == claim.CertID:
 		return "", at
 	}
-	if c := p.cert(claim.CertID); c != nil && c.id.Domain == claim.Domain { // announced before
+	if c := p.cert(claim.CertID); c != nil && !c.isClaim && c.id.Domain == claim.Domain { // announced before
 		if err := p.router.state().config.Store.Recheck(c.id, p.loop.link.Now()); err != nil {
 			return reasonOf(err), at
 		}
@@ -234,9 +234,12 @@ func (p *peer) isShared(at prefix) bool {
 // accepts what is signed under it.
 func (p *peer) take(c *announced) {
 	at := pki.Prefix(c.id.Domain)
-	if p.cert(c.id.CertID) == nil {
+	switch before := p.cert(c.id.CertID); {
+	case before == nil:
 		p.certs = append(p.certs, c)
 		p.forgetOld(c.id.Domain)
+	case before.isClaim: // it is good now
+		p.certs[slices.Index(p.certs, before)] = c
 	}
 	p.far.granted[at] = c
 	p.loop.endsAt(c.id.NotAfter)

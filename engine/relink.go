@@ -29,7 +29,7 @@ func (p *peer) linkRenewal(m *codec.Renewal, under *announced) {
 	id, err := p.router.state().config.Store.VerifyDER(m.Chain, under.id.Domain, now)
 	switch {
 	case err != nil:
-		p.leave(renewalReason(err), "a renewal: "+err.Error())
+		p.linkRenewalRefused(m, under, err)
 		return
 	case id.Address != under.id.Address || id.URI() != under.id.URI():
 		p.leave(codec.GoodbyeProtocol, "a renewal is for "+id.URI()+", another than its sender's "+under.id.URI())
@@ -45,6 +45,35 @@ func (p *peer) linkRenewal(m *codec.Renewal, under *announced) {
 	}
 	p.take(newAnnounced(id, key))
 	p.settle()
+}
+
+// linkRenewalRefused takes a renewal whose chain is no good here, such as one under a
+// root that this router does not have yet. It costs its domain alone: as with
+// grants, this end ceases to prove the domain. Link control goes on under it until
+// the neighbour knows that: its key is the neighbour's.
+func (p *peer) linkRenewalRefused(m *codec.Renewal, under *announced, refused error) {
+	claim, err := leafOf(m.Chain)
+	if err != nil || claim.Address != under.id.Address || claim.URI() != under.id.URI() {
+		p.leave(renewalReason(refused), "a renewal: "+refused.Error())
+		return
+	}
+	if p.cert(claim.CertID) == nil {
+		claim.Chain = m.Chain
+		key, err := p.provenKey(claim, m.Proof)
+		if err != nil {
+			p.leave(codec.GoodbyeProtocol, "a renewal: "+err.Error())
+			return
+		}
+		c := newAnnounced(claim.Compact(), key)
+		c.isClaim = true
+		p.certs = append(p.certs, c)
+		p.forgetOld(claim.Domain)
+	}
+	p.router.links.ignore(reasonOf(refused))
+	if at := pki.Prefix(claim.Domain); p.isShared(at) {
+		p.far.hidden[at], p.far.refused = struct{}{}, refused
+	}
+	p.offer(false)
 }
 
 // adoptLink makes the new state that of a link.
