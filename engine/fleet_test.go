@@ -8,6 +8,7 @@ import (
 
 	"causeway/codec"
 	"causeway/crypto/pki"
+	"causeway/engine/buf"
 	"causeway/engine/link"
 )
 
@@ -299,6 +300,52 @@ func TestANeighbourOfTooManyWordsIsLeft(t *testing.T) {
 		}
 		waitFor(t, "the link is gone", func() bool { return r.routing.links.Load() == 0 })
 		waitFor(t, "the link is there again", func() bool { return r.routing.links.Load() > 0 })
+	}
+}
+
+// What waits until a neighbour reads counts as memory, until it is said or the link
+// ends.
+func TestWhatRoutingHasToSayCountsAsMemory(t *testing.T) {
+	w := newFleet(t, "prod.example")
+	all := []int{0}
+	w.add(all)
+	w.add(all, 0)
+	r := w.routers[0]
+	var updates []codec.Control
+	var size int64
+	for range 100 {
+		updates = append(updates, &codec.RouteUpdate{Interval: time.Hour})
+		size += memoryOf(updates[0])
+	}
+	counted := func() int64 {
+		r.onLoops(func(l *loop) { l.link.Account().Look() })
+		return r.budget.Usage()[buf.PartRoutes]
+	}
+	for name, end := range map[string]func(p *peer){
+		"said":     func(p *peer) {},
+		"given up": func(p *peer) { p.leave(codec.GoodbyeDone, "a test") },
+		"lost":     func(p *peer) { p.conn.CloseOnLoop(nil) },
+	} {
+		w.knows(w.self(1, 0), 0)
+		goOn, running := make(chan struct{}), make(chan struct{})
+		r.routing.post(func(time.Time) { close(running); <-goOn }) // what comes from the neighbour is not handled
+		<-running
+		before, after := counted(), int64(0)
+		r.onLoops(func(l *loop) {
+			l.link.Range(func(c *link.Conn) {
+				if p := peerOf(c); p.far != nil && p.phase == phaseOpen {
+					p.sayRoutes(updates)
+					l.link.Account().Look()
+					after = r.budget.Usage()[buf.PartRoutes]
+					end(p)
+				}
+			})
+		})
+		close(goOn)
+		if after-before < size/2 { // other messages may have been said meanwhile
+			t.Errorf("%d bytes wait, %d are counted", size, after-before)
+		}
+		waitFor(t, "nothing counted when all is "+name, func() bool { return counted() < before+size/2 })
 	}
 }
 

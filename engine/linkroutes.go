@@ -2,6 +2,7 @@ package engine
 
 import (
 	"causeway/codec"
+	"causeway/engine/buf"
 )
 
 // What routing says by a link goes out some at a time, so that frames of the
@@ -17,7 +18,7 @@ const (
 // unsaid is what is to be said by a link.
 type unsaid struct {
 	messages []codec.Control
-	bytes    int64 // of memory
+	bytes    int64 // of memory, in the loop's account
 	waits    bool  // in loop.saying
 }
 
@@ -47,15 +48,16 @@ func (p *peer) sayRoutes(messages []codec.Control) {
 	if !p.isOpen() {
 		return
 	}
-	u := &p.far.unsaid
+	u, more := &p.far.unsaid, int64(0)
 	for _, m := range messages {
-		u.bytes += memoryOf(m)
+		more += memoryOf(m)
 	}
-	if u.bytes > max(p.loop.router.budget.Limit()/routesKeptPart, routesKeptLeast) {
+	if u.bytes+more > max(p.loop.router.budget.Limit()/routesKeptPart, routesKeptLeast) {
 		p.leave(codec.GoodbyeLimit, "too many routes and addresses wait for you to read them")
 		return
 	}
 	u.messages = append(u.messages, messages...)
+	p.unsaidGrew(more)
 	if !u.waits {
 		u.waits = true
 		p.loop.saying = append(p.loop.saying, p)
@@ -88,12 +90,12 @@ func (l *loop) sayRoutes() {
 func (p *peer) saySome() (went, more bool) {
 	u := &p.far.unsaid
 	if !p.isOpen() {
-		*u = unsaid{}
+		p.dropUnsaid()
 		return false, false
 	}
 	n := 0
 	for ; n < min(len(u.messages), routesPerTurn) && p.conn.AheadOnLoop() < routesAheadMax; n++ {
-		u.bytes -= memoryOf(u.messages[n])
+		p.unsaidGrew(-memoryOf(u.messages[n]))
 		p.say(u.messages[n])
 	}
 	clear(u.messages[:n])
@@ -101,4 +103,16 @@ func (p *peer) saySome() (went, more bool) {
 		u.messages = nil
 	}
 	return n > 0, len(u.messages) > 0
+}
+
+// unsaidGrew counts n more bytes that are to be said.
+func (p *peer) unsaidGrew(n int64) {
+	p.far.unsaid.bytes += n
+	p.loop.link.Account().Use(buf.PartRoutes, n)
+}
+
+// dropUnsaid forgets what was to be said.
+func (p *peer) dropUnsaid() {
+	p.unsaidGrew(-p.far.unsaid.bytes)
+	p.far.unsaid.messages = nil
 }

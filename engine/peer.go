@@ -441,6 +441,7 @@ func (p *peer) gone(lost int) {
 	}
 	if p.far != nil {
 		p.dropList()
+		p.dropUnsaid()
 	}
 	p.endLedger(lost)
 	delete(p.loop.waiting, p)
