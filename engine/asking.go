@@ -29,7 +29,7 @@ const (
 	askingPart       = 64      // what answers may take until they are told, of the cap on memory
 	askingHops       = 64      // of a question, and of its answer
 
-	questionsPerSecond = 1000 // of a neighbour
+	questionsPerSecond = 1000 // of a neighbour, and as many answers to other routers
 )
 
 // Fates of name questions and answers, labels of causeway_name_messages_total.

@@ -39,6 +39,7 @@ type neighbour struct {
 	settling  bucket
 	suspects  suspects
 	questions bucket // about names
+	answers   bucket // the same, which go on to other routers
 
 	retiring   bool // this end has done with the link
 	retireSaid bool // and has said so

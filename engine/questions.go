@@ -42,6 +42,8 @@ func (p *peer) nameAnswer(m *codec.NameAnswer) {
 		p.fate(nameUnproven)
 	case m.Asker == d.address:
 		p.router.asking.take(p.router, m)
+	case !p.far.answers.take(p.loop.link.Now(), questionsPerSecond, questionsPerSecond):
+		p.fate(nameRate)
 	default:
 		if m.Hops--; m.Hops == 0 {
 			p.fate(nameSpent)

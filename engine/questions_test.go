@@ -261,11 +261,20 @@ func TestNameQuestionsThatGoNowhere(t *testing.T) {
 	used := make(chan struct{})
 	r.onPeer(by, func(p *peer) { // as after very many questions
 		p.far.questions = bucket{used: 60 * questionsPerSecond, at: p.loop.link.Now()}
+		p.far.answers = p.far.questions
 		close(used)
 	})
 	<-used
 	ask(codec.NameQuestion{Asked: another, Asker: rogue.address, Hops: 9})
 	count(nameRate, 1)
+	passed := r.asking.fates[namePassed].Load()
+	rogue.say(&codec.NameAnswer{Asker: another, Asked: rogue.address, Hops: 9})
+	count(nameRate, 2)
+	rogue.say(&codec.NameAnswer{Asker: domain.address, Asked: rogue.address, Hops: 9}) // to this router: nobody waits for it
+	count(nameLate, 1)
+	if n := r.asking.fates[namePassed].Load(); n != passed {
+		t.Errorf("%d passed on beyond the rate", n-passed)
+	}
 }
 
 // A node that sends a question of routers is left.
