@@ -330,7 +330,7 @@ func (r *Router) addFetchMetrics(m *admin.Metrics) {
 		func() float64 { return float64(r.awaiting.bytes.Load()) })
 	m.Add(admin.Family{
 		Name: "causeway_revocation_lists_received_total", Counter: true, Labels: []string{"result"},
-		Help: "Revocation lists that came from other routers: taken; old: not newer than what is here; refused: of no authority of theirs; skipped: too large or too many.",
+		Help: "Revocation lists that came from other routers: taken; old: not newer than what is here; refused: of no authority of theirs; skipped: too many now, or no room; large: larger than there can be room for.",
 		Read: func() (s []admin.Sample) {
 			for result, name := range listNames {
 				s = append(s, admin.Sample{Labels: []string{name}, Value: float64(r.lists.counts[result].Load())})

@@ -45,11 +45,12 @@ const (
 	listTaken   = iota
 	listOld     // not newer than what is here
 	listRefused // malformed, or of no authority of a domain proven on the link
-	listSkipped // too large, too many, or no memory
+	listSkipped // too many, or no memory now
+	listLarge   // larger than there can be room for
 	listResults
 )
 
-var listNames = [listResults]string{listTaken: "taken", listOld: "old", listRefused: "refused", listSkipped: "skipped"}
+var listNames = [listResults]string{listTaken: "taken", listOld: "old", listRefused: "refused", listSkipped: "skipped", listLarge: "large"}
 
 // linkLists is what goes on with lists on one link. It belongs to the home loop.
 type linkLists struct {
@@ -67,8 +68,8 @@ type incomingList struct {
 	parts  uint16
 	next   uint16
 	data   []byte
+	size   int64 // bytes of all parts that have come
 	skip   bool
-	large  bool // larger than any may be
 	began  time.Time
 }
 
@@ -76,7 +77,7 @@ type incomingList struct {
 // many, and may be taken later.
 type missedList struct {
 	at   time.Time // when the last one was skipped; zero: none was
-	size int64     // bytes, at most
+	size int64     // bytes
 }
 
 // receivedLists are those that wait to be looked at, by a goroutine that there is
@@ -91,6 +92,8 @@ type receivedLists struct {
 	busy    bool
 	closed  bool
 	told    bool // that a list can't be saved
+
+	large lines // of lists there can be no room for
 }
 
 type receivedList struct {
@@ -111,10 +114,10 @@ func (p *peer) revocationList(m *codec.RevocationList) {
 		return
 	}
 	r := p.router
-	if n := len(in.data) + len(m.Data); !in.skip && (n > receivedListMax || int64(n) > r.listRoom() || !r.takesList(int64(len(m.Data)))) {
+	in.size += int64(len(m.Data))
+	if !in.skip && (in.size > min(r.listMax(), r.listRoom()) || !r.takesList(int64(len(m.Data)))) {
 		in.skip = true
 		p.dropList()
-		in.large = n > receivedListMax
 	}
 	if !in.skip {
 		in.data = append(in.data, m.Data...)
@@ -122,16 +125,31 @@ func (p *peer) revocationList(m *codec.RevocationList) {
 	if in.next++; in.next < in.parts {
 		return
 	}
-	whole := in.data
-	if in.skip {
-		r.lists.counts[listSkipped].Add(1)
-		if size := int64(in.parts) * codec.RevocationPartMax; !in.large {
-			p.far.lists.missed = missedList{p.loop.link.Now(), max(p.far.lists.missed.size, size)}
-		}
-	}
+	whole, skipped, size := in.data, in.skip, in.size
 	*in = incomingList{}
-	if whole != nil {
+	switch {
+	case !skipped:
 		r.receive(receivedList{p.conn.Ref(), p.provenNames(), whole})
+	case size > r.listMax():
+		p.listTooLarge(size)
+	default:
+		r.lists.counts[listSkipped].Add(1)
+		p.far.lists.missed = missedList{p.loop.link.Now(), max(p.far.lists.missed.size, size)}
+	}
+}
+
+// listTooLarge counts a list that would not be taken if it came again, and tells the
+// operator once in a while: what it revokes is good here.
+func (p *peer) listTooLarge(size int64) {
+	r := p.router
+	r.lists.counts[listLarge].Add(1)
+	if speak, unlogged := r.lists.large.now(p.loop.link.Now()); speak {
+		remedy := "put it into this router's trust store"
+		if size <= receivedListMax {
+			remedy = fmt.Sprintf("raise --memory to %d MiB, or %s", (2*receivedListsPart*size+1<<20-1)>>20, remedy)
+		}
+		r.log.Error("a revocation list that another router sends is too large to be received here, and not in force; "+remedy,
+			"peer", describe(p.id), "bytes", size, "max", r.listMax(), "more_since_last_line", unlogged)
 	}
 }
 
@@ -151,6 +169,10 @@ func (p *peer) dropList() {
 // listRoom returns how much of one list there may be, in bytes: as much as is free,
 // so that who never ends a list leaves room for the others.
 func (r *Router) listRoom() int64 { return r.listsMax() - r.lists.bytes.Load() }
+
+// listMax returns how large a list may be, in bytes: there is room for it when nothing
+// else is being received.
+func (r *Router) listMax() int64 { return min(receivedListMax, r.listsMax()/2) }
 
 func (r *Router) listsMax() int64 { return min(receivedListsMax, r.budget.Limit()/receivedListsPart) }
 

@@ -5,8 +5,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -274,4 +276,72 @@ func TestAListThatWasSkippedComesAgain(t *testing.T) {
 	if g := h.ended(); g == nil || g.Reason != codec.GoodbyeDone {
 		t.Errorf("goodbye %+v, want done", g)
 	}
+}
+
+// The largest list that there can be room for is taken, or comes again when there is
+// none at the time; of a larger one the operator is told.
+func TestAListThatThereCanBeNoRoomForIsTold(t *testing.T) {
+	d := newAuthority("prod.example")
+	var log logText
+	r, addr := startRouter(t, func(c *Config) { c.Memory, c.Logger = 64<<20, slog.New(slog.NewTextHandler(&log, nil)) }, d)
+	h := connectRouter(t, addr, routerOf("edge-2", d), d)
+	waitProven(t, r, 1, d.Domain)
+	list := make([]byte, r.listMax())
+	number := uint64(0)
+	send := func(size int) {
+		number++
+		parts := codec.RevocationParts(size)
+		for i := range parts {
+			from := i * codec.RevocationPartMax
+			h.say(&codec.RevocationList{Number: number, Part: uint16(i), Parts: uint16(parts), Data: append(list, 0)[from:min(size, from+codec.RevocationPartMax)]})
+		}
+	}
+	counted := func(result string, n uint64) {
+		t.Helper()
+		waitFor(t, result, func() bool { return r.listCounts()[result] == n })
+	}
+	send(len(list))
+	counted("refused", 1) // it is none, and has come whole
+	waitFor(t, "room again", func() bool { return r.listRoom() == r.listsMax() })
+	for n := range 2 {
+		send(len(list) + 1)
+		counted("large", uint64(n+1))
+	}
+	if n := strings.Count(log.String(), "--memory"); n != 1 {
+		t.Errorf("%d lines say what to do: %s", n, log.String())
+	}
+	onPeer := func(do func(p *peer)) {
+		r.onLoops(func(l *loop) { l.link.Range(func(c *link.Conn) { do(peerOf(c)) }) })
+	}
+	later := func(p *peer) { p.lookList(p.loop.link.Now().Add(2 * listRetry)) }
+	if onPeer(later); len(linksOf(r)) != 1 || linksOf(r)[0].phase != phaseOpen {
+		t.Error("the link is left for a list that can't be taken")
+	}
+	full := r.listsMax()
+	r.takesList(full)
+	send(len(list))
+	counted("skipped", 1)
+	r.takesList(-full)
+	onPeer(later)
+	if g := h.ended(); g == nil || g.Reason != codec.GoodbyeDone {
+		t.Errorf("goodbye %+v, want done", g)
+	}
+}
+
+// logText is what was logged.
+type logText struct {
+	mu   sync.Mutex
+	text strings.Builder // guarded by mu
+}
+
+func (l *logText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
