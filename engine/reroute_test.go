@@ -163,6 +163,55 @@ func TestWhatIsQueuedForALinkThatEndsGoesByAnother(t *testing.T) {
 	}
 }
 
+// What comes back since its domain was withdrawn waits until the routes show that, and
+// does not go by the same link again.
+func TestWhatIsWithdrawnDoesNotGoByTheSameLinkAgain(t *testing.T) {
+	d, other := newAuthority("prod.example"), newAuthority("test.example")
+	r, addr := startRouter(t, func(c *Config) {
+		manyInQueues(c)
+		c.HoldTimeout = patience
+	}, d, other)
+	node := d.node("n").Peer.Address
+	x, y := deafNeighbour(t, addr, d, other), neighbourOf(t, addr, d)
+	y.announces(r, 1, node)
+	x.announces(r, 2, node)
+	sender := connect(t, addr, d.node("a"))
+	waitFor(t, "the way to whom it has attached to last", func() bool {
+		to, _ := r.lookup(node)
+		return r.remoteOf(to) == x.conn.LocalAddr().String()
+	})
+	sender.fill(node)
+	goOn, running := make(chan struct{}), make(chan struct{})
+	r.routing.post(func(time.Time) { close(running); <-goOn })
+	<-running
+	x.say(&codec.DomainProofs{Parts: 1, Values: x.proofs[1:]})
+	by, _ := r.lookup(node)
+	stranded := func(do func(l *loop)) (n int) {
+		l, done := r.loops[by.Loop()], make(chan struct{})
+		l.link.Post(func() { do(l); n = len(l.stranded.frames); close(done) })
+		<-done
+		return n
+	}
+	before := 0
+	waitFor(t, "frames that come back", func() bool { before = stranded(func(*loop) {}); return before >= stuckFrames/2 })
+	if n := stranded((*loop).reroute); n != before {
+		t.Errorf("%d of %d frames have gone by the same link", before-n, before)
+	}
+	close(goOn)
+	for n := range before {
+		f := y.next()
+		for f.Category() != codec.CategoryApplication {
+			f = y.next()
+		}
+		if want := stuckFrames - before + n; numberOf(f) != want {
+			t.Fatalf("frame %d comes, want %d", numberOf(f), want)
+		}
+	}
+	if n := r.Counts().DroppedSum(); n != 0 {
+		t.Errorf("dropped: %v", r.Counts().Dropped)
+	}
+}
+
 // remoteOf returns the other end of a connection; "": it is gone.
 func (r *Router) remoteOf(ref link.Ref) (addr string) {
 	done := make(chan struct{})

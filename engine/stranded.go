@@ -67,7 +67,7 @@ func (l *loop) reroute() {
 		a := codec.Raw(f.b.B).Recipient()
 		_, stays := behind[a]
 		switch to, _ := l.router.lookup(a); {
-		case !stays && to != 0 && l.link.Alive(to):
+		case !stays && to != 0 && l.link.Alive(to) && l.leads(to, a):
 			l.goOn(to, l.unstrand(f))
 		case l.nobodyReturns() || now.Sub(f.since) >= most:
 			l.giveUp(dropNoRoute, l.unstrand(f))
@@ -80,6 +80,17 @@ func (l *loop) reroute() {
 	if s.frames = kept; len(kept) == 0 {
 		s.frames = nil
 	}
+}
+
+// leads tells whether frames for the address may go by the connection `to`. A link of
+// this loop may have lost their domain, which the routes show a moment later.
+func (l *loop) leads(to link.Ref, a codec.Address) bool {
+	c := l.link.Conn(to)
+	if c == nil || peerOf(c).far == nil {
+		return true
+	}
+	up := peerOf(c).far.proven[a.Prefix()]
+	return up != nil && !up.isDown
 }
 
 // comeBack hands over what waits for who is reached again, or by another link.
