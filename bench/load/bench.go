@@ -26,22 +26,30 @@ type sample struct {
 	usage
 }
 
-// rate is messages per CPU-second of the process under test.
-func (s sample) rate() float64 {
-	if s.CPU <= 0 {
+// rate is messages per CPU-second of all processes under test.
+func (s sample) rate() float64 { return s.per(s.CPU) }
+
+// rateOf is messages per CPU-second of one of them.
+func (s sample) rateOf(place int) float64 { return s.per(s.Each[place]) }
+
+func (s sample) per(cpu time.Duration) float64 {
+	if cpu <= 0 {
 		return 0
 	}
-	return s.Frames / s.CPU.Seconds()
+	return s.Frames / cpu.Seconds()
 }
 
 func (s sample) void() bool { return s.LoadCore > voidFrom }
 
 // shape is who takes part: nodes that send, each with a key and a connection of its
 // own since a router takes from a connection only what its node has signed
-// (PROTOCOL.md section 8, rule 4), nodes that receive, and the variants.
+// (PROTOCOL.md section 8, rule 4), nodes that receive, and the variants; and what
+// they send.
 type shape struct {
 	senders, receivers int
 	variants           []string
+	bodies             []int // none: lone frames
+	window             int   // bytes under way, at most; 0: as saturates
 }
 
 // shapes of the forwarding benchmark.
@@ -51,7 +59,7 @@ func (o *options) shapes() (all []shape) {
 			if senders == 0 {
 				senders = receivers
 			}
-			all = append(all, shape{senders, receivers, o.variants})
+			all = append(all, shape{senders, receivers, o.variants, o.bodies, o.window})
 		}
 	}
 	return all
@@ -59,7 +67,8 @@ func (o *options) shapes() (all []shape) {
 
 // loneShape is one sender and one receiver. A lone frame is in no burst.
 func (o *options) loneShape() shape {
-	return shape{1, 1, slices.DeleteFunc(slices.Clone(o.variants), func(v string) bool { return v == variantBursts })}
+	lone := slices.DeleteFunc(slices.Clone(o.variants), func(v string) bool { return v == variantBursts })
+	return shape{senders: 1, receivers: 1, variants: lone, window: o.window}
 }
 
 // cell is one shape and size of bodies: for each variant a sample of each round.
@@ -81,7 +90,7 @@ type bench struct {
 	o     *options
 	shape shape
 	world *world
-	under map[string]*process
+	under map[string]row
 	load  *controller
 	sent  map[string]uint64 // frames that the load has sent, by variant
 	log   io.Writer
@@ -89,56 +98,66 @@ type bench struct {
 
 // measure runs the whole benchmark and prints its result.
 func measure(ctx context.Context, o *options, stdout, log io.Writer) error {
-	dir, err := os.MkdirTemp("", "causeway-load-")
+	r, err := o.measureShapes(ctx, o.shapes(), o.loneShape(), log)
 	if err != nil {
 		return err
+	}
+	if o.json {
+		return json.NewEncoder(stdout).Encode(r)
+	}
+	r.write(stdout)
+	return nil
+}
+
+// measureShapes measures the rates of shapes, and the times of lone frames of one
+// more.
+func (o *options) measureShapes(ctx context.Context, shapes []shape, lone shape, log io.Writer) (*result, error) {
+	dir, err := os.MkdirTemp("", "causeway-load-")
+	if err != nil {
+		return nil, err
 	}
 	defer os.RemoveAll(dir)
 	w, err := newWorld(dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	result := &result{About: aboutMachine(ctx, &o.machine, o.command), Rounds: o.rounds, Slice: o.slice}
-	for _, s := range o.shapes() {
+	r := &result{About: aboutMachine(ctx, &o.machine, o.command), Rounds: o.rounds, Slice: o.slice}
+	for _, s := range shapes {
 		err := o.with(ctx, w, s, log, func(b *bench) error {
-			for _, body := range o.bodies {
+			for _, body := range s.bodies {
 				c, err := b.cell(ctx, body)
 				if err != nil {
 					return err
 				}
-				result.Cells = append(result.Cells, c)
+				r.Cells = append(r.Cells, c)
 			}
 			return nil
 		})
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
-	if s := o.loneShape(); o.latency > 0 && len(s.variants) > 0 {
-		err := o.with(ctx, w, s, log, func(b *bench) (err error) {
-			result.Lone, err = b.lone(ctx)
+	if o.latency > 0 && len(lone.variants) > 0 {
+		err := o.with(ctx, w, lone, log, func(b *bench) (err error) {
+			r.Lone, err = b.lone(ctx)
 			return err
 		})
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
-	if o.json {
-		return json.NewEncoder(stdout).Encode(result)
-	}
-	result.write(stdout)
-	return nil
+	return r, nil
 }
 
 // with starts all processes, connects, has work done, checks that nothing was
 // lost, and stops them.
 func (o *options) with(ctx context.Context, w *world, s shape, log io.Writer, work func(*bench) error) (err error) {
-	b := &bench{o: o, shape: s, world: w, under: make(map[string]*process), sent: make(map[string]uint64), log: log}
+	b := &bench{o: o, shape: s, world: w, under: make(map[string]row), sent: make(map[string]uint64), log: log}
 	ctx, cancel := context.WithCancel(ctx)
 	defer func() {
 		cancel() // kills what stop has not ended
-		for _, p := range b.under {
-			<-p.ended
+		for _, r := range b.under {
+			r.await()
 		}
 		if b.load != nil {
 			<-b.load.ended
@@ -170,47 +189,69 @@ func (b *bench) start(ctx context.Context) error {
 		return err
 	}
 	b.load = load
-	setup := &setupRequest{Root: b.world.authority.Root.Raw, Router: b.world.grant, Nodes: nodes, Senders: b.shape.senders, LoadCore: b.o.loadCore, Window: b.o.window}
+	setup := &setupRequest{Root: b.world.authority.Root.Raw, Router: b.world.routers[0], Nodes: nodes, Senders: b.shape.senders, LoadCore: b.o.loadCore, Window: b.shape.window}
 	if _, err := load.ask(request{Setup: setup}); err != nil {
 		return err
 	}
 	for _, v := range b.shape.variants {
-		p, err := b.o.startVariant(ctx, b.world, v)
-		if p != nil {
-			b.under[v] = p
-		}
-		if err != nil {
+		if err := b.startVariant(ctx, v); err != nil {
 			return err
 		}
-		if _, err := load.ask(request{Connect: &connectRequest{Variant: v, Addr: p.addr, PID: p.pid()}}); err != nil {
-			return errors.Join(err, p.failed(errors.New("connections failed")))
-		}
+	}
+	return nil
+}
+
+// startVariant starts what is under test of a variant, and connects the load.
+func (b *bench) startVariant(ctx context.Context, v string) (err error) {
+	r, err := b.o.startRow(ctx, b.world, v)
+	b.under[v] = r // also what runs of it when the rest failed
+	if err != nil {
+		return err
+	}
+	connect := &connectRequest{Variant: v}
+	for place, p := range r {
+		connect.Under = append(connect.Under, underTest{Addr: p.addr, PID: p.pid(), Router: b.world.routers[place]})
+	}
+	if _, err := b.load.ask(request{Connect: connect}); err != nil {
+		return r.failed(err)
+	}
+	if !isRouter(v) {
+		return nil
+	}
+	if err := r.awaitRoutes(ctx, b.world, b.shape); err != nil {
+		return err
+	}
+	if _, err := b.load.ask(request{Prime: &primeRequest{v}}); err != nil {
+		return r.failed(err)
 	}
 	return nil
 }
 
 func (b *bench) stop() error {
 	err := b.load.end() // first, so that the router has nobody to wait for
-	for _, p := range b.under {
-		err = errors.Join(err, p.stop())
+	var all row
+	for _, r := range b.under {
+		all = append(all, r...)
 	}
-	return err
+	return errors.Join(err, all.stop())
 }
 
 // balance checks that the routers forwarded what was sent and dropped nothing.
 // That all of it arrived, the load has seen.
 func (b *bench) balance() error {
-	for v, p := range b.under {
-		if p.admin == "" {
-			continue // a reference counts nothing
-		}
-		m, err := p.metrics()
-		if err != nil {
-			return p.failed(err)
-		}
-		forwarded, dropped := m["causeway_frames_forwarded_total"], m.dropped()
-		if forwarded != float64(b.sent[v]) || dropped != 0 {
-			return fmt.Errorf("router, verify %s: %.0f frames forwarded and %.0f dropped of %d sent", v, forwarded, dropped, b.sent[v])
+	for v, r := range b.under {
+		for _, p := range r {
+			if p.admin == "" {
+				continue // a reference counts nothing
+			}
+			m, err := p.metrics()
+			if err != nil {
+				return p.failed(err)
+			}
+			forwarded, dropped := m["causeway_frames_forwarded_total"], m.dropped()
+			if forwarded != float64(b.sent[v]) || dropped != 0 {
+				return fmt.Errorf("%s, verify %s: %.0f frames forwarded and %.0f dropped of %d sent", p.name, v, forwarded, dropped, b.sent[v])
+			}
 		}
 	}
 	return nil
@@ -247,7 +288,7 @@ func (b *bench) slice(ctx context.Context, v string, warm, length time.Duration)
 	}
 	a, err := b.load.ask(request{Slice: &sliceRequest{Variant: v, Warm: warm, Length: length}})
 	if err != nil {
-		return nil, errors.Join(err, b.under[v].failed(errors.New("was under test")))
+		return nil, b.under[v].failed(err)
 	}
 	b.sent[v] = a.Total
 	return &a, nil
@@ -262,13 +303,17 @@ func (b *bench) heat(ctx context.Context) (tables map[string]int, err error) {
 		if !checks(v) {
 			continue
 		}
-		for end := time.Now().Add(heatMax); ; {
-			m, err := b.under[v].metrics()
-			if err != nil {
-				return nil, b.under[v].failed(err)
+		if len(b.under[v]) > 1 { // a table of another router may be counted for one of a signer
+			if _, err := b.slice(ctx, v, 0, heatSlice); err != nil {
+				return nil, err
 			}
-			tables[v] = int(m["causeway_verify_tables"])
-			full := m["causeway_verify_tables_evicted_total"] > 0 || m[`causeway_verify_path{path="stdlib"}`] > 0
+		}
+		for end := time.Now().Add(heatMax); ; {
+			n, full, err := b.under[v].tables(v, b.shape.senders)
+			if err != nil {
+				return nil, err
+			}
+			tables[v] = n
 			if tables[v] < b.shape.senders && (full || time.Now().After(end)) {
 				fmt.Fprintf(b.log, "%s: %d of %d signers have a table\n", variantNames[v], tables[v], b.shape.senders)
 				break

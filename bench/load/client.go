@@ -18,6 +18,7 @@ import (
 type request struct {
 	Setup   *setupRequest   `json:",omitempty"`
 	Connect *connectRequest `json:",omitempty"`
+	Prime   *primeRequest   `json:",omitempty"`
 	Body    *bodyRequest    `json:",omitempty"`
 	Slice   *sliceRequest   `json:",omitempty"`
 	Lone    *loneRequest    `json:",omitempty"`
@@ -48,9 +49,18 @@ type setupRequest struct {
 	Window   int // bytes under way of a variant, at most
 }
 
+// connectRequest has senders connected to the first process of a variant, and
+// receivers to the last.
 type connectRequest struct {
-	Variant, Addr string
-	PID           int // of the process under test
+	Variant string
+	Under   []underTest
+}
+
+// underTest is a process under test.
+type underTest struct {
+	Addr   string
+	PID    int
+	Router codec.Address // if it is one
 }
 
 type bodyRequest struct{ Size int }
@@ -133,6 +143,8 @@ func (c *client) do(r *request, a *answer) error {
 		return c.prepare(*r.Setup)
 	case r.Connect != nil:
 		return c.connect(r.Connect)
+	case r.Prime != nil && c.flows[r.Prime.Variant] != nil:
+		return c.flows[r.Prime.Variant].prime()
 	case r.Body != nil:
 		return c.sign(r.Body.Size)
 	case r.Slice != nil:
@@ -175,7 +187,11 @@ func (c *client) prepare(s setupRequest) error {
 // connect makes a variant's connections: senders and receivers, or with echo
 // only senders.
 func (c *client) connect(r *connectRequest) error {
-	f, err := newFlow(r.Variant, r.PID, c.setup.LoadCore, c.setup.Window)
+	var pids []int
+	for _, u := range r.Under {
+		pids = append(pids, u.PID)
+	}
+	f, err := newFlow(r.Variant, pids, c.setup.LoadCore, c.setup.Window)
 	if err != nil {
 		return err
 	}
@@ -185,22 +201,22 @@ func (c *client) connect(r *connectRequest) error {
 		members = members[:c.setup.Senders]
 	}
 	for i, m := range members {
-		conn, err := dial(r.Addr, "", m, c.roots)
+		sends, at := i < c.setup.Senders, r.Under[0]
+		if !sends {
+			at = r.Under[len(r.Under)-1]
+		}
+		conn, err := dial(at.Addr, "", m, c.roots)
 		if err != nil {
 			return fmt.Errorf("%s: connection %d: %w", r.Variant, i+1, err)
 		}
 		if isRouter(r.Variant) {
-			if err := conn.hello(c.setup.Router); err != nil {
+			if err := conn.hello(at.Router); err != nil {
 				return fmt.Errorf("%s: hello: %w", r.Variant, err)
 			}
 		}
-		sends := i < c.setup.Senders
 		if err := f.add(conn, sends, echo || !sends); err != nil {
 			return err
 		}
-	}
-	if isRouter(r.Variant) {
-		return f.prime()
 	}
 	return nil
 }
@@ -256,7 +272,7 @@ func (c *client) slice(r *sliceRequest, a *answer) error {
 	if err := f.run(time.Now().Add(r.Warm)); err != nil {
 		return err
 	}
-	before, err := readClocks(f.pid, f.loadCore)
+	before, err := readClocks(f.under, f.loadCore)
 	if err != nil {
 		return err
 	}
@@ -264,7 +280,7 @@ func (c *client) slice(r *sliceRequest, a *answer) error {
 	if err := f.run(before.at.Add(r.Length)); err != nil {
 		return err
 	}
-	after, err := readClocks(f.pid, f.loadCore)
+	after, err := readClocks(f.under, f.loadCore)
 	if err != nil {
 		return err
 	}

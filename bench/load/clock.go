@@ -82,39 +82,55 @@ func coreTicks(core int) (all, idle uint64, err error) {
 // reading is all clocks at one moment.
 type reading struct {
 	at        time.Time
-	cpu       time.Duration // of the process under test
-	own       time.Duration // of this process
-	split     ticks         // of the process under test
-	all, idle uint64        // of the load's core
+	cpu       []time.Duration // of each process under test
+	own       time.Duration   // of this process
+	split     ticks           // of all processes under test
+	all, idle uint64          // of the load's core
 }
 
-func readClocks(pid, loadCore int) (r reading, err error) {
+func readClocks(under []int, loadCore int) (r reading, err error) {
 	if r.all, r.idle, err = coreTicks(loadCore); err != nil {
 		return r, err
 	}
-	if r.split, err = cpuTicks(pid); err != nil {
-		return r, err
+	for _, pid := range under {
+		t, err := cpuTicks(pid)
+		if err != nil {
+			return r, err
+		}
+		r.split.user += t.user
+		r.split.system += t.system
 	}
 	if r.own, err = cpuTime(os.Getpid()); err != nil {
 		return r, err
 	}
-	r.cpu, err = cpuTime(pid)
+	for _, pid := range under {
+		t, err := cpuTime(pid)
+		if err != nil {
+			return r, err
+		}
+		r.cpu = append(r.cpu, t)
+	}
 	r.at = time.Now()
-	return r, err
+	return r, nil
 }
 
 // usage is what happened between two readings.
 type usage struct {
-	Wall, CPU    time.Duration // CPU: of the process under test
-	User, System uint64        // ticks of it
-	LoadOwn      float64       // share of a core that the load used
-	LoadCore     float64       // share of time in which the load's core was busy
+	Wall, CPU    time.Duration   // CPU: of all processes under test
+	Each         []time.Duration // of it, by process
+	User, System uint64          // ticks of it
+	LoadOwn      float64         // share of a core that the load used
+	LoadCore     float64         // share of time in which the load's core was busy
 }
 
 func (r reading) since(before reading) usage {
 	u := usage{
-		Wall: r.at.Sub(before.at), CPU: r.cpu - before.cpu,
+		Wall: r.at.Sub(before.at),
 		User: r.split.user - before.split.user, System: r.split.system - before.split.system,
+	}
+	for i, cpu := range r.cpu {
+		u.Each = append(u.Each, cpu-before.cpu[i])
+		u.CPU += u.Each[i]
 	}
 	u.LoadOwn = (r.own - before.own).Seconds() / u.Wall.Seconds()
 	if all := r.all - before.all; all > 0 && r.all > before.all {

@@ -1,6 +1,7 @@
 // Command load measures the router from outside.
 //
 //	go run ./bench/load              throughput per second of CPU time, and the time of a lone frame
+//	go run ./bench/load chain        the same through routers in a row
 //	go run ./bench/load idle         memory of idle connections
 //	go run ./bench/load pressure     what one slow or hostile peer costs the others
 //	go run ./bench/load flood        how long a new node takes to connect while
@@ -68,6 +69,23 @@
 // signature, as every frame that waits alone, and the router has its signer's
 // table. The bound is 1.3 times that of the echo and one signature check, by
 // the table, measured in the same run.
+//
+// # Routers in a row
+//
+// The variants of chain are one router, and rows of two and three that are joined by
+// a link each (--connect) and serve one domain: senders at the first, receivers at
+// the last. All routers of a row are pinned to the same core and have CPU clocks of
+// their own, so that the figure of each is what arrived over its own time, beside
+// the one router of the same round with as many connections. They take turns on
+// their core as the kernel has it, so each finds more to do when its turn comes than
+// it would on a core of its own. Nothing is sent before each router lists all others
+// with their nodes (/debug/routes), and each sender's first frame has arrived, for
+// which routers that verify have asked for its certificate. Each router must have
+// forwarded what was sent, and dropped nothing: a router pauses nodes when a queue
+// has no room, but no router, so less is under way than elsewhere (chainWindow).
+//
+// With verify edge only the first router checks signatures. The frames are the same
+// bytes in all variants.
 //
 // # Pressure
 //

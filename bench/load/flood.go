@@ -121,7 +121,7 @@ func measureFlood(ctx context.Context, o *floodOptions, stdout, log io.Writer) (
 		return err
 	}
 	defer func() { cancel(); <-load.ended }()
-	if _, err := load.ask(request{Setup: &setupRequest{Root: w.authority.Root.Raw, Router: w.grant, Nodes: nodes, LoadCore: o.loadCore}}); err != nil {
+	if _, err := load.ask(request{Setup: &setupRequest{Root: w.authority.Root.Raw, Router: w.routers[0], Nodes: nodes, LoadCore: o.loadCore}}); err != nil {
 		return err
 	}
 	r := &floodResult{About: aboutMachine(ctx, &o.machine, o.command), Attackers: o.attackers, Sources: o.sources, Worst: o.worst}

@@ -26,7 +26,7 @@ const (
 type flow struct {
 	// fixed after start
 	variant   string
-	pid       int // of the process under test
+	under     []int // PIDs of the processes under test
 	epoll     int
 	conns     []*conn // senders, then receivers
 	senders   []*conn
@@ -48,8 +48,8 @@ type flow struct {
 	events         []unix.EpollEvent
 }
 
-func newFlow(variant string, pid, loadCore, window int) (*flow, error) {
-	f := &flow{variant: variant, pid: pid, loadCore: loadCore, asked: window, members: make(map[codec.Address]*member),
+func newFlow(variant string, under []int, loadCore, window int) (*flow, error) {
+	f := &flow{variant: variant, under: under, loadCore: loadCore, asked: window, members: make(map[codec.Address]*member),
 		in: make([]byte, inSize), events: make([]unix.EpollEvent, eventsMax)}
 	var err error
 	f.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC)

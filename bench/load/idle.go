@@ -150,7 +150,7 @@ func (o *idleOptions) stages(ctx context.Context, w *world, nodes []node, router
 	if r.Empty, err = o.read(ctx, router); err != nil {
 		return err
 	}
-	if _, err := load.ask(request{Setup: &setupRequest{Root: w.authority.Root.Raw, Router: w.grant, Nodes: nodes, LoadCore: o.loadCore}}); err != nil {
+	if _, err := load.ask(request{Setup: &setupRequest{Root: w.authority.Root.Raw, Router: w.routers[0], Nodes: nodes, LoadCore: o.loadCore}}); err != nil {
 		return err
 	}
 	say("connecting")

@@ -177,7 +177,7 @@ func TestCountsThatDisagreeAreNoResult(t *testing.T) {
 				"causeway_frames_dropped_total{reason=\"queue-full\"} %d\n", forwarded, dropped)
 		}))
 		defer server.Close()
-		b := &bench{under: map[string]*process{variantNone: {admin: server.Listener.Addr().String()}, variantEcho: {}}, sent: map[string]uint64{variantNone: 10}}
+		b := &bench{under: map[string]row{variantNone: {{admin: server.Listener.Addr().String()}}, variantEcho: {{}}}, sent: map[string]uint64{variantNone: 10}}
 		if err := b.balance(); (err == nil) != ok {
 			t.Errorf("%d forwarded, %d dropped of 10: %v", forwarded, dropped, err)
 		}
@@ -262,6 +262,12 @@ func TestCommandLinesThatMakeNoSense(t *testing.T) {
 		{"flood --tries 0", "--tries"},
 		{"flood --pause 1h", "--pause"},
 		{"flood now", `"now"`},
+		{"chain --cells 8", `"8"`},
+		{"chain --cells 8:256,0:256", "--cells"},
+		{"chain --cells 8:1000000", "--cells"},
+		{"chain --verify bursts", `"bursts"`},
+		{"chain --rounds 0", "--rounds"},
+		{"chain now", `"now"`},
 	} {
 		var log bytes.Buffer
 		if code := run(strings.Fields(c.args), strings.NewReader(""), &log, &log); code == 0 || !strings.Contains(log.String(), c.want) {

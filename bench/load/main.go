@@ -17,6 +17,7 @@ const (
 	verbIdle      = "idle"
 	verbPressure  = "pressure"
 	verbFlood     = "flood"
+	verbChain     = "chain"
 	verbClient    = "child-client"    // the load
 	verbReference = "child-reference" // a variant that is not the router
 	verbCrowd     = "child-crowd"     // clients that are not the load
@@ -68,6 +69,12 @@ func dispatch(ctx context.Context, args []string, stdin io.Reader, stdout, stder
 			return err
 		}
 		return measureFlood(ctx, o, stdout, stderr)
+	case verbChain:
+		o, err := parseChainOptions(args[1:], stderr)
+		if err != nil {
+			return err
+		}
+		return measureChain(ctx, o, stdout, stderr)
 	case verbIdle:
 		o, err := parseIdleOptions(args[1:], stderr)
 		if err != nil {

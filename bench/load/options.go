@@ -24,10 +24,46 @@ const (
 
 var variants = []string{variantEcho, variantForwarder, variantNone, variantAll, variantBursts}
 
-// isRouter reports whether a variant is the router, checks whether it checks
-// signatures.
-func isRouter(variant string) bool { return variant == variantNone || checks(variant) }
-func checks(variant string) bool   { return variant == variantAll || variant == variantBursts }
+// variantEdge is of rows of routers alone: one router has no links.
+const variantEdge = "edge"
+
+// rowOf is the variant of a row of so many routers that check signatures like the
+// variant given, which is that of one router.
+func rowOf(variant string, routers int) string {
+	if routers == 1 {
+		return variant
+	}
+	return fmt.Sprintf("%s-%d", variant, routers)
+}
+
+// splitRow returns what rowOf was given.
+func splitRow(variant string) (of string, routers int) {
+	of, text, isRow := strings.Cut(variant, "-")
+	if !isRow {
+		return of, 1
+	}
+	routers, err := strconv.Atoi(text)
+	if err != nil {
+		panic("load: " + variant + " is no variant")
+	}
+	return of, routers
+}
+
+// verifyOf returns what the router is told of a variant.
+func verifyOf(variant string) string {
+	if of, _ := splitRow(variant); of != variantBursts {
+		return of
+	}
+	return variantAll
+}
+
+// isRouter reports whether a variant is the router, or a row of them, checks whether
+// it checks signatures.
+func isRouter(variant string) bool { return verifyOf(variant) == variantNone || checks(variant) }
+func checks(variant string) bool {
+	verify := verifyOf(variant)
+	return verify == variantAll || verify == variantEdge
+}
 
 // Bounds and defaults.
 const (

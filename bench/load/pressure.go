@@ -217,7 +217,7 @@ func (st *stage) start(ctx context.Context, serve []string, attackers int) (err 
 		if *c.child, err = o.startController(ctx, c.verb, c.nice...); err != nil {
 			return err
 		}
-		setup := &setupRequest{Root: st.world.authority.Root.Raw, Router: st.world.grant, Nodes: nodes, LoadCore: o.loadCore}
+		setup := &setupRequest{Root: st.world.authority.Root.Raw, Router: st.world.routers[0], Nodes: nodes, LoadCore: o.loadCore}
 		if _, err := (*c.child).ask(request{Setup: setup}); err != nil {
 			return err
 		}

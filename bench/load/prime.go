@@ -15,10 +15,18 @@ import (
 const (
 	primeBody   = 512 << 10
 	primeFrames = 9 // to each receiver: more than 4 MiB
+	primeWindow = 2 // frames under way; a router does not pause another, it drops what a queue has no room for
 )
 
-// prime has the router ask all receivers. Nothing may be under way.
+// primeRequest has a variant made ready, when routes lead to all receivers.
+type primeRequest struct{ Variant string }
+
+// prime has routers know all senders, and the last of them ask all receivers.
+// Nothing may be under way.
 func (f *flow) prime() error {
+	if err := f.introduce(); err != nil {
+		return err
+	}
 	body := make([]byte, primeBody)
 	f.frame = frameSize(primeBody)
 	question, err := codec.AppendControl(nil, &codec.KeepAlive{Answer: true})
@@ -32,13 +40,13 @@ func (f *flow) prime() error {
 		if err != nil {
 			return err
 		}
-		to.checked = true
+		to.checked, to.got.plain = true, 0
 		end := time.Now().Add(drainMax)
 		for sent := 0; sent < primeFrames || to.got.plain < want; {
 			if time.Now().After(end) {
 				return fmt.Errorf("%s: a receiver was not asked what it has received", f.variant)
 			}
-			if sent < primeFrames && !sender.blocked {
+			if sent < primeFrames && uint64(sent*f.frame) < to.got.plain+primeWindow*uint64(f.frame) && !sender.blocked {
 				sent++
 				if err := f.sendUnit(sender, wire); err != nil {
 					return err
@@ -50,5 +58,26 @@ func (f *flow) prime() error {
 		}
 	}
 	f.received = f.sent
+	return nil
+}
+
+// introduce has each sender's certificate asked for by all routers on the way: its
+// first frame waits for that (PROTOCOL.md section 8.1).
+func (f *flow) introduce() error {
+	f.frame = frameSize(1)
+	for i, sender := range f.senders {
+		to := f.receivers[i%len(f.receivers)]
+		to.checked = true
+		wire, err := sender.who.frame(nil, to.who.address, category, []byte{0})
+		if err != nil {
+			return err
+		}
+		if err := f.sendUnit(sender, wire); err != nil {
+			return err
+		}
+		if err := f.drain(); err != nil {
+			return err
+		}
+	}
 	return nil
 }

@@ -127,11 +127,11 @@ func (p *process) stop() error {
 	return nil
 }
 
-// routerArgs is how the router is started. Nothing but frames of nodes moves
-// while it is measured: keep-alives are far apart.
-func (m *machine) serveArgs(w *world, verify string) []string {
+// serveArgs is how the router at that place in a row is started. Nothing but frames
+// of nodes moves while it is measured: keep-alives are far apart.
+func (m *machine) serveArgs(w *world, place int, verify string) []string {
 	args := []string{
-		"serve", "--identity", w.path("router"), "--trust", w.path("trust"), "--listen", "dbw://" + anyPort, "--admin", anyPort,
+		"serve", "--identity", w.router(place), "--trust", w.trust(), "--listen", "dbw://" + anyPort, "--admin", anyPort,
 		"--loops", "1", "--verify", verify, "--verify-workers", strconv.Itoa(m.workers),
 		"--max-connections-per-source", "0", "--max-handshakes-per-source", "0", "--max-handshake-rate", "0", // clients have few addresses
 		"--keep-alive", "10m", "--dead-after", "1h", "--drain-timeout", "1s", "--log-format", "json",
@@ -141,17 +141,13 @@ func (m *machine) serveArgs(w *world, verify string) []string {
 
 // startVariant starts the process under test of a variant.
 func (m *machine) startVariant(ctx context.Context, w *world, variant string) (*process, error) {
-	verify := variant
-	if checks(variant) {
-		verify = variantAll
-	}
-	program, args := m.router, m.serveArgs(w, verify)
+	program, args := m.router, m.serveArgs(w, 0, verifyOf(variant))
 	if variant == variantEcho || variant == variantForwarder {
 		self, err := os.Executable()
 		if err != nil {
 			return nil, err
 		}
-		program, args = self, []string{verbReference, variant, w.path("router"), w.path("trust")}
+		program, args = self, []string{verbReference, variant, w.router(0), w.trust()}
 	}
 	return m.startServer(ctx, variant, program, args...)
 }
@@ -168,7 +164,7 @@ func (m *machine) startServer(ctx context.Context, name, program string, args ..
 
 // startRouter starts the router as an operator would, with further flags.
 func (m *machine) startRouter(ctx context.Context, w *world, serve []string) (*process, error) {
-	args := append([]string{"serve", "--identity", w.path("router"), "--trust", w.path("trust"),
+	args := append([]string{"serve", "--identity", w.router(0), "--trust", w.trust(),
 		"--listen", "dbw://" + anyPort, "--admin", anyPort, "--log-format", "json"}, m.routerArgs...)
 	return m.startServer(ctx, "router", m.router, append(args, serve...)...)
 }

@@ -24,7 +24,7 @@ func testWorld(t *testing.T, nodes int) (w *world, members []*member, router tls
 	if err != nil {
 		t.Fatal(err)
 	}
-	id, err := pki.LoadIdentity(os.DirFS(w.path("router")))
+	id, err := pki.LoadIdentity(os.DirFS(w.router(0)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,7 +45,7 @@ func TestBurstsAreSignedAhead(t *testing.T) {
 func testSenders(t *testing.T, variant string, senders, body int) *flow {
 	t.Helper()
 	_, members, _ := testWorld(t, senders+1)
-	f, err := newFlow(variant, 0, 0, 0)
+	f, err := newFlow(variant, nil, 0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

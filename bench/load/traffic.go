@@ -165,7 +165,7 @@ func (t *traffic) round(r *roundRequest, a *roundAnswer) error {
 		p.rate, p.begun = r.PerSecond/float64(len(t.pairs)), p.sent
 	}
 	tick := unix.NsecToTimespec(int64(trafficTick))
-	before, err := readClocks(t.pid, t.loadCore)
+	before, err := readClocks([]int{t.pid}, t.loadCore)
 	if err != nil {
 		return err
 	}
@@ -176,7 +176,7 @@ func (t *traffic) round(r *roundRequest, a *roundAnswer) error {
 	if err := t.run(t.begin.Add(r.Length)); err != nil {
 		return err
 	}
-	after, err := readClocks(t.pid, t.loadCore)
+	after, err := readClocks([]int{t.pid}, t.loadCore)
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,7 @@ import (
 
 const (
 	domainName = "bench.example"
-	routerName = "edge-1"
+	routersMax = 3 // in a row
 
 	caValidity   = 48 * time.Hour
 	leafValidity = 24 * time.Hour
@@ -24,12 +24,12 @@ const (
 	modeSecret = 0o600
 )
 
-// world is a domain of its own: an authority in memory, a router's identity and
-// trust store in a directory, and nodes.
+// world is a domain of its own: an authority in memory, routers' identities and
+// their trust store in a directory, and nodes.
 type world struct {
-	dir       string // holds router/ and trust/
+	dir       string // holds what router and trust name
 	authority *pki.Authority
-	grant     codec.Address // the router's address
+	routers   []codec.Address // by their place in a row; where there is one router it is the first
 }
 
 // node is all that the load needs to be a node; it goes to it as JSON.
@@ -39,7 +39,12 @@ type node struct {
 	Chain   [][]byte // DER, leaf first, without the root
 }
 
-func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
+// router is the identity of the router at that place in a row.
+func (w *world) router(place int) string { return filepath.Join(w.dir, routerName(place)) }
+
+func (w *world) trust() string { return filepath.Join(w.dir, "trust") }
+
+func routerName(place int) string { return fmt.Sprint("router-", place+1) }
 
 // newWorld makes a domain below dir, which exists.
 func newWorld(dir string) (*world, error) {
@@ -60,19 +65,26 @@ func newWorld(dir string) (*world, error) {
 	if w.authority, err = pki.NewAuthority(domainName, root, nil, key); err != nil {
 		return nil, err
 	}
-	return w, w.writeRouter(now)
+	for place := range routersMax {
+		if err := w.writeRouter(place, now); err != nil {
+			return nil, err
+		}
+	}
+	return w, writeSecret(filepath.Join(w.trust(), domainName, "root.crt"), pki.EncodeCertificates(root.Raw))
 }
 
-// writeRouter makes the router's identity and the trust store.
-func (w *world) writeRouter(now time.Time) error {
+// writeRouter makes a router's identity.
+func (w *world) writeRouter(place int, now time.Time) error {
 	key, err := pki.NewKey(pki.KeyEd25519, rand.Reader)
 	if err != nil {
 		return err
 	}
-	if w.grant, err = pki.NewAddress(domainName, pki.KindRouter, rand.Reader); err != nil {
+	address, err := pki.NewAddress(domainName, pki.KindRouter, rand.Reader)
+	if err != nil {
 		return err
 	}
-	grant, err := w.authority.Issue(pki.Subject{Role: pki.RoleRouter, Name: routerName, Address: w.grant, Public: key.Public()}, now, leafValidity, rand.Reader)
+	w.routers = append(w.routers, address)
+	grant, err := w.authority.Issue(pki.Subject{Role: pki.RoleRouter, Name: routerName(place), Address: address, Public: key.Public()}, now, leafValidity, rand.Reader)
 	if err != nil {
 		return err
 	}
@@ -80,25 +92,19 @@ func (w *world) writeRouter(now time.Time) error {
 	if err != nil {
 		return err
 	}
-	root := pki.EncodeCertificates(w.authority.Root.Raw)
-	files := []struct {
-		name string
-		text []byte
-	}{
-		{filepath.Join("router", pki.FileKey), keyText},
-		{filepath.Join("router", pki.DirGrants, domainName+".crt"), pki.EncodeCertificates(w.authority.Chain(grant)...)},
-		{filepath.Join("trust", domainName, "root.crt"), root},
+	if err := writeSecret(filepath.Join(w.router(place), pki.FileKey), keyText); err != nil {
+		return err
 	}
-	for _, f := range files {
-		name := w.path(f.name)
-		if err := os.MkdirAll(filepath.Dir(name), modeDir); err != nil {
-			return err
-		}
-		if err := os.WriteFile(name, f.text, modeSecret); err != nil {
-			return err
-		}
+	crt := filepath.Join(w.router(place), pki.DirGrants, domainName+".crt")
+	return writeSecret(crt, pki.EncodeCertificates(w.authority.Chain(grant)...))
+}
+
+// writeSecret writes a file, and makes its directory.
+func writeSecret(name string, text []byte) error {
+	if err := os.MkdirAll(filepath.Dir(name), modeDir); err != nil {
+		return err
 	}
-	return nil
+	return os.WriteFile(name, text, modeSecret)
 }
 
 // newNodes issues n nodes.
