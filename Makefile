@@ -8,7 +8,7 @@ BENCHRUNS ?= 6
 REF       ?= HEAD~1
 SEEDS     ?= 10000
 
-.PHONY: build run test check full fmt vet tidy race debug fuzz simulate soak bench bench-compare deps clean
+.PHONY: build run test check full fmt vet tidy race debug fuzz simulate soak bench bench-compare bench-peers deps clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN) ./cmd/causeway
@@ -80,6 +80,13 @@ bench: build
 # Benchmarks of REF and of the work tree, taking turns, through benchstat.
 bench-compare:
 	@REF="$(REF)" BENCHRUNS="$(BENCHRUNS)" BENCHTIME="$(BENCHTIME)" PKG="$(PKG)" BENCH="$(BENCH)" bench/compare
+
+# The router beside nats-server and Tailscale's DERP server (seven minutes, on a
+# machine with nothing else to do), as a table for BENCHMARKS.md. bench/peers pins
+# both; building them the first time downloads their sources.
+bench-peers: build
+	cd bench/peers && CGO_ENABLED=0 $(GO) build -trimpath -o ../../bin/peers/ github.com/nats-io/nats-server/v2 tailscale.com/cmd/derper
+	$(GO) run ./bench/load peers $(PEERSFLAGS)
 
 clean:
 	rm -rf bin

@@ -74,6 +74,7 @@ func (o *options) loneShape() shape {
 // cell is one shape and size of bodies: for each variant a sample of each round.
 type cell struct {
 	Senders, Receivers, Body int
+	UnderWay                 int `json:",omitempty"` // messages under way to one receiver, at most
 	Samples                  map[string][]sample
 	Tables                   map[string]int // signers who had a table when it began, by variant
 }
@@ -87,13 +88,14 @@ type lone struct {
 
 // bench is the processes of one shape.
 type bench struct {
-	o     *options
-	shape shape
-	world *world
-	under map[string]row
-	load  *controller
-	sent  map[string]uint64 // frames that the load has sent, by variant
-	log   io.Writer
+	o        *options
+	shape    shape
+	world    *world
+	under    map[string]row
+	load     *controller
+	sent     map[string]uint64 // frames that the load has sent, by variant
+	underWay int               // messages under way to one receiver, at most; 0: any
+	log      io.Writer
 }
 
 // measure runs the whole benchmark and prints its result.
@@ -259,10 +261,10 @@ func (b *bench) balance() error {
 
 // cell measures one size of bodies.
 func (b *bench) cell(ctx context.Context, body int) (*cell, error) {
-	if _, err := b.load.ask(request{Body: &bodyRequest{body}}); err != nil {
+	if _, err := b.load.ask(request{Body: &bodyRequest{Size: body, UnderWay: b.underWay}}); err != nil {
 		return nil, err
 	}
-	c := &cell{Senders: b.shape.senders, Receivers: b.shape.receivers, Body: body, Samples: make(map[string][]sample)}
+	c := &cell{Senders: b.shape.senders, Receivers: b.shape.receivers, Body: body, UnderWay: b.underWay, Samples: make(map[string][]sample)}
 	var err error
 	if c.Tables, err = b.heat(ctx); err != nil {
 		return nil, err
@@ -331,7 +333,7 @@ func (b *bench) heat(ctx context.Context) (tables map[string]int, err error) {
 
 // lone measures the time of lone frames.
 func (b *bench) lone(ctx context.Context) (*lone, error) {
-	if _, err := b.load.ask(request{Body: &bodyRequest{latencyBody}}); err != nil {
+	if _, err := b.load.ask(request{Body: &bodyRequest{Size: latencyBody}}); err != nil {
 		return nil, err
 	}
 	l := &lone{Times: make(map[string][]time.Duration)}

@@ -63,7 +63,10 @@ type underTest struct {
 	Router codec.Address // if it is one
 }
 
-type bodyRequest struct{ Size int }
+type bodyRequest struct {
+	Size     int // bytes
+	UnderWay int // messages under way to one receiver, at most; 0: setupRequest.Window is all
+}
 
 type sliceRequest struct {
 	Variant      string
@@ -146,7 +149,7 @@ func (c *client) do(r *request, a *answer) error {
 	case r.Prime != nil && c.flows[r.Prime.Variant] != nil:
 		return c.flows[r.Prime.Variant].prime()
 	case r.Body != nil:
-		return c.sign(r.Body.Size)
+		return c.ready(r.Body)
 	case r.Slice != nil:
 		return c.slice(r.Slice, a)
 	case r.Lone != nil:
@@ -196,6 +199,9 @@ func (c *client) connect(r *connectRequest) error {
 		return err
 	}
 	c.flows[r.Variant] = f
+	if isPeer(r.Variant) {
+		return c.connectPeer(f, r.Under[0].Addr)
+	}
 	members, echo := c.members, r.Variant == variantEcho
 	if echo {
 		members = members[:c.setup.Senders]
@@ -225,6 +231,18 @@ func (c *client) connect(r *connectRequest) error {
 // have been looked at: some record of so many lies in one read as a whole.
 const checkedFrom = 4 * inSize
 
+// ready sets the size of bodies and what may be under way, and signs if frames of
+// that size are not there.
+func (c *client) ready(r *bodyRequest) error {
+	for _, f := range c.flows {
+		f.underWay = r.UnderWay
+	}
+	if r.Size != c.body || time.Since(c.signedAt) > resignAfter {
+		return c.sign(r.Size)
+	}
+	return c.size()
+}
+
 // sign sets the size of bodies and signs what senders will send.
 func (c *client) sign(body int) error {
 	senders, receivers := c.members[:c.setup.Senders], c.members[c.setup.Senders:]
@@ -241,8 +259,13 @@ func (c *client) sign(body int) error {
 		}
 	}
 	c.body, c.signedAt = body, time.Now()
+	return c.size()
+}
+
+// size has all flows send what was signed.
+func (c *client) size() error {
 	for _, f := range c.flows {
-		if err := f.size(body); err != nil {
+		if err := f.size(c.body); err != nil {
 			return err
 		}
 	}

@@ -82,6 +82,9 @@ type conn struct {
 	next    int    // offset in source of what is sent next
 	got     tally  // what has come since the hello
 	expects bool   // frames come on it
+	peer    *peer  // of another server; nil: it speaks our protocol
+	to      []int  // recipients of what is in source, frame by frame; with a bound of messages
+	toward  uint64 // bytes sent to it since the size was set; with a bound of messages
 	checked bool   // a frame of this slice was looked at
 	before  uint64 // got.plain at the slice's start
 }
@@ -97,16 +100,23 @@ func dial(addr, from string, who *member, roots *x509.CertPool) (*conn, error) {
 		return nil, err
 	}
 	defer raw.Close() // a duplicate lives on
+	return secure(raw, who, roots, alpn)
+}
+
+// secure does the handshake on raw, which the caller closes. Nothing may come
+// after it before something was sent.
+func secure(raw net.Conn, who *member, roots *x509.CertPool, protocols ...string) (*conn, error) {
 	var secrets keyLog
 	tc := tls.Client(raw, &tls.Config{
-		ServerName: domainName, RootCAs: roots, NextProtos: []string{alpn}, MinVersion: tls.VersionTLS13,
+		ServerName: domainName, RootCAs: roots, NextProtos: protocols, MinVersion: tls.VersionTLS13,
 		Certificates: []tls.Certificate{who.cert}, KeyLogWriter: &secrets,
 	})
 	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
 	defer cancel()
 	if err := tc.HandshakeContext(ctx); err != nil {
-		return nil, fmt.Errorf("TLS with %s: %w", addr, err)
+		return nil, fmt.Errorf("TLS with %s: %w", raw.RemoteAddr(), err)
 	}
+	var err error
 	c := &conn{fd: -1, who: who}
 	if c.out, c.in, err = secrets.halves(tc.ConnectionState()); err != nil {
 		return nil, err
@@ -154,7 +164,12 @@ func (c *conn) sendFrame(to codec.Address, category codec.Category, body []byte)
 	if err != nil {
 		return err
 	}
-	b := c.out.seal(nil, wire)
+	return c.write(wire)
+}
+
+// write writes plain and waits until the kernel has it.
+func (c *conn) write(plain []byte) error {
+	b := c.out.seal(nil, plain)
 	deadline := time.Now().Add(answerMax)
 	for len(b) > 0 {
 		n, err := unix.Write(c.fd, b)

@@ -2,6 +2,7 @@
 //
 //	go run ./bench/load              throughput per second of CPU time, and the time of a lone frame
 //	go run ./bench/load chain        the same through routers in a row
+//	go run ./bench/load peers        the same beside nats-server and Tailscale's DERP server
 //	go run ./bench/load idle         memory of idle connections
 //	go run ./bench/load pressure     what one slow or hostile peer costs the others
 //	go run ./bench/load flood        how long a new node takes to connect while
@@ -61,6 +62,31 @@
 // connections the bound is system calls, each connection needs its own write;
 // with signatures checked it is one Ed25519 verification a message, or of bursts a
 // 64th of one, two or three hashes, and the longer frame.
+//
+// # Other servers
+//
+// The verb peers has none, all and bursts take turns with two other servers, which
+// check no signature:
+//
+//	nats        nats-server: a subject for each receiver, payloads of the body's size
+//	derp        derper, Tailscale's relay: packets of the body's size to a receiver's key
+//
+// Both are the programs as their projects build them, of versions that bench/peers
+// pins, with the router's certificate, TLS 1.3 with AES-128-GCM, one core, and what
+// else they have by default. The load speaks their protocols itself, over the same
+// number of connections; messages are made ahead and go to the receivers in turn,
+// as frames do. What comes is opened, cut, and compared with what was sent, message
+// by message, and only what is the same counts. So the load has more to do for each
+// message than with the router, which is why its share is in the report too.
+//
+// What is under way is bounded here by messages to each receiver, the same for all
+// variants, and a write has as many messages for all (pace.go). A DERP server keeps
+// 32 packets for a client and then drops the oldest; a nats-server cuts off a client
+// that lets 64 MiB gather. Nothing of that happens within the bound, and a message
+// that does not arrive makes the run fail. The first bound is 32. Since a server
+// works more cheaply the more there is to take at a time, 128 and 512 follow, where
+// that is not too much in all; for them the DERP server is told to keep as many
+// packets, which spares it from dropping them.
 //
 // # Lone frames
 //

@@ -36,13 +36,15 @@ type flow struct {
 	asked     int // window asked for; 0: as saturates
 
 	// fixed while anything is under way
-	frame  int // size of a frame, bytes
-	burst  int // size of a burst, bytes, which a sender sends before it is another's turn; 0: of one unit
-	unit   int // bytes of a write, at most, but for one larger frame
-	window int // bytes under way, at most
+	frame    int // size of a frame, or of another server's message as it is sent, bytes
+	burst    int // size of a burst, bytes, which a sender sends before it is another's turn; 0: of one unit
+	unit     int // bytes of a write, at most, but for one larger frame
+	window   int // bytes under way, at most
+	underWay int // messages under way to one receiver, at most; 0: window is all
 
 	sent, received uint64 // bytes of frames, since the start
 	frames         uint64 // sent, since the start
+	again          uint64 // received, when senders are asked again; with a bound of messages
 	turn           int    // sender whose turn it is
 	in             []byte
 	events         []unix.EpollEvent
@@ -89,7 +91,10 @@ func (f *flow) size(body int) error {
 		return errUnderWay
 	}
 	f.frame, f.burst = frameSize(body), 0
-	if f.variant == variantBursts {
+	switch {
+	case isPeer(f.variant):
+		f.frame = f.prepare(body)
+	case f.variant == variantBursts:
 		f.frame = burstFrameSize(body)
 		f.burst = burstFrames * f.frame
 	}
@@ -108,11 +113,16 @@ func (f *flow) size(body int) error {
 	}
 	for _, c := range f.conns {
 		c.got.plain, c.next = 0, 0
-		if c.source = c.who.frames; f.burst > 0 {
+		switch {
+		case c.peer != nil:
+			c.source = c.peer.messages
+		case f.burst > 0:
 			c.source = c.who.bursts
+		default:
+			c.source = c.who.frames
 		}
 	}
-	return nil
+	return f.pace(body)
 }
 
 var errUnderWay = errors.New("there are frames under way")
@@ -153,13 +163,15 @@ func (f *flow) drain() error {
 // write.
 func (f *flow) send() error {
 	for idle := 0; idle < len(f.senders); {
-		if f.sent-f.received+uint64(max(f.unit, f.frame)) > uint64(f.window) && f.sent != f.received {
+		if f.sent-f.received+uint64(max(f.unit, f.frame)) > uint64(f.window) && f.sent != f.received || f.waits() {
 			return nil
 		}
 		c := f.senders[f.turn]
-		if c.blocked {
+		if c.blocked || !f.fits(c) {
 			f.turn = (f.turn + 1) % len(f.senders)
-			idle++
+			if idle++; idle == len(f.senders) {
+				f.again = f.received + uint64(f.unit)
+			}
 			continue
 		}
 		idle = 0
@@ -237,12 +249,8 @@ func (f *flow) read(c *conn) error {
 		case n == 0:
 			return fmt.Errorf("the process under test closed a connection: %w", io.ErrUnexpectedEOF)
 		}
-		see := func(record []byte) error { return f.check(c, record) }
-		if c.checked {
-			see = nil
-		}
 		before := c.got.plain
-		if err := c.got.take(f.in[:n], see); err != nil {
+		if err := f.count(c, f.in[:n]); err != nil {
 			return err
 		}
 		f.received += c.got.plain - before
@@ -250,4 +258,15 @@ func (f *flow) read(c *conn) error {
 			return nil
 		}
 	}
+}
+
+// count adds to c.got what of b is frames.
+func (f *flow) count(c *conn, b []byte) error {
+	switch {
+	case c.peer != nil:
+		return f.hear(c, b)
+	case c.checked:
+		return c.got.take(b, nil)
+	}
+	return c.got.take(b, func(record []byte) error { return f.check(c, record) })
 }

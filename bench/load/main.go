@@ -18,6 +18,7 @@ const (
 	verbPressure  = "pressure"
 	verbFlood     = "flood"
 	verbChain     = "chain"
+	verbPeers     = "peers"
 	verbClient    = "child-client"    // the load
 	verbReference = "child-reference" // a variant that is not the router
 	verbCrowd     = "child-crowd"     // clients that are not the load
@@ -75,6 +76,12 @@ func dispatch(ctx context.Context, args []string, stdin io.Reader, stdout, stder
 			return err
 		}
 		return measureChain(ctx, o, stdout, stderr)
+	case verbPeers:
+		o, err := parsePeersOptions(args[1:], stderr)
+		if err != nil {
+			return err
+		}
+		return measurePeers(ctx, o, stdout, stderr)
 	case verbIdle:
 		o, err := parseIdleOptions(args[1:], stderr)
 		if err != nil {

@@ -86,6 +86,7 @@ type machine struct {
 	loadCore   int
 	workers    int // --verify-workers
 	json       bool
+	peers      peerPrograms
 }
 
 // options of the forwarding benchmark.

@@ -141,6 +141,9 @@ func (m *machine) serveArgs(w *world, place int, verify string) []string {
 
 // startVariant starts the process under test of a variant.
 func (m *machine) startVariant(ctx context.Context, w *world, variant string) (*process, error) {
+	if isPeer(variant) {
+		return m.startPeer(ctx, w, variant)
+	}
 	program, args := m.router, m.serveArgs(w, 0, verifyOf(variant))
 	if variant == variantEcho || variant == variantForwarder {
 		self, err := os.Executable()

@@ -146,6 +146,7 @@ var variantNames = map[string]string{
 	variantEcho: "TLS echo", variantForwarder: "goroutine per connection",
 	variantNone: "router, verify none", variantAll: "router, verify all",
 	variantBursts: "router, verify all, bursts",
+	variantNATS:   "nats-server", variantDERP: "DERP server",
 }
 
 func (a about) write(w io.Writer) {
@@ -187,6 +188,13 @@ func writeCold(w io.Writer, where string, tables map[string]int, signers int) {
 }
 
 func (c *cell) writeRow(w io.Writer, v string) {
+	rate := c.rates(v)
+	fmt.Fprintf(w, "| %d+%d | %s | %s | %s (%s–%s) | %s | %s | %s |\n", c.Senders, c.Receivers, sizeText(c.Body), variantNames[v],
+		count(rate.Median), count(rate.Q1), count(rate.Q3), c.ratioText(v, variantEcho), c.ratioText(v, variantForwarder), c.usageText(v))
+}
+
+// usageText is the columns on what was busy, and how many rounds do not count.
+func (c *cell) usageText(v string) string {
 	s := c.Samples[v]
 	void := "none"
 	n := 0
@@ -201,9 +209,7 @@ func (c *cell) writeRow(w io.Writer, v string) {
 	case n > 0:
 		void = fmt.Sprintf("%d of %d, left out", n, len(s))
 	}
-	rate := c.rates(v)
-	fmt.Fprintf(w, "| %d+%d | %s | %s | %s (%s–%s) | %s | %s | %.0f%% | %.0f%% | %.0f%% of %.0f%% | %s |\n", c.Senders, c.Receivers, sizeText(c.Body), variantNames[v],
-		count(rate.Median), count(rate.Q1), count(rate.Q3), c.ratioText(v, variantEcho), c.ratioText(v, variantForwarder),
+	return fmt.Sprintf("%.0f%% | %.0f%% | %.0f%% of %.0f%% | %s",
 		100*c.median(v, func(s sample) float64 { return s.CPU.Seconds() / s.Wall.Seconds() }),
 		100*c.median(v, func(s sample) float64 { return float64(s.System) / float64(max(1, s.User+s.System)) }),
 		100*c.median(v, func(s sample) float64 { return s.LoadOwn }),

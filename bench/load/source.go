@@ -32,16 +32,21 @@ const (
 // limit bytes or one, and nothing beyond the end of a burst of so many bytes, if not
 // 0. They are sent again and again: routers do not look for duplicates.
 func (c *conn) unit(limit, frame, burst int) []byte {
-	if c.next >= len(c.source) {
-		c.next = 0
-	}
-	end := min(c.next+max(limit/frame, 1)*frame, len(c.source))
-	if burst > limit {
-		end = min(end, c.next-c.next%burst+burst)
-	}
-	b := c.source[c.next:end]
+	from, end := c.span(limit, frame, burst)
 	c.next = end
-	return b
+	return c.source[from:end]
+}
+
+// span returns where in source the next unit lies.
+func (c *conn) span(limit, frame, burst int) (from, end int) {
+	if from = c.next; from >= len(c.source) {
+		from = 0
+	}
+	end = min(from+max(limit/frame, 1)*frame, len(c.source))
+	if burst > limit {
+		end = min(end, from-from%burst+burst)
+	}
+	return from, end
 }
 
 // distinctFrames returns how many different frames each of so many senders signs

@@ -6,13 +6,14 @@ import "causeway/codec"
 // them. It survives no error.
 type stream struct {
 	half   *half
-	record []byte // begin of a record whose rest has not come
-	frame  []byte // begin of a frame whose rest has not come
+	need   func(b []byte) (int, error) // as codec.Cut, of what comes instead of frames; nil: frames come
+	record []byte                      // begin of a record whose rest has not come
+	frame  []byte                      // begin of a frame whose rest has not come
 }
 
 // take shows each frame that b, the next bytes of the connection, completes to
 // `each`, which borrows it. Records are decrypted in place.
-func (s *stream) take(b []byte, each func(codec.Raw) error) error {
+func (s *stream) take(b []byte, each func([]byte) error) error {
 	for {
 		record, rest, err := s.next(b)
 		if err != nil || record == nil {
@@ -72,9 +73,9 @@ func recordNeed(b []byte) (int, error) {
 }
 
 // cut shows each frame that p, borrowed, completes, and keeps the begin of one.
-func (s *stream) cut(p []byte, each func(codec.Raw) error) error {
+func (s *stream) cut(p []byte, each func([]byte) error) error {
 	for len(s.frame) > 0 {
-		need, err := codec.Cut(s.frame, codec.BodyMaxDefault)
+		need, err := s.size(s.frame)
 		if err != nil {
 			return err
 		}
@@ -93,7 +94,7 @@ func (s *stream) cut(p []byte, each func(codec.Raw) error) error {
 		p = p[n:]
 	}
 	for len(p) > 0 {
-		need, err := codec.Cut(p, codec.BodyMaxDefault)
+		need, err := s.size(p)
 		if err != nil {
 			return err
 		}
@@ -107,4 +108,13 @@ func (s *stream) cut(p []byte, each func(codec.Raw) error) error {
 		p = p[need:]
 	}
 	return nil
+}
+
+// size returns how many bytes of a frame that begins with b must be there to go
+// on.
+func (s *stream) size(b []byte) (int, error) {
+	if s.need != nil {
+		return s.need(b)
+	}
+	return codec.Cut(b, codec.BodyMaxDefault)
 }

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"testing"
 	"time"
-
-	"causeway/codec"
 )
 
 // tcpPair returns both ends of a connection.
@@ -60,7 +58,7 @@ func TestStreamsCutWhatWasSealed(t *testing.T) {
 			if random.IntN(3) == 0 {
 				n = min(n, 1+random.IntN(6))
 			}
-			err := s.take(left[:n], func(f codec.Raw) error { got = append(got, bytes.Clone(f)); return nil })
+			err := s.take(left[:n], func(f []byte) error { got = append(got, bytes.Clone(f)); return nil })
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -74,7 +72,7 @@ func TestStreamsCutWhatWasSealed(t *testing.T) {
 
 func TestStreamsRefuseWhatIsNone(t *testing.T) {
 	out, in := testHalves(t)
-	nothing := func(codec.Raw) error { return nil }
+	nothing := func([]byte) error { return nil }
 	if err := (&stream{half: in}).take([]byte("HTTP/1.1 400 Bad Request"), nothing); err == nil {
 		t.Error("text is no record")
 	}

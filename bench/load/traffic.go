@@ -317,7 +317,7 @@ func (t *traffic) read(i int) error {
 		case n == 0:
 			return fmt.Errorf("the router closed its connection: %w", io.ErrUnexpectedEOF)
 		}
-		if err := e.come.take(t.in[:n], func(f codec.Raw) error { return t.frame(i, f) }); err != nil {
+		if err := e.come.take(t.in[:n], func(f []byte) error { return t.frame(i, f) }); err != nil {
 			return err
 		}
 		if n < len(t.in) {
