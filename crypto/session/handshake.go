@@ -49,14 +49,23 @@ func (p *Peer) startFor(now time.Time, charge int, out *Actions) {
 	alone := p.attempting && !p.wanted
 	p.want(charge)
 	if alone {
-		p.waits = 0
-		if next := p.earliestM1(now); next.Before(p.nextM1) {
-			p.nextM1 = next
-		}
-		p.tryM1(now, out)
+		p.Hurry(now, out)
 		return
 	}
 	p.start(now, out)
+}
+
+// Hurry says that there is a way to the peer again, and what was sent lately may
+// never have left: a handshake that somebody waits for goes on as if it had just begun.
+func (p *Peer) Hurry(now time.Time, out *Actions) {
+	if !p.attempting || !p.wanted {
+		return
+	}
+	p.waits = 0
+	if next := p.earliestM1(now); next.Before(p.nextM1) {
+		p.nextM1 = next
+	}
+	p.tryM1(now, out)
 }
 
 // startSoon starts a handshake, or hurries that under way: the peer is there.

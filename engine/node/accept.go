@@ -225,6 +225,7 @@ func (n *Node) admit(c *conn) error {
 	c.reader.bodyMax = uint32(n.cfg.BodyMax)
 	c.out.attach(c)
 	c.start()
+	n.sessions.hurry(codec.Address(c.link.router.Address))
 	return nil
 }
 

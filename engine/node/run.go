@@ -87,6 +87,7 @@ func (n *Node) use(c *conn) {
 	}
 	c.start()
 	n.askCertificates(c)
+	n.sessions.hurry(codec.Address{})
 }
 
 // run is the goroutine that owns the node's life. c is its first connection, in

@@ -206,6 +206,21 @@ func (s *sessions) seal(o *outgoing, m *member, frame []byte, category codec.Cat
 	return sealed, slot, s.self, nil
 }
 
+// hurry has handshakes that messages wait for go on at once: there is a connection
+// again, to that address, or with the zero address to all.
+func (s *sessions) hurry(to codec.Address) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range s.members {
+		if m.users > 0 && (to.IsZero() || to == m.address) {
+			s.eventLocked(m, time.Now(), false, func(now time.Time, out *session.Actions) session.Drop {
+				m.core.Hurry(now, out)
+				return session.DropNone
+			})
+		}
+	}
+}
+
 // refusedSince returns the notice that the member can't be reached, if there was
 // one more.
 func (s *sessions) refusedSince(m *member, refusals uint64) error {

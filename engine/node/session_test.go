@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -409,6 +410,29 @@ func TestSlowReaderSlowsItsSender(t *testing.T) {
 		w.drops(b, nil)
 		if window := b.cfg.Window; most > window+4096 || most < window/2 {
 			t.Errorf("%d bytes waited, the window is %d", most, window)
+		}
+	})
+}
+
+// Who waits for a session, and has a router again, does not wait for the pause that
+// has grown meanwhile.
+func TestWaitingForASessionGoesOnWithTheNextConnection(t *testing.T) {
+	inWorld(t, func(w *world) {
+		var silent atomic.Bool
+		w.swallow(&silent)
+		silent.Store(true)
+		a, b := w.connect("a", sealing), w.connect("b", sealing)
+		start := time.Now()
+		time.AfterFunc(20*time.Second, func() { // the pause is from 15 s to 31 s
+			silent.Store(false)
+			w.r.mu.Lock()
+			defer w.r.mu.Unlock()
+			w.r.live[a.Address()].raw.Close()
+		})
+		w.send(a, b.Address(), "x")
+		w.receives(b, "x")
+		if took := time.Since(start); took > 22*time.Second {
+			t.Errorf("sent after %v", took)
 		}
 	})
 }
