@@ -59,16 +59,26 @@ func newNames() *names {
 
 // Lookup returns the connected node with the name, or, for "router/NAME", the
 // router. Only the certificate's verified name counts; of two nodes with one
-// name it is the one whose certificate is younger. Results are remembered for
-// 5 s. It fails with *NameError (ErrNoSuchName) when there is none, and
+// name it is the one whose certificate is younger, connected to this node itself or
+// to a router. Results of routers are remembered for 5 s. It fails with *NameError (ErrNoSuchName) when there is none, and
 // *WaitError or *NotConnectedError when no answer came.
 func (n *Node) Lookup(ctx context.Context, name string) (Entry, error) {
 	if err := pki.CheckName(strings.TrimPrefix(name, routerPrefix)); err != nil {
 		return Entry{}, fmt.Errorf("%w: %w", &NameError{Name: name, Domain: n.Domain()}, err)
 	}
-	if e, ok := n.peerNamed(name); ok {
-		return e, nil
+	peer, connected := n.peerNamed(name)
+	if c, _ := n.out.current(); connected && (c == nil || c.direct) {
+		return peer, nil
 	}
+	found, err := n.routersLookup(ctx, name)
+	if connected && (err != nil || peer.isBefore(found)) {
+		return peer, nil
+	}
+	return found, err
+}
+
+// routersLookup asks routers for a name.
+func (n *Node) routersLookup(ctx context.Context, name string) (Entry, error) {
 	if e, ok := n.names.cached(name, n.cfg.Now()); ok {
 		return e, nil
 	}

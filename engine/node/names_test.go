@@ -173,3 +173,36 @@ func TestManyLookupsAtOnceAreAllAnswered(t *testing.T) {
 		_ = b
 	})
 }
+
+// Of nodes with one name the one with the younger certificate counts, whichever way
+// they are connected; and the newest certificate of each.
+func TestNameOfSeveralPeers(t *testing.T) {
+	d := NewTestDomain()
+	defer d.Close()
+	b := startNode(t, d.Config("b"), func(c *Config) { c.Listen = []string{"dbw://127.0.0.1:0"} })
+	issued := func(ago time.Duration) *pki.Identity { return d.w.d.nodeOf("a", pki.KeyEd25519, ago, time.Hour) }
+	finds := func(want *Node) {
+		t.Helper()
+		if e, err := b.Lookup(patient(t), "a"); err != nil || e.Address != want.Address() {
+			t.Errorf("found %+v, %v; want %s", e, err, want.Address())
+		}
+	}
+	id := issued(20 * time.Minute)
+	old := direct(t, id, b.Listening()[0])
+	until(t, "there is a peer", func() bool { return b.Stats().Peers == 1 })
+	finds(old)
+	var younger *Node
+	for i := range 6 { // any order of peers
+		younger = direct(t, issued(time.Duration(15-i)*time.Minute), b.Listening()[0])
+		until(t, "there is one more", func() bool { return b.Stats().Peers == i+2 })
+		finds(younger)
+	}
+	routed := startNode(t, Config{Identity: issued(5 * time.Minute), Routers: d.Config("x").Routers, Dial: d.w.net.dial})
+	d.Settle(2)
+	finds(routed)
+	if err := old.Renew(d.w.d.renewed(id)); err != nil {
+		t.Fatal(err)
+	}
+	passes(t, old, b, "under the newest certificate of all")
+	finds(old)
+}

@@ -214,14 +214,20 @@ func (n *Node) directs() []*conn {
 	return all
 }
 
-// peerNamed finds a node that this one is connected to without a router.
-func (n *Node) peerNamed(name string) (Entry, bool) {
+// peerNamed finds a node that this one is connected to without a router; of several
+// of that name the one that counts.
+func (n *Node) peerNamed(name string) (found Entry, ok bool) {
 	for _, c := range n.directs() {
-		if p := c.link.router; p.Name == name {
-			return Entry{Name: name, Address: p.Address, Kind: c.hello.Kind, NotBefore: p.Leaf.NotBefore, NotAfter: p.NotAfter}, true
+		p := c.newest.Load()
+		if p.Name != name {
+			continue
+		}
+		e := Entry{Name: name, Address: p.Address, Kind: c.hello.Kind, NotBefore: p.Leaf.NotBefore, NotAfter: p.NotAfter}
+		if !ok || e.isBefore(found) {
+			found, ok = e, true
 		}
 	}
-	return Entry{}, false
+	return found, ok
 }
 
 // leadsTo reports whether frames to that address may go by the connection.

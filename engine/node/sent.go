@@ -86,7 +86,9 @@ func (s *Sent) changedLocked() <-chan struct{} {
 // *NoticeError when a notice came (a later call may return one after an earlier
 // returned nil), *UnconfirmedError when the connection ended first,
 // *UnsentError when the node did, or *WaitError when ctx ended. While the message
-// is being sent again (Config.ResendTime) it waits for the outcome of that.
+// is being sent again (Config.ResendTime) it waits for the outcome of that. A sealed
+// message that comes more than 200 ms after later ones, as one that was sent again may,
+// is dropped by its recipient without a word: that it has come Seen alone tells.
 func (s *Sent) Confirmed(ctx context.Context) error {
 	for {
 		done, changed, err := s.outcome()
