@@ -25,6 +25,13 @@ type Received struct {
 	Digest [16]byte // of them; handed on with a message
 }
 
+// Opens reports whether Receive may open a frame (its signed bytes) with flag 1, and
+// keep parts of it; other such frames it only looks at.
+func (p *Peer) Opens(signed []byte) bool {
+	var b sealed
+	return len(signed) >= HeaderSize && b.decode(signed[HeaderSize:]) == nil && p.find(b.id) != nil
+}
+
 // Receive takes a frame, which is opened in place; the messages that come of it
 // are parts of it. It returns why the frame was dropped, or DropNone.
 func (p *Peer) Receive(now time.Time, f Received, out *Actions) Drop {

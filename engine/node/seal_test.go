@@ -1,9 +1,11 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -112,4 +114,32 @@ func TestSealedQueueByDefault(t *testing.T) {
 			t.Errorf("bodies of %d bytes: %d bytes wait at most, of one sender %d", bodyMax, c.SealedQueue, c.Window)
 		}
 	}
+}
+
+// Messages of sessions that there are not cost no memory.
+func TestMessagesOfUnknownSessionsAreNotCopied(t *testing.T) {
+	const count, size = 64, 1 << 20
+	inWorld(t, func(w *world) {
+		n := w.connect("n", sealing)
+		id := w.d.node("a")
+		s := newSender(id.Peer, id.Key)
+		cert := newCertificate(id.Peer)
+		raw := s.sign(&codec.Frame{
+			TTL: 31, Recipient: n.Address(), Sender: s.address(), Category: app, SendTime: s.now(),
+			CertID: id.Peer.CertID, Encrypted: true, Body: bytes.Repeat([]byte{1}, size),
+		})
+		digest := raw.Digest()
+		var before, after runtime.MemStats
+		n.in.mu.Lock()
+		runtime.ReadMemStats(&before)
+		for range count {
+			n.hearSessionLocked(raw, digest, cert)
+		}
+		runtime.ReadMemStats(&after)
+		n.in.mu.Unlock()
+		if each := (after.TotalAlloc - before.TotalAlloc) / count; each > size/16 {
+			t.Errorf("%d bytes are allocated for each", each)
+		}
+		w.drops(n, map[string]uint64{"session-unknown": count})
+	})
 }

@@ -91,7 +91,7 @@ func (n *Node) hearSessionLocked(raw codec.Raw, digest codec.Digest, cert *certi
 		s.goodLocked(m.address)
 	}
 	message, sendTime, signed := raw.Encrypted(), raw.SendTime(), raw.Signed()
-	if message {
+	if message && m.core.Opens(signed) {
 		signed = slices.Clone(signed) // the application's, when it is open
 	}
 	drop := s.eventLocked(m, time.Now(), message, func(now time.Time, out *session.Actions) session.Drop {
