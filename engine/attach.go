@@ -67,7 +67,7 @@ func (h routingHands) probe(node link.Ref) {
 	h.r.onPeer(node, func(p *peer) {
 		if p.isOpen() {
 			p.probed = true
-			p.say(&codec.KeepAlive{Received: p.decided(), Answer: true})
+			p.say(&codec.KeepAlive{Received: p.decidedAhead(), Answer: true})
 		}
 	})
 }

@@ -21,13 +21,23 @@ func (p *peer) say(m codec.Control) {
 	p.sayAs(m, kind)
 }
 
-func (p *peer) sayAs(m codec.Control, kind link.Kind) {
+// sayBehind says a message, with that count of received frames, behind what else waits
+// for the peer.
+func (p *peer) sayBehind(m codec.Control, received uint64) {
+	if p.behindAt == 0 {
+		p.behind = received
+	}
+	p.behindAt = p.sayAs(m, link.Own)
+}
+
+// sayAs returns the message's send time; 0: it could not be made.
+func (p *peer) sayAs(m codec.Control, kind link.Kind) (sendTime uint64) {
 	body, err := codec.AppendControl(nil, m)
 	if err != nil { // what others said is in it; it is checked, but who knows
 		p.router.log.Error("a message to a node breaks a bound of the protocol", "peer", describe(p.id), "type", fmt.Sprintf("%T", m), "error", err)
-		return
+		return 0
 	}
-	p.loop.sendOwn(p.conn.Ref(), p.domain, p.address(), codec.CategoryControl, body, kind)
+	return p.loop.sendOwn(p.conn.Ref(), p.domain, p.address(), codec.CategoryControl, body, kind)
 }
 
 // control handles f, a link-control frame with a good signature.
@@ -92,7 +102,16 @@ func (p *peer) keepAlive(k *codec.KeepAlive) {
 		return
 	}
 	p.loop.payNotices()
-	if p.owesAnswer = !p.takes(answerSmall) || !p.pokes.take(p.loop.link.Now(), pokesPerSecond, pokesPerSecond); !p.owesAnswer {
+	if p.owesAnswer = p.behindAt != 0 || !p.takes(answerSmall) || !p.pokes.take(p.loop.link.Now(), pokesPerSecond, pokesPerSecond); !p.owesAnswer {
+		p.say(&codec.KeepAlive{Received: p.decided()})
+	}
+}
+
+// answerOwed answers a keep-alive that could not be answered when it came.
+func (p *peer) answerOwed() {
+	if p.owesAnswer && (p.isOpen() || p.phase == phaseParting && p.far != nil) && p.behindAt == 0 && p.takes(answerSmall) {
+		p.owesAnswer = false
+		p.loop.payNotices()
 		p.say(&codec.KeepAlive{Received: p.decided()})
 	}
 }
@@ -108,9 +127,11 @@ func (p *peer) cover(n uint64) bool {
 	return true
 }
 
-// ready does what has come up elsewhere: verdicts, and a question that is due.
+// ready does what has come up elsewhere: verdicts, an answer, and a question that is
+// due.
 func (p *peer) ready() {
 	p.drain()
+	p.answerOwed()
 	if p.isOpen() && p.ledger.due() {
 		p.ask()
 	}
@@ -238,7 +259,8 @@ func (p *peer) parting(m codec.Control) {
 			return
 		}
 		if m.Answer && p.far != nil {
-			p.say(&codec.KeepAlive{Received: p.decided()})
+			p.owesAnswer = true
+			p.answerOwed()
 		}
 	case *codec.Goodbye:
 		if p.far == nil || !p.cover(m.Received) {

@@ -260,7 +260,7 @@ func (p *peer) askToLeave() {
 	}
 	p.phase, p.askedToLeave = phaseDraining, true
 	p.loop.count.askedToLeave.Add(1)
-	p.say(&codec.Goodbye{Reason: codec.GoodbyeDraining, Text: drainText, Routers: p.otherRouters(), ReadFor: left, Received: p.decided()})
+	p.say(&codec.Goodbye{Reason: codec.GoodbyeDraining, Text: drainText, Routers: p.otherRouters(), ReadFor: left, Received: p.decidedAhead()})
 }
 
 const drainText = "this router stops"

@@ -189,6 +189,50 @@ func TestRecipientsAreAsked(t *testing.T) {
 	})
 }
 
+// A question waits behind the frames that it is about. What goes ahead of it meanwhile
+// says no more of what was received than it does, or the count would go back; who asked
+// gets the whole answer behind it.
+func TestTheCountOfReceivedFramesNeverGoesBack(t *testing.T) {
+	d := newAuthority("prod.example")
+	r, addr := startRouter(t, func(c *Config) { c.HoldTimeout = -1 }, d)
+	a, b := connect(t, addr, d.node("a")), connect(t, addr, d.node("b"))
+	b.silent = true
+	queued := uint64(0)
+	for ; r.link.Stats().QueuedBytes < 1<<19; queued++ {
+		a.send(a.frame(b.id.Peer.Address, codec.CategoryApplication, make([]byte, 4000)))
+	}
+	ref, _ := r.lookup(b.id.Peer.Address)
+	asked := make(chan struct{})
+	r.onPeer(ref, func(p *peer) {
+		p.ask()
+		close(asked)
+	})
+	<-asked
+	const sent = 10
+	for range sent {
+		b.send(b.frame(a.id.Peer.Address, codec.CategoryApplication, nil))
+	}
+	b.say(&codec.KeepAlive{Answer: true})
+	waitFor(t, "the router has what b has sent and asked", func() bool {
+		has := make(chan bool)
+		r.onPeer(ref, func(p *peer) { has <- p.decided() == sent && (p.owesAnswer || p.pokes.used > 0) })
+		return <-has
+	})
+	r.onPeer(ref, func(p *peer) { p.say(&codec.KeepAlive{Received: p.decidedAhead()}) })
+	for last := uint64(0); b.received < queued || last < sent; {
+		f := must(b.read())
+		if f.Category() != codec.CategoryControl {
+			continue
+		}
+		if k, ok := must(codec.DecodeControl(f.Body())).(*codec.KeepAlive); ok {
+			if k.Received < last {
+				t.Fatalf("received went from %d to %d", last, k.Received)
+			}
+			last = k.Received
+		}
+	}
+}
+
 // Frames that are lost with a connection, and that its ledger had no room for, are
 // not in doubt as well.
 func TestWhatIsLostIsNotInDoubt(t *testing.T) {

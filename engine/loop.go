@@ -75,13 +75,14 @@ func (l *loop) consume(b *buf.Buffer) {
 }
 
 // sendOwn makes, signs and sends a frame of this router. It goes before the
-// frames that wait for the same connection, unless it must be its last.
-func (l *loop) sendOwn(to link.Ref, d *domain, address codec.Address, category codec.Category, body []byte, kind link.Kind) {
+// frames that wait for the same connection, unless it must be its last. It returns the
+// frame's send time, which no other frame of the router has; 0: there is none.
+func (l *loop) sendOwn(to link.Ref, d *domain, address codec.Address, category codec.Category, body []byte, kind link.Kind) (sendTime uint64) {
 	r := l.router
 	f, err := ownFrame(d, address, category, r.state().config.TTLMax, r.ownTime(l.link.Now()), body)
 	if err != nil {
 		r.log.Error("can't sign with the router's own key", "error", err)
-		return
+		return 0
 	}
 	b := l.link.Account().Get(f.Size())
 	wire, err := f.Append(b.B[:0])
@@ -89,7 +90,9 @@ func (l *loop) sendOwn(to link.Ref, d *domain, address codec.Address, category c
 		panic("engine: own frame breaks a bound of the protocol: " + err.Error())
 	}
 	b.B = wire
+	sendTime = f.SendTime
 	l.link.SendKind(to, b, kind)
+	return sendTime
 }
 
 // owe has f's sender told, if this drop is one that senders are told of.
@@ -256,10 +259,7 @@ func (p *peer) look(now time.Time) {
 	if n.BytesOut != p.spoken {
 		p.spoken, p.spokeAt = n.BytesOut, now
 	}
-	if p.owesAnswer && p.isOpen() && p.takes(answerSmall) {
-		p.owesAnswer = false
-		p.say(&codec.KeepAlive{Received: p.decided()})
-	}
+	p.answerOwed()
 	if p.isOpen() && p.ledger.dueAt(now) {
 		p.ask()
 	}
@@ -294,6 +294,6 @@ func (p *peer) look(now time.Time) {
 	case p.idle(now):
 		p.leave(codec.GoodbyeIdle, fmt.Sprintf("you have sent no message for %v, and this router keeps nobody longer", c.IdleTimeout))
 	case now.Sub(p.spokeAt) >= c.KeepAlive-2*p.router.lookEvery && p.takes(answerSmall):
-		p.say(&codec.KeepAlive{Received: p.decided()})
+		p.say(&codec.KeepAlive{Received: p.decidedAhead()})
 	}
 }

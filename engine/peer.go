@@ -77,6 +77,11 @@ type peer struct {
 
 	owesAnswer bool // to a keep-alive that asked for one
 
+	// Messages with a count of received frames that wait behind other frames: what goes
+	// ahead of them may not say more, or the count would go back.
+	behind   uint64 // of the first
+	behindAt uint64 // send time of the last; 0: none waits
+
 	helloSent uint64 // when, nanoseconds since the Unix epoch
 	probed    bool   // it was asked for an answer, since another router says to have it
 
@@ -118,6 +123,14 @@ func (p *peer) decided() uint64 {
 		n = p.received
 	}
 	return p.rooms.least(n)
+}
+
+// decidedAhead is decided for a message that goes ahead of those that wait.
+func (p *peer) decidedAhead() uint64 {
+	if n := p.decided(); p.behindAt == 0 || n < p.behind {
+		return n
+	}
+	return p.behind
 }
 
 // bucket is a token bucket. The zero bucket is full.

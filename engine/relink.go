@@ -9,7 +9,6 @@ import (
 	"causeway/codec"
 	"causeway/crypto/pki"
 	"causeway/crypto/sign"
-	"causeway/engine/link"
 )
 
 // keyBefore returns the key of id if it was proven on this link, or nil.
@@ -281,7 +280,8 @@ func (p *peer) lookRetiring(now time.Time) {
 	switch {
 	case !far.retireSaid && age >= retireQuiet && (p.conn.QueuedBytes() == 0 || age >= retireMax):
 		far.retireSaid, far.retireFrom = true, now
-		p.sayAs(&codec.Goodbye{Reason: codec.GoodbyeDone, Text: far.retireText, ReadFor: retireMax, Received: p.decided()}, link.Own)
+		received := p.decided()
+		p.sayBehind(&codec.Goodbye{Reason: codec.GoodbyeDone, Text: far.retireText, ReadFor: retireMax, Received: received}, received)
 	case far.retireSaid && age >= retireMax:
 		p.leave(codec.GoodbyeDone, far.retireText)
 	}

@@ -3,7 +3,6 @@ package engine
 import (
 	"causeway/codec"
 	"causeway/engine/buf"
-	"causeway/engine/link"
 )
 
 // What is on the way to a peer, and of which nobody knows whether it has arrived when
@@ -12,6 +11,11 @@ import (
 // sealed is told of each frame that is sealed for the peer, in their order.
 func (p *peer) sealed(f codec.Raw, own bool) {
 	if f.Category() == codec.CategoryControl {
+		if p.behindAt != 0 && f.SendTime() == p.behindAt {
+			if p.behindAt = 0; p.owesAnswer {
+				p.conn.Notify() // and answer in the next turn
+			}
+		}
 		return
 	}
 	if p.far != nil {
@@ -46,7 +50,8 @@ func (l *loop) ledgerGrew(n int) {
 // question goes behind that.
 func (p *peer) ask() {
 	p.ledger.ask()
-	p.sayAs(&codec.KeepAlive{Received: p.decided(), Answer: true}, link.Own)
+	received := p.decided()
+	p.sayBehind(&codec.KeepAlive{Received: received, Answer: true}, received)
 }
 
 // endLedger settles what was on the way to the peer when its connection ended:
