@@ -197,16 +197,28 @@ func (p *peer) register() {
 	p.enter()
 }
 
-// enter puts the peer into the table. An older connection of the same address is
-// told that it was replaced.
+// enter puts the peer into the table. Of two connections of one address that which has
+// come first is told that it was replaced: mostly the one in the table, but the peer
+// may have waited (enterAfter) while a newer one has not.
 func (p *peer) enter() {
-	old := p.router.table.Set(p.address(), tableValue(p.conn.Ref()))
-	p.router.routing.attach(p.domain.address, p.address(), p.conn.Ref(), p.helloSent, old)
+	r, a, ref := p.router, p.address(), p.conn.Ref()
+	old := r.table.Lookup(a)
+	for {
+		if isHere(old) && p.domain.members.isAfter(link.Ref(old), p.member) {
+			p.replacedBy(aNewerOne{})
+			return
+		}
+		if r.table.CompareAndSwap(a, old, tableValue(ref)) {
+			break
+		}
+		old = r.table.Lookup(a)
+	}
+	r.routing.attach(p.domain.address, a, ref, p.helloSent, old)
 	if isHere(old) {
 		before := link.Ref(old)
-		p.router.loops[before.Loop()].replace(before, p.conn.Remote())
+		r.loops[before.Loop()].replace(before, p.conn.Remote())
 	}
-	p.router.comesBack(p.address())
+	r.comesBack(a)
 }
 
 // replace says goodbye to the connection ref of this loop, whose address has
@@ -214,12 +226,22 @@ func (p *peer) enter() {
 func (l *loop) replace(ref link.Ref, by netip.AddrPort) {
 	l.link.Post(func() {
 		if c := l.link.Conn(ref); c != nil {
-			l.router.replaced.add(l.router.log, l.link.Now(), peerOf(c), by)
-			c.GiveBackOnLoop(nil) // what waits goes to the newer connection
-			peerOf(c).leave(codec.GoodbyeReplaced, "the same address has connected again")
+			peerOf(c).replacedBy(by)
 		}
 	})
 }
+
+// replacedBy ends the connection of a peer whose address has a newer one.
+func (p *peer) replacedBy(by fmt.Stringer) {
+	p.router.replaced.add(p.router.log, p.loop.link.Now(), p, by)
+	p.conn.GiveBackOnLoop(nil) // what waits goes to the newer connection
+	p.leave(codec.GoodbyeReplaced, "the same address has connected again")
+}
+
+// aNewerOne is what has replaced a connection, for the log.
+type aNewerOne struct{}
+
+func (aNewerOne) String() string { return "another, which was quicker" }
 
 // goodbye ends the connection of a peer that has said goodbye: at once when it
 // reads no more, else when it has said to have received all that was queued for

@@ -96,6 +96,15 @@ func (ms *members) join(m *member) {
 	ms.byName[m.id.Name] = append(ms.byName[m.id.Name], m)
 }
 
+// isAfter tells whether the connection ref has joined after m, under the same name.
+func (ms *members) isAfter(ref link.Ref, m *member) bool {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	same := ms.byName[m.id.Name]
+	i := slices.Index(same, m)
+	return i >= 0 && slices.ContainsFunc(same[i+1:], func(o *member) bool { return o.ref == ref })
+}
+
 // hold keeps a certificate, of a member or of this router, until as many
 // releases.
 func (ms *members) hold(id *pki.Peer) {

@@ -346,6 +346,32 @@ func TestTheNewerConnectionOfAnAddressReplacesTheOlder(t *testing.T) {
 	}
 }
 
+// A connection that is not in the table yet, since frames that wait for its address
+// are on their way to it, does not replace one that has come after it and is.
+func TestTheNewerConnectionWinsAlsoWhenItEntersFirst(t *testing.T) {
+	d := newAuthority("prod.example")
+	r, addr := startRouter(t, nil, d)
+	id := d.node("a")
+	older, sender := connect(t, addr, id), connect(t, addr, d.node("b"))
+	first, _ := r.lookup(id.Peer.Address)
+	r.table.Clear(id.Peer.Address, tableValue(first)) // as long as enterAfter has it wait
+	newer := connect(t, addr, id)
+	newer.sync()
+	entered := make(chan struct{})
+	r.onPeer(first, func(p *peer) { p.enter(); close(entered) })
+	<-entered
+	if g := older.ended(); g == nil || g.Reason != codec.GoodbyeReplaced {
+		t.Errorf("goodbye %+v", g)
+	}
+	sender.send(sender.frame(id.Peer.Address, 64, []byte("for the newer")))
+	if got := newer.next(); string(got.Body()) != "for the newer" {
+		t.Errorf("%q", got.Body())
+	}
+	if n := r.replaced.count.Load(); n != 1 || r.table.Len() != 2 {
+		t.Errorf("%d replaced, %d addresses", n, r.table.Len())
+	}
+}
+
 func TestBadSignaturesHaveABudget(t *testing.T) {
 	d := newAuthority("prod.example")
 	_, addr := startRouter(t, func(c *Config) { c.BadSignatures = 5 }, d)
