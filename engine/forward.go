@@ -71,7 +71,7 @@ func (p *peer) forward(to link.Ref, b *buf.Buffer) bool {
 // queue is full: nobody would hear that a notice was dropped, so they have the room
 // beyond the mark that this router's own ones have.
 func (p *peer) mayTell(f codec.Raw, to link.Ref) bool {
-	_, remote := p.router.lookup(f.Recipient())
+	remote := p.destinationOf(to, f).behind == f.Recipient()
 	return p.loop.noticeRoom(to, remote) >= int64(len(f))
 }
 
