@@ -84,7 +84,9 @@ func (p *peer) fetched(kind askerKind, ends []fetchEnd) {
 			p.fillIn(e.key)
 		}
 	}
-	p.askForRooms()
+	if kind == askerFrames {
+		p.askForRooms()
+	}
 }
 
 // fillIn fills in what has been fetched, or was not to be had, and sends the

@@ -300,7 +300,7 @@ func (p *peer) parting(m codec.Control) {
 func (p *peer) part() {
 	now := p.loop.link.Now()
 	untaken := p.conn.QueuedBytes() > 0 || p.ledger.covered < p.ledger.sealed
-	if now.Before(p.partBy) && (p.owing > 0 || untaken || len(p.rooms.of) > 0) {
+	if now.Before(p.partBy) && (p.owing > 0 || untaken || p.far != nil && len(p.far.rooms.of) > 0) {
 		if p.owing == 0 && untaken && !p.ledger.waits() {
 			p.ask()
 		}

@@ -37,7 +37,7 @@ func (p *peer) linkFrame(b *buf.Buffer) {
 		p.check(b, nil)
 		return
 	}
-	if c := p.loop.keyOf(d, f); c != nil && !p.rooms.waits(f.Sender()) {
+	if c := p.loop.keyOf(d, f); c != nil && !p.far.rooms.waits(f.Sender()) {
 		p.check(b, c.key)
 	} else {
 		p.await(b, p.received-1)

@@ -46,6 +46,7 @@ type neighbour struct {
 	retireText string
 	retireFrom time.Time // since when; of the goodbye once that is said
 
+	rooms  rooms     // of frames that wait for certificates
 	lists  linkLists // revocation lists under way
 	unsaid unsaid    // what routing has to say
 	settlement

@@ -63,7 +63,6 @@ type peer struct {
 	software string
 	echoes   bucket
 	late     []*lateAnswer // to its certificate requests
-	rooms    rooms         // of a link
 	requests bucket        // certificate and name requests
 	pokes    bucket        // keep-alives that ask for an answer
 	notices  bucket        // notices that it sends
@@ -122,7 +121,7 @@ func (p *peer) decided() uint64 {
 	if !waits {
 		n = p.received
 	}
-	return p.rooms.least(n)
+	return p.least(n)
 }
 
 // decidedAhead is decided for a message that goes ahead of those that wait.
@@ -262,7 +261,7 @@ func (p *peer) frame(b *buf.Buffer) {
 // push puts b into the ring, and reads no further when that is full; before is how
 // many frames other than link control came before it.
 func (p *peer) push(b *buf.Buffer, key *sign.Key, before uint64) {
-	p.ring.Push(b, key, p.rooms.least(before), &p.loop.batch)
+	p.ring.Push(b, key, p.least(before), &p.loop.batch)
 	if p.ringIsFull() && !p.full && p.phase != phaseClosed {
 		p.full = true
 		p.conn.PauseOnLoop()
@@ -345,7 +344,7 @@ func (p *peer) drain() {
 			}
 		}
 	}
-	if len(p.rooms.ready) > 0 {
+	if p.far != nil && len(p.far.rooms.ready) > 0 {
 		p.settleReady()
 	}
 	if p.full && p.ring.Len() <= verify.RingSize/2 && p.ring.Bytes() <= ringBytesMax/2 {
@@ -450,9 +449,9 @@ func (p *peer) gone(lost int) {
 	p.phase = phaseClosed
 	if p.far != nil || len(p.late) > 0 {
 		p.router.fetcher.gone(p.conn.Ref())
-		p.emptyRooms(dropUnknownCertificate)
 	}
 	if p.far != nil {
+		p.emptyRooms(dropUnknownCertificate)
 		p.dropList()
 		p.dropUnsaid()
 	}

@@ -83,19 +83,19 @@ type awaitedFrame struct {
 // behind them.
 func (rs *rooms) waits(sender codec.Address) bool { return len(rs.of) > 0 && rs.of[sender] != nil }
 
-// least returns before, or a lower number where a frame waits that came earlier:
-// only what came before that has been decided on.
-func (rs *rooms) least(before uint64) uint64 {
-	if len(rs.of) == 0 {
+// least returns before, or a lower number where a frame of the link waits that came
+// earlier: only what came before that has been decided on.
+func (p *peer) least(before uint64) uint64 {
+	if p.far == nil || len(p.far.rooms.of) == 0 {
 		return before
 	}
-	return min(before, rs.floor)
+	return min(before, p.far.rooms.floor)
 }
 
 // await takes b, a frame that came over p's link as the one after `before` others,
 // whose certificate is not known here or whose sender has frames that wait.
 func (p *peer) await(b *buf.Buffer, before uint64) {
-	l, rs := p.loop, &p.rooms
+	l, rs := p.loop, &p.far.rooms
 	f := codec.Raw(b.B)
 	now := l.link.Now()
 	room := rs.of[f.Sender()]
@@ -127,7 +127,7 @@ func (p *peer) await(b *buf.Buffer, before uint64) {
 // takesAwaited counts n more bytes in a sender's room, nil: a new one; false: there
 // are too many already. One link may have as much as is free.
 func (p *peer) takesAwaited(room *senderRoom, n int64) bool {
-	all, rs := p.router.awaiting, &p.rooms
+	all, rs := p.router.awaiting, &p.far.rooms
 	if room != nil && room.bytes+n > senderBytesMax || rs.bytes+n > all.max-all.bytes.Load() {
 		return false
 	}
@@ -140,7 +140,7 @@ func (p *peer) takesAwaited(room *senderRoom, n int64) bool {
 // leaves takes the first frame out of a sender's room, and closes the room when it
 // was the last.
 func (p *peer) leaves(sender codec.Address, room *senderRoom) awaitedFrame {
-	rs, all := &p.rooms, p.router.awaiting
+	rs, all := &p.far.rooms, p.router.awaiting
 	first := room.frames[0]
 	room.frames[0] = awaitedFrame{}
 	room.frames = room.frames[1:]
@@ -167,7 +167,7 @@ func (p *peer) leaves(sender codec.Address, room *senderRoom) awaitedFrame {
 
 // askForRooms asks for the certificates of rooms, as many as may be asked for.
 func (p *peer) askForRooms() {
-	rs := &p.rooms
+	rs := &p.far.rooms
 	for len(rs.unasked) > 0 && rs.asked < awaitAsksMax {
 		sender := rs.unasked[0]
 		rs.unasked = rs.unasked[1:]
@@ -187,13 +187,13 @@ func (p *peer) askForRooms() {
 // room of its address has asked.
 func (p *peer) roomFetched(key codec.CertKey, verdict fetchVerdict) {
 	sender := key.Address
-	room := p.rooms.of[sender]
+	room := p.far.rooms.of[sender]
 	if room == nil || room.state != roomAsked || room.key() != key {
 		return // its first frame has waited for too long
 	}
 	room.state = roomNew
-	p.rooms.asked--
-	for verdict != fetchFound && p.rooms.of[sender] == room && room.key() == key {
+	p.far.rooms.asked--
+	for verdict != fetchFound && p.far.rooms.of[sender] == room && room.key() == key {
 		p.loop.drop(dropUnknownCertificate, p.leaves(sender, room).b)
 	}
 	p.settleRoom(sender)
@@ -204,7 +204,7 @@ func (r *senderRoom) key() codec.CertKey { return codec.Raw(r.frames[0].b.B).Cer
 // settleRoom has the sender's frames go on as far as they can. Who calls it calls
 // askForRooms afterwards.
 func (p *peer) settleRoom(sender codec.Address) {
-	rs := &p.rooms
+	rs := &p.far.rooms
 	for room := rs.of[sender]; room != nil && room.state == roomNew; room = rs.of[sender] {
 		d := p.domainOf(room.frames[0].b.B)
 		if d == nil || p.isOpen() && p.far.proven[sender.Prefix()] == nil { // it has been withdrawn meanwhile
@@ -217,7 +217,7 @@ func (p *peer) settleRoom(sender codec.Address) {
 
 // settleFirst has the first frame of a room go on, or says what it waits for.
 func (p *peer) settleFirst(sender codec.Address, room *senderRoom, d *domain) {
-	l, rs := p.loop, &p.rooms
+	l, rs := p.loop, &p.far.rooms
 	switch c := l.keyOf(d, room.frames[0].b.B); {
 	case c != nil && p.ringIsFull():
 		room.state = roomReady
@@ -238,7 +238,7 @@ func (p *peer) ringIsFull() bool { return p.ring.Full() || p.ring.Bytes() >= rin
 
 // settleReady goes on with rooms that have waited for room in the ring alone.
 func (p *peer) settleReady() {
-	rs := &p.rooms
+	rs := &p.far.rooms
 	for len(rs.ready) > 0 && !p.ringIsFull() {
 		sender := rs.ready[0]
 		rs.ready = rs.ready[1:]
@@ -253,7 +253,7 @@ func (p *peer) settleReady() {
 // tickRooms drops what has waited for too long for a certificate, and finds out
 // since when the others wait.
 func (p *peer) tickRooms(now time.Time) {
-	rs := &p.rooms
+	rs := &p.far.rooms
 	floor := uint64(math.MaxUint64)
 	for sender, room := range rs.of {
 		for rs.of[sender] == room && room.state != roomReady && now.Sub(room.frames[0].at) >= p.router.config.fetchTime {
@@ -272,8 +272,8 @@ func (p *peer) tickRooms(now time.Time) {
 
 // emptyRooms drops all that waits: the link has ended, or the router.
 func (p *peer) emptyRooms(reason dropReason) {
-	for sender, room := range p.rooms.of {
-		for p.rooms.of[sender] == room {
+	for sender, room := range p.far.rooms.of {
+		for p.far.rooms.of[sender] == room {
 			p.loop.drop(reason, p.leaves(sender, room).b)
 		}
 	}
