@@ -332,7 +332,7 @@ func TestReplacedConnectionsAreCountedAndRarelyLogged(t *testing.T) {
 func TestAFleetThatComesBackIsServedInTurn(t *testing.T) {
 	const fleet, atOnce = 200, 8
 	d := newAuthority("prod.example")
-	r, addr := startRouter(t, func(c *Config) { c.HandshakesMax = atOnce }, d)
+	r, addr := startRouter(t, func(c *Config) { c.HandshakesMax, c.HandshakeTimeout = atOnce, patience }, d)
 	asks := clientTLS(d.node("x"))
 	var all sync.WaitGroup
 	var served atomic.Int64

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"slices"
 	"testing"
+	"time"
 
 	"causeway/codec"
 	"causeway/crypto/pki"
@@ -97,7 +98,7 @@ func TestCertificatesOfOtherDomainsAreNotAnswered(t *testing.T) {
 // where another neighbour does not answer, keep nobody else from what is there.
 func TestFloodsOfRequestsLeaveOthersTheirs(t *testing.T) {
 	d := newAuthority("prod.example")
-	routers, addrs := line(t, 2, func(_ int, c *Config) { c.fetchTime = patience / 2 }, d)
+	routers, addrs := line(t, 2, func(_ int, c *Config) { c.fetchTime = 10 * time.Second }, d)
 	r := routers[0]
 	honest, far := connect(t, addrs[0], d.node("honest")), connect(t, addrs[1], d.node("far"))
 	floods := []*client{connectRouter(t, addrs[0], routerOf("edge-8", d), d).client, connect(t, addrs[0], d.node("flood"))}

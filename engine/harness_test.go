@@ -26,7 +26,7 @@ import (
 )
 
 // patience bounds every wait of these tests for something that must happen.
-const patience = 20 * time.Second
+const patience = 40 * time.Second
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,

@@ -192,7 +192,7 @@ func (r *Router) quietFetcher() {
 // memory and keeps nobody else's frames.
 func TestAFloodOfMadeUpSendersIsBounded(t *testing.T) {
 	d := newAuthority("prod.example")
-	routers, addrs := line(t, 2, func(_ int, c *Config) { c.Memory, c.fetchTime = 64<<20, patience/4 }, d)
+	routers, addrs := line(t, 2, func(_ int, c *Config) { c.Memory, c.fetchTime = 64<<20, 5*time.Second }, d)
 	r := routers[0]
 	a, b := connect(t, addrs[1], d.node("a")), connect(t, addrs[0], d.node("b"))
 	reaches(t, routers[1], b.id.Peer.Address)
