@@ -40,6 +40,7 @@ type Conn struct {
 	deadline  time.Time // of FinishOnLoop
 
 	// home loop: input
+	isLink      bool // see SetLinkOnLoop
 	masked      bool // gnet does not read it
 	resting     bool // it should not, but what it has read is cut
 	pauses      int  // causes to pause

@@ -40,6 +40,10 @@ import (
 // share of a connection that sends without end.
 const readBytesMax = 64 << 10
 
+// linkReadsMax is how often a link is read in one turn, at most, while each read
+// finds as much as it can take.
+const linkReadsMax = 4
+
 // socket is gnet's end of an enrolled connection.
 type socket = gnet.Conn
 
@@ -408,12 +412,38 @@ func (h *events) OnTraffic(s gnet.Conn) gnet.Action {
 	switch c := s.Context().(type) {
 	case *Conn:
 		c.received(data)
+		if c.isLink && len(data) == readBytesMax {
+			c.readMore(data)
+		}
 	case *port:
 		c.turn()
 	case *probe:
 		c.traffic.Add(1)
 	}
 	return gnet.None
+}
+
+// readMore reads on from a link, into p. What a link brings in a turn goes to many
+// recipients, and each costs a write, whether it gets one frame or many: from a
+// link that is read once a turn each of 200 gets one or two.
+func (c *Conn) readMore(p []byte) {
+	for reads := 1; reads < linkReadsMax && c.phase == phaseOpen && !c.Paused() && !c.holds(); {
+		n, err := unix.Read(c.fd, p)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err == unix.EAGAIN || n == 0: // gnet will see the end, too
+			return
+		case err != nil:
+			c.die(os.NewSyscallError("read", err))
+			return
+		}
+		c.received(p[:n])
+		if n < len(p) {
+			return
+		}
+		reads++
+	}
 }
 
 // OnClose runs before gnet closes the descriptor of s.

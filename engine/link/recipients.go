@@ -56,13 +56,14 @@ const (
 )
 
 // SetLinkOnLoop makes c a link to another router: from now on its queue is
-// bounded for each recipient by itself, see Loop.RoomFor. It needs
-// Config.Recipient.
+// bounded for each recipient by itself, see Loop.RoomFor, and it has the share of
+// several connections in what a turn reads (readMore). It needs Config.Recipient.
 func (c *Conn) SetLinkOnLoop() {
 	cfg := &c.loop.engine.cfg
 	if cfg.Recipient == nil {
 		panic("link: SetLinkOnLoop without Config.Recipient")
 	}
+	c.isLink = true
 	c.loop.setShares(c.slot, &shares{
 		epoch: c.slot.nextEpoch(), salt: rand.Uint64(),
 		behind: &recipients{key: cfg.Recipient, seed: maphash.MakeSeed(), low: int64(cfg.QueueLow)},
