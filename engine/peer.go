@@ -160,7 +160,11 @@ func newPeer(r *Router, c *link.Conn, d *domain, id *pki.Peer) (*peer, error) {
 			return nil, err
 		}
 	}
-	p.ring = r.pool.NewRing(p.notify, c.Loop().Account())
+	if p.far == nil {
+		p.ring = r.pool.NewRing(p.notify, c.Loop().Account())
+	} else {
+		p.ring = r.pool.NewLongRing(p.notify, c.Loop().Account())
+	}
 	return p, nil
 }
 
@@ -347,7 +351,7 @@ func (p *peer) drain() {
 	if p.far != nil && len(p.far.rooms.ready) > 0 {
 		p.settleReady()
 	}
-	if p.full && p.ring.Len() <= verify.RingSize/2 && p.ring.Bytes() <= ringBytesMax/2 {
+	if p.full && p.ring.Len() <= p.ring.Size()/2 && p.ring.Bytes() <= ringBytesMax/2 {
 		p.full = false
 		if p.phase != phaseClosed {
 			p.conn.ResumeOnLoop()

@@ -56,7 +56,7 @@ type Batch struct {
 // pushed is one slot to be checked.
 type pushed struct {
 	ring *Ring
-	slot uint8
+	slot uint16
 }
 
 // Pool checks signatures in worker goroutines. Rings with jobs wait in turn: a
@@ -172,7 +172,7 @@ func (p *Pool) checkHere(b *Batch) {
 		n := min(len(b.pushed), gatherMax)
 		g.n, g.shares = 0, g.shares[:0]
 		for _, j := range b.pushed[:n] {
-			g.add(j.ring, &j.ring.slots[j.slot])
+			g.add(j.ring, &j.ring.slots.at[j.slot])
 		}
 		clear(b.pushed[:n])
 		b.pushed = b.pushed[n:]
@@ -254,7 +254,7 @@ func (p *Pool) gather(g *gathered) {
 		r := p.rings.take()
 		most := min(takeMax, part-g.n)
 		for n, bytes := 0, 0; n < most && !r.jobs.empty(); n++ {
-			s := &r.jobs.from[r.jobs.first()]
+			s := r.jobs.first()
 			if bytes += len(s.frame.B); n > 0 && bytes > takeBytesMax {
 				break
 			}
@@ -295,14 +295,13 @@ func (p *Pool) run(c *checker, g *gathered) {
 // jobs are the slots of one ring that wait for a worker, in order; guarded by
 // Pool.mu.
 type jobs struct {
-	from       *slots
-	slots      [RingSize]uint8
-	head, tail uint32 // free-running
+	from       *slots // nil when there are none
+	head, tail uint32 // free-running, in from.jobs
 }
 
-func (j *jobs) empty() bool    { return j.head == j.tail }
-func (j *jobs) first() uint8   { return j.slots[j.head&ringMask] }
-func (j *jobs) put(slot uint8) { j.slots[j.tail&ringMask] = slot; j.tail++ }
+func (j *jobs) empty() bool     { return j.head == j.tail }
+func (j *jobs) first() *slot    { return &j.from.at[j.from.jobs[j.head&j.from.mask]] }
+func (j *jobs) put(slot uint16) { j.from.jobs[j.tail&j.from.mask] = slot; j.tail++ }
 
 func (j *jobs) drop() {
 	if j.head++; j.head == j.tail {

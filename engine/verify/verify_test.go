@@ -188,14 +188,61 @@ func TestFramesWithoutAKeyKeepTheirPlace(t *testing.T) {
 	}
 }
 
+// More frames than it has room for go through a long ring, which is full at times.
+func TestALongRingKeepsOrder(t *testing.T) {
+	p := newPool(t, Config{Workers: 1})
+	defer p.Close()
+	s := newSigner(t, 1)
+	notified := make(chan struct{}, 1)
+	ring := p.NewLongRing(func() {
+		select {
+		case notified <- struct{}{}:
+		default:
+		}
+	}, nil)
+	const frames = 2*LongRingSize + 100
+	var batch Batch
+	for pushed, popped := 0, 0; popped < frames; {
+		for ; pushed < frames && !ring.Full(); pushed++ {
+			key := s.key
+			if pushed%3 == 0 {
+				key = nil // waits its turn all the same
+			}
+			ring.Push(s.frame(t, pushed, pushed%7 != 0), key, uint64(pushed), &batch)
+		}
+		p.Submit(&batch)
+		for _, v := ring.Head(); v == Pending; _, v = ring.Head() {
+			<-notified
+		}
+		for range min(100, ring.Len()) { // so that where it is full goes round
+			_, v := ring.Head()
+			if v == Pending {
+				break
+			}
+			if good := popped%3 == 0 || popped%7 != 0; (v == Good) != good {
+				t.Errorf("frame %d: verdict %v", popped, v)
+			}
+			b := ring.Pop()
+			if n := int(codec.Raw(b.B).SendTime()); n != popped {
+				t.Fatalf("frame %d came as number %d", n, popped)
+			}
+			buf.Put(b)
+			popped++
+		}
+	}
+}
+
 func TestUnpopPutsTheOldestBack(t *testing.T) {
 	p := newPool(t, Config{Path: sign.PathStdlib})
 	defer p.Close()
 	s := newSigner(t, 1)
 	account := buf.NewBudget(0, 1).Account()
 	defer account.Close()
-	for _, most := range []int{1, 2, RingSize} {
+	for _, most := range []int{1, 2, RingSize, LongRingSize} {
 		ring := p.NewRing(nil, account)
+		if most > RingSize {
+			ring = p.NewLongRing(nil, account)
+		}
 		for n := range most {
 			ring.Push(s.frame(t, n, true), nil, uint64(n), nil)
 		}
@@ -249,20 +296,26 @@ func TestCloseFinishesWhatIsQueued(t *testing.T) {
 func TestAFullRingRefusesMore(t *testing.T) {
 	p := newPool(t, Config{Path: sign.PathStdlib})
 	defer p.Close()
-	ring := p.NewRing(nil, nil)
-	s := newSigner(t, 1)
-	for n := range RingSize {
-		ring.Push(s.frame(t, n, true), nil, 0, nil)
+	check := func(ring Ring, size int) {
+		s := newSigner(t, 1)
+		for n := range size {
+			if ring.Full() || ring.Size() != size {
+				t.Fatalf("with %d frames a ring for %d is full: %v", n, ring.Size(), ring.Full())
+			}
+			ring.Push(s.frame(t, n, true), nil, 0, nil)
+		}
+		defer func() {
+			if recover() == nil {
+				t.Error("Push into a full ring did not panic")
+			}
+			for ring.Len() > 0 {
+				buf.Put(ring.Pop())
+			}
+		}()
+		ring.Push(nil, nil, 0, nil)
 	}
-	defer func() {
-		if recover() == nil {
-			t.Error("Push into a full ring did not panic")
-		}
-		for ring.Len() > 0 {
-			buf.Put(ring.Pop())
-		}
-	}()
-	ring.Push(nil, nil, 0, nil)
+	check(p.NewRing(nil, nil), RingSize)
+	check(p.NewLongRing(nil, nil), LongRingSize)
 }
 
 // However much one connection has waiting, another's frame is checked together
@@ -319,9 +372,9 @@ func TestSharesAreBoundedInBytes(t *testing.T) {
 	if len(g.shares) < 2 || g.shares[0] != (share{&ring, 1}) || g.shares[1].ring != &other {
 		t.Errorf("gathered %+v", g.shares)
 	}
-	buf.Put(other.slots[0].frame)
+	buf.Put(other.slots.at[0].frame)
 	for i := range 4 {
-		buf.Put(ring.slots[i].frame)
+		buf.Put(ring.slots.at[i].frame)
 	}
 }
 
