@@ -48,7 +48,7 @@ func (p *peer) linkFrame(b *buf.Buffer) {
 // that f is of.
 func (p *peer) earlyOnLink(f codec.Raw) (*domain, dropReason) {
 	sender, category := f.Sender(), f.Category()
-	up := p.far.proven[sender.Prefix()]
+	up := p.far.provenIn(sender.Prefix())
 	switch {
 	case up == nil || f.Recipient().Prefix() != sender.Prefix():
 		return nil, dropForeignDomain
@@ -79,7 +79,7 @@ func (p *peer) check(b *buf.Buffer, key *sign.Key) {
 // are wrong its time to live ends it.
 func (p *peer) decideOnLink(f codec.Raw) (link.Ref, dropReason) {
 	d := p.domainOf(f)
-	if d == nil || p.isOpen() && p.far.proven[d.prefix] == nil { // withdrawn meanwhile
+	if d == nil || p.isOpen() && p.far.provenIn(d.prefix) == nil { // withdrawn meanwhile
 		return 0, dropForeignDomain
 	}
 	if reason := p.timelyOnLink(d, f); reason != dropNone {
@@ -112,7 +112,37 @@ func (p *peer) domainOf(f codec.Raw) *domain {
 	if p.far == nil {
 		return p.domain
 	}
-	return p.router.state().byPrefix[f.Sender().Prefix()]
+	return p.far.domainIn(p.router.state(), f.Sender().Prefix())
+}
+
+// current is what is known of one domain: most frames are of the same as the one
+// before, and need no look at a map.
+type current struct {
+	proven       *proven // nil: to be looked up, as it is once it is withdrawn
+	provenPrefix prefix
+
+	domain       *domain // in state
+	domainPrefix prefix
+	state        *state // nil: to be looked up; as any but the one in force
+}
+
+// provenIn returns what the neighbour has proven of a domain, nil: nothing.
+func (n *neighbour) provenIn(at prefix) *proven {
+	if now := &n.current; now.proven == nil || now.provenPrefix != at {
+		now.proven, now.provenPrefix = n.proven[at], at
+	}
+	if debug && n.current.proven != n.proven[at] {
+		panic("engine: a link takes frames of a domain under what was proven earlier")
+	}
+	return n.current.proven
+}
+
+// domainIn returns a domain of the state that is in force, nil: it is not served.
+func (n *neighbour) domainIn(s *state, at prefix) *domain {
+	if now := &n.current; now.state != s || now.domainPrefix != at {
+		now.domain, now.domainPrefix, now.state = s.byPrefix[at], at, s
+	}
+	return n.current.domain
 }
 
 // wayBack returns the connection by which f's sender is reached, 0: none, and

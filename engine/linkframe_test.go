@@ -350,3 +350,33 @@ func TestNoticesReachWhoIsFlooded(t *testing.T) {
 		}
 	}
 }
+
+// What is remembered of the last frame's domain is what the maps say.
+func TestTheCurrentDomainOfALink(t *testing.T) {
+	a, b, c := prefix{1}, prefix{2}, prefix{3}
+	n := &neighbour{settlement: settlement{proven: map[prefix]*proven{a: {}, b: {}}}}
+	check := func(at prefix, want *proven) {
+		t.Helper()
+		if n.provenIn(at) != want {
+			t.Errorf("domain %v: not what is proven", at)
+		}
+	}
+	upA, upB := n.proven[a], n.proven[b]
+	for range 2 {
+		check(a, upA)
+		check(a, upA)
+		check(b, upB)
+		check(c, nil)
+	}
+	upC := &proven{}
+	n.proven[c] = upC
+	check(c, upC)
+	before, after := &state{byPrefix: map[prefix]*domain{a: {}, b: {}}}, &state{byPrefix: map[prefix]*domain{a: {}}}
+	for _, s := range []*state{before, after, before} {
+		for _, at := range []prefix{a, a, b, b, c, a} {
+			if n.domainIn(s, at) != s.byPrefix[at] {
+				t.Errorf("domain %v: not what is served", at)
+			}
+		}
+	}
+}

@@ -46,9 +46,10 @@ type neighbour struct {
 	retireText string
 	retireFrom time.Time // since when; of the goodbye once that is said
 
-	rooms  rooms     // of frames that wait for certificates
-	lists  linkLists // revocation lists under way
-	unsaid unsaid    // what routing has to say
+	rooms   rooms     // of frames that wait for certificates
+	lists   linkLists // revocation lists under way
+	unsaid  unsaid    // what routing has to say
+	current current   // of the domain of the frame that came last
 	settlement
 }
 
@@ -184,6 +185,7 @@ func (p *peer) unlink() {
 	far := p.far
 	p.withdrawAll()
 	clear(far.proven)
+	far.current.proven = nil
 	if far.counted {
 		p.router.links.part(far.key)
 		far.counted = false

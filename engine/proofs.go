@@ -275,6 +275,7 @@ func (p *peer) settle() {
 		d, shared := p.shared(at)
 		if !shared || far.granted[at] == nil || far.granted[at].id.Address != up.address || d.address != up.domain.address {
 			delete(far.proven, at)
+			far.current.proven = nil
 			if up.isDown {
 				continue
 			}
