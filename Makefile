@@ -69,7 +69,7 @@ soak: build
 	cat $$out; rm -f $$out; exit $$status
 
 # What the router forwards per CPU second beside a TLS echo and a plain
-# forwarder (five minutes), and in rows of routers (four minutes), memory of idle
+# forwarder (five minutes), and in rows of routers (five minutes), memory of idle
 # connections (ten minutes), then the benchmarks of the packages.
 bench: build
 	$(GO) run ./bench/load

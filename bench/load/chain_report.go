@@ -59,16 +59,17 @@ func (c *cell) writeChainRow(w io.Writer) {
 	for _, p := range chainPlaces {
 		fmt.Fprintf(w, " %s |", c.placeText(one, rowOf(verify, p.routers), p.at))
 	}
-	load, void := 0.0, 0
+	load, void, slices := 0.0, 0, 0
 	for _, v := range rowsOf(verify) {
 		load = max(load, c.median(v, func(s sample) float64 { return s.LoadOwn }))
 		for _, s := range c.Samples[v] {
+			slices++
 			if s.void() {
 				void++
 			}
 		}
 	}
-	fmt.Fprintf(w, " %.0f%% | %d |\n", 100*load, void)
+	fmt.Fprintf(w, " %.0f%% | %d of %d |\n", 100*load, void, slices)
 }
 
 // placeText is the rate of the router at a place of a row, and its ratio to the
