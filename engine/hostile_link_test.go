@@ -203,7 +203,7 @@ func TestALinkTellsNothingOfOtherDomains(t *testing.T) {
 
 func TestLinksThatMustEnd(t *testing.T) {
 	one, two := newAuthority("one.example"), newAuthority("two.example")
-	_, addr := startRouter(t, func(c *Config) { c.VersionCutoff, c.HelloTimeout = "1.0.0", 300*time.Millisecond }, one, two)
+	_, addr := startRouter(t, func(c *Config) { c.VersionCutoff, c.HelloTimeout = "1.0.0", 3*time.Second }, one, two)
 	control := func(ms ...codec.Control) func(c *client) {
 		return func(c *client) {
 			for _, m := range ms {

@@ -201,6 +201,7 @@ func TestManySendersToAStalledReceiverStayBounded(t *testing.T) {
 		next[s]++
 	}
 	writing.Wait()
+	eventually(t, "all writes to count", func() bool { return r.engine.Stats().FramesWritten == senders*each })
 	s := r.engine.Stats()
 	if s.FramesCut != senders*each || s.FramesCut != s.FramesWritten || s.Lost+s.Undeliverable != 0 {
 		t.Errorf("cut %d, written %d, lost %d, undeliverable %d", s.FramesCut, s.FramesWritten, s.Lost, s.Undeliverable)
