@@ -109,7 +109,8 @@ func (p *peer) keepAlive(k *codec.KeepAlive) {
 
 // answerOwed answers a keep-alive that could not be answered when it came.
 func (p *peer) answerOwed() {
-	if p.owesAnswer && (p.isOpen() || p.phase == phaseParting && p.far != nil) && p.behindAt == 0 && p.takes(answerSmall) {
+	if p.owesAnswer && (p.isOpen() || p.phase == phaseParting && p.far != nil) && p.behindAt == 0 && p.takes(answerSmall) &&
+		p.pokes.take(p.loop.link.Now(), pokesPerSecond, pokesPerSecond) {
 		p.owesAnswer = false
 		p.loop.payNotices()
 		p.say(&codec.KeepAlive{Received: p.decided()})

@@ -198,9 +198,17 @@ func TestTheCountOfReceivedFramesNeverGoesBack(t *testing.T) {
 	a, b := connect(t, addr, d.node("a")), connect(t, addr, d.node("b"))
 	b.silent = true
 	queued := uint64(0)
-	for ; r.link.Stats().QueuedBytes < 1<<19; queued++ {
-		a.send(a.frame(b.id.Peer.Address, codec.CategoryApplication, make([]byte, 4000)))
-	}
+	waitFor(t, "a queue of which the kernel takes nothing any more", func() bool {
+		waits := r.link.Stats().QueuedBytes
+		if time.Sleep(10 * time.Millisecond); waits >= 1<<19 && r.link.Stats().QueuedBytes == waits {
+			return true
+		}
+		for range 20 {
+			a.send(a.frame(b.id.Peer.Address, codec.CategoryApplication, make([]byte, 4000)))
+			queued++
+		}
+		return false
+	})
 	ref, _ := r.lookup(b.id.Peer.Address)
 	asked := make(chan struct{})
 	r.onPeer(ref, func(p *peer) {
@@ -218,7 +226,16 @@ func TestTheCountOfReceivedFramesNeverGoesBack(t *testing.T) {
 		r.onPeer(ref, func(p *peer) { has <- p.decided() == sent && (p.owesAnswer || p.pokes.used > 0) })
 		return <-has
 	})
-	r.onPeer(ref, func(p *peer) { p.say(&codec.KeepAlive{Received: p.decidedAhead()}) })
+	one := make(chan bool)
+	r.onPeer(ref, func(p *peer) {
+		p.say(&codec.KeepAlive{Received: p.decidedAhead()})
+		waits := p.behindAt
+		p.ask() // as it would be due if b's count had covered the first
+		one <- waits != 0 && p.behindAt == waits
+	})
+	if !<-one {
+		t.Error("another question waits behind the first: what goes ahead of it knows only one count")
+	}
 	for last := uint64(0); b.received < queued || last < sent; {
 		f := must(b.read())
 		if f.Category() != codec.CategoryControl {

@@ -12,8 +12,8 @@ import (
 func (p *peer) sealed(f codec.Raw, own bool) {
 	if f.Category() == codec.CategoryControl {
 		if p.behindAt != 0 && f.SendTime() == p.behindAt {
-			if p.behindAt = 0; p.owesAnswer {
-				p.conn.Notify() // and answer in the next turn
+			if p.behindAt = 0; p.owesAnswer || p.ledger.due() {
+				p.conn.Notify() // and answer, or ask, in the next turn
 			}
 		}
 		return
@@ -35,7 +35,7 @@ func (p *peer) sealed(f codec.Raw, own bool) {
 	if grown := p.ledger.add(on, f.Recipient(), len(f), l.ledgersMax-l.count.ledger.Load()); grown != 0 {
 		p.loop.ledgerGrew(grown)
 	}
-	if p.ledger.due() {
+	if p.behindAt == 0 && p.ledger.due() {
 		p.conn.Notify() // and ask in the next turn
 	}
 }
@@ -47,8 +47,12 @@ func (l *loop) ledgerGrew(n int) {
 }
 
 // ask asks the peer what it has received of what is sealed and queued now. The
-// question goes behind that.
+// question goes behind that. While an earlier one has not gone out, which something
+// else that the peer said may have covered, there is none.
 func (p *peer) ask() {
+	if p.behindAt != 0 {
+		return
+	}
 	p.ledger.ask()
 	received := p.decided()
 	p.sayBehind(&codec.KeepAlive{Received: received, Answer: true}, received)

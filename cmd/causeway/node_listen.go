@@ -57,7 +57,7 @@ told, unless --accept-plain is given; those are shown as plain.
 With --accept-on nodes of the domain connect to this one, without a router
 (--direct), with or without --connect beside it. They exchange messages with this
 node alone: it forwards nothing. It does not wait for a router then: one that can't be
-reached is no error, and tried again until it can.
+reached, or refuses it, is no error, and tried again until it takes it.
 
   causeway node listen --identity bob --accept-on dbw://127.0.0.1:7101
 

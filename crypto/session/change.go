@@ -62,7 +62,6 @@ func (p *Peer) use(now time.Time, s *session, out *Actions) {
 		p.endAttempt()
 	}
 	p.probeAt = time.Time{}
-	p.raiseWindow(s.credit)
 	p.endOldest(out)
 	p.confirm(now, s, out)
 	if s.initiator {

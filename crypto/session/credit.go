@@ -53,21 +53,6 @@ func (o *outbound) grant(by, c uint64, w uint32) {
 	}
 }
 
-// learnWindow takes the initial credit of a session before which the peer, as its
-// confirm says, had none: nothing waits for its application, so that is its window.
-func (p *Peer) learnWindow(credit uint64) { p.theirWindow = max(p.theirWindow, credit) }
-
-// raiseWindow takes credit that was given while something may have waited: a window
-// that is known can't be smaller.
-func (p *Peer) raiseWindow(credit uint64) {
-	if p.theirWindow > 0 {
-		p.learnWindow(credit)
-	}
-}
-
-// exceeds reports whether a charge is above the peer's window.
-func (p *Peer) exceeds(bytes int) bool { return p.theirWindow > 0 && uint64(bytes) > p.theirWindow }
-
 // inbound is what the peer may send in a session.
 type inbound struct {
 	total    uint64 // charges of what came

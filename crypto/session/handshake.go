@@ -242,7 +242,7 @@ func (p *Peer) respond(now time.Time, m *m1, signed []byte, out *Actions) *sessi
 // start gives a new session its credit and replay window.
 func (s *session) start(theirs, ours uint32) {
 	s.replay = NewReplay(replayWindow)
-	s.credit, s.out.granted = uint64(theirs), uint64(theirs)
+	s.out.granted = uint64(theirs)
 	s.in.limit = uint64(ours)
 }
 

@@ -132,7 +132,6 @@ type session struct {
 	passedOver  bool // a later one was in use when it was first heard
 
 	last   uint64 // counter used last
-	credit uint64 // of the peer's M1 or M2
 	out    outbound
 	replay Replay
 	in     inbound
@@ -164,7 +163,6 @@ type Peer struct {
 	wantedCharge int
 	probeAt      time.Time // zero: nobody waits for credit
 	probeWait    time.Duration
-	theirWindow  uint64 // the peer's, as far as it is known; 0: it is not
 
 	waiting  int               // charges of messages held or delivered, and not taken
 	held     int               // messages held for order

@@ -134,10 +134,6 @@ func (p *Peer) takeContent(now time.Time, s *session, counter uint64, plain []by
 	switch c.kind {
 	case contentConfirm:
 		p.follow(now, s, c.id, c.counter, out)
-		if c.id == (ID{}) {
-			p.learnWindow(s.credit)
-			p.ready(now, out)
-		}
 		if s == p.current && !s.initiator && !changed {
 			if !p.mayAnswer(now) {
 				return DropRate
@@ -150,7 +146,6 @@ func (p *Peer) takeContent(now time.Time, s *session, counter uint64, plain []by
 		}
 		if s == p.current {
 			s.out.grant(counter, c.counter, c.bytes)
-			p.raiseWindow(uint64(c.bytes))
 			p.ready(now, out)
 		}
 	case contentProbe:

@@ -47,13 +47,6 @@ func (p *Peer) Send(now time.Time, dst []byte, category uint8, content []byte, o
 	return dst, true
 }
 
-// Exceeds reports whether a message, with content of so many bytes, is charged more
-// than the peer's whole window, which is returned, in bytes: no credit will ever cover
-// it. It is false while there is no session or the window is not known.
-func (p *Peer) Exceeds(now time.Time, contentSize int) (window int, exceeds bool) {
-	return int(p.theirWindow), p.usable(now) && p.exceeds(Charge(contentSize+SealedOverhead))
-}
-
 // usable reports whether there is a session that may be sent in.
 func (p *Peer) usable(now time.Time) bool {
 	s := p.current
@@ -133,7 +126,7 @@ func (p *Peer) offerCredit(now time.Time, asked bool, out *Actions) {
 func (p *Peer) ready(now time.Time, out *Actions) {
 	switch {
 	case !p.wanted || !p.usable(now):
-	case p.current.out.covers(p.wantedCharge), p.exceeds(p.wantedCharge):
+	case p.current.out.covers(p.wantedCharge):
 		out.Ready = true
 	default:
 		p.awaitCredit(now)

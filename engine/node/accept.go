@@ -279,7 +279,6 @@ func (n *Node) serverConfig(id *pki.Identity, node **pki.Peer) *tls.Config {
 		VerifyConnection: func(s tls.ConnectionState) error {
 			peer, err := n.trust.Load().Verify(s.PeerCertificates, domain, n.cfg.Now())
 			if err != nil {
-				n.hearRefused(s.PeerCertificates, err)
 				return err
 			}
 			if err := peer.RequireRole(pki.RoleNode); err != nil {

@@ -93,7 +93,6 @@ func (n *Node) tlsConfig(id *pki.Identity, router **pki.Peer) *tls.Config {
 		VerifyConnection: func(s tls.ConnectionState) error {
 			peer, err := n.trust.Load().Verify(s.PeerCertificates, id.Peer.Domain, n.cfg.Now())
 			if err != nil {
-				n.hearRefused(s.PeerCertificates, err)
 				return err
 			}
 			if err := peer.RequireRole(n.wantedRole()); err != nil {

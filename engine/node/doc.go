@@ -6,7 +6,9 @@
 //
 // Connect dials the routers of Config.Routers in turn until one has accepted
 // the node: TLS 1.3 with certificates on both sides, then an exchange of hellos
-// (PROTOCOL.md section 4). From then on the Node keeps itself connected: it
+// (PROTOCOL.md section 4); with Config.Listen it does not wait for that, and no
+// router that can't be reached or refuses ends it: Router and Stats tell. From then on
+// the Node keeps itself connected: it
 // notices a dead connection, and dials the list again with jittered exponential
 // backoff until Close, or until a reason comes up that no further attempt can
 // mend (ErrReplaced, a revoked or expired certificate); Done and Err tell.
@@ -90,10 +92,9 @@
 // waited for 200 ms; what comes later is dropped (Stats.Dropped, "session-late").
 // What waits for Receive is its sender's credit, Config.Window for each: a node that
 // reads slowly has its senders' Send wait, and loses nothing, as long as all that waits
-// is within Config.SealedQueue. When the recipient has
-// no credit to give for a second, it is asked for some. A message that is larger than
-// the whole window fails with a *WindowError. The window is known once a session was
-// made before which the recipient had none with this node; until then Send waits.
+// is within Config.SealedQueue. When the recipient has no credit to give for a second,
+// it is asked for some. A message that is larger than its whole window waits until ctx
+// ends, since what others have waiting there makes a window look small.
 //
 // Sessions tells an operator with whom there are any. Keys can't be had.
 //
@@ -112,7 +113,8 @@
 // that is signed with it. Revocation lists that the router sends are checked like
 // those of a trust store and taken when they are newer; senders they name are
 // refused from then on, and sessions with them erased. Send to one of them fails with a
-// *RevokedError, unless it answers within 2 s under another certificate.
+// *RevokedError, unless it answers within 2 s under another certificate; for the next
+// 10 s Send fails at once.
 //
 // # Inside
 //

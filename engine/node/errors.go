@@ -295,18 +295,6 @@ func (e *WaitError) Unwrap() []error {
 	return []error{e.Err, e.Last}
 }
 
-// WindowError: the message is larger than all that its recipient lets be under way to
-// it.
-type WindowError struct {
-	Recipient codec.Address
-	Size, Max int // of bodies, bytes
-}
-
-func (e *WindowError) Error() string {
-	return fmt.Sprintf("the body has %d bytes, more than the %d that the window of %s has room for: send it in parts, or have it give more (node.Config.Window)",
-		e.Size, e.Max, e.Recipient)
-}
-
 // RevokedError: the recipient's certificate is revoked, as this node knows by its trust
 // store, a list of a router or a refused handshake, and it has shown no other.
 type RevokedError struct {

@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	routerPrefix    = "router/"       // begins the names of routers
-	namesCachedFor  = 5 * time.Second // a found name is not asked for again
+	routerPrefix    = "router/"              // begins the names of routers
+	namesCachedFor  = 5 * time.Second        // a found name is not asked for again
+	namesPeerWait   = 500 * time.Millisecond // for routers, about a name that a connected node has
 	namesCachedMax  = 1024
 	namesAskedMax   = 64   // requests outstanding at once; others wait for them
 	namesPagesMax   = 4096 // of one list: a million names
@@ -69,6 +70,11 @@ func (n *Node) Lookup(ctx context.Context, name string) (Entry, error) {
 	peer, connected := n.peerNamed(name)
 	if c, _ := n.out.current(); connected && (c == nil || c.direct) {
 		return peer, nil
+	}
+	if connected { // it is here, whatever routers say, and when
+		var end context.CancelFunc
+		ctx, end = context.WithTimeout(ctx, namesPeerWait)
+		defer end()
 	}
 	found, err := n.routersLookup(ctx, name)
 	if connected && (err != nil || peer.isBefore(found)) {

@@ -239,8 +239,7 @@ func (n *Node) Router() (r Router, ok bool) {
 // Messages to one recipient arrive in the order in which Send was called, plain ones
 // as long as neither changes routers. Errors: *CategoryError, *BodySizeError,
 // *NoticeError when the recipient can't be reached to make a session, *RevokedError,
-// *WindowError when the message is larger than the recipient's window, as far as that
-// is known, *NotConnectedError or *WaitError when ctx ends, and what ended the node.
+// *NotConnectedError or *WaitError when ctx ends, and what ended the node.
 func (n *Node) Send(ctx context.Context, to codec.Address, category codec.Category, body []byte) (*Sent, error) {
 	if category != codec.CategoryData && category != codec.CategoryDevice && category < codec.CategoryApplication {
 		return nil, &CategoryError{category}

@@ -13,9 +13,10 @@ import (
 // What Send knows of members that are revoked. Their authority may have given them
 // another certificate since, so each Send begins a handshake all the same:
 //
-//  1. a list, or a refused certificate, makes a revocation
-//  2. the first Send waits for another certificate for revokedPatience; it and those
-//     after it fail with a *RevokedError
+//  1. a list, or an M1 or M2 that it has signed under its old certificate, makes a
+//     revocation
+//  2. a Send that waits does so for another certificate, for revokedPatience, and
+//     fails with a *RevokedError; those after it at once, for giveUpAfter
 //  3. a good certificate of the member ends it
 const (
 	revokedMax      = 4096 // members known to be revoked, about 500 bytes each; then any is forgotten
@@ -25,7 +26,7 @@ const (
 // revocation is that of a member.
 type revocation struct {
 	err   *RevokedError
-	until time.Time // sessions.mu's; Send fails from then on; zero: no Send has begun since
+	until time.Time // sessions.mu's; until then Send waits; counts for giveUpAfter, then there is another
 }
 
 // revoke takes revocations, by address, and ends the sessions with members whose
@@ -34,7 +35,7 @@ func (s *sessions) revoke(all map[codec.Address]error, revoked func(*certificate
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for address, err := range all {
-		s.revokedLocked(address, err, time.Time{})
+		s.revokedLocked(address, err)
 	}
 	for _, m := range s.members {
 		if m.cert != nil && revoked(m.cert) {
@@ -44,17 +45,18 @@ func (s *sessions) revoke(all map[codec.Address]error, revoked func(*certificate
 }
 
 // revokedLocked takes note that a member is revoked, when that is what err says.
-func (s *sessions) revokedLocked(address codec.Address, err error, until time.Time) {
+func (s *sessions) revokedLocked(address codec.Address, err error) {
 	if reason, _ := pki.ReasonOf(err); reason != pki.ReasonRevoked || address.Kind() != codec.KindNode {
 		return
 	}
-	m := s.members[address]
-	if s.revoked[address] == nil {
+	r := &revocation{err: &RevokedError{Recipient: address, Err: err}}
+	if was := s.revoked[address]; was != nil {
+		r.until = was.until // each M2 that answers this node says it again
+	} else {
 		makeRoom(s.revoked, revokedMax)
 	}
-	r := &revocation{&RevokedError{Recipient: address, Err: err}, until}
 	s.revoked[address] = r
-	if m != nil {
+	if m := s.members[address]; m != nil {
 		m.revoked.Store(r)
 		signal(m.ready)
 	}
@@ -83,25 +85,10 @@ func (s *sessions) patience(ctx context.Context, m *member) (context.Context, co
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r.until.IsZero() {
-		r.until = time.Now().Add(revokedPatience)
+	if now := time.Now(); now.Sub(r.until) > giveUpAfter {
+		r.until = now.Add(revokedPatience)
 	}
 	return context.WithDeadlineCause(ctx, r.until, r.err)
-}
-
-// hearRefused takes note of the certificate (leaf first) that was refused in a
-// handshake of TLS, if it is for revocation.
-func (n *Node) hearRefused(chain []*x509.Certificate, err error) {
-	if reason, _ := pki.ReasonOf(err); reason != pki.ReasonRevoked {
-		return
-	}
-	peer, readErr := pki.ReadLeaf(chain[0])
-	if readErr != nil {
-		return
-	}
-	n.sessions.mu.Lock()
-	defer n.sessions.mu.Unlock()
-	n.sessions.revokedLocked(peer.Address, err, time.Now())
 }
 
 // hearRevokedLocked takes note of an M1 or M2 (borrowed) whose chain was refused, if
@@ -129,7 +116,7 @@ func (n *Node) hearRevokedLocked(raw codec.Raw, chain [][]byte, now time.Time) {
 	}
 	n.sessions.mu.Lock()
 	defer n.sessions.mu.Unlock()
-	n.sessions.revokedLocked(peer.Address, err, time.Now())
+	n.sessions.revokedLocked(peer.Address, err)
 }
 
 // isMissing reports whether a message waits for a session with that address.

@@ -103,9 +103,9 @@ func TestMemberUnderAnotherCertificateIsSentTo(t *testing.T) {
 		if err := a.Renew(next); err != nil {
 			t.Fatal(err)
 		}
-		_, err = b.Send(w.ctx(), a.Address(), app, []byte("begins a handshake"))
+		_, err = b.Send(w.ctx(), a.Address(), app, []byte("too soon"))
 		checkError[*RevokedError](t, err)
-		time.Sleep(giveUpAfter)
+		time.Sleep(time.Hour) // in which a says nothing
 		w.send(b, a.Address(), "after")
 		w.receives(a, "after")
 	})
@@ -153,6 +153,4 @@ func TestDirectPeerThatIsRevoked(t *testing.T) {
 		t.Fatal("a revoked node was let in")
 	}
 	until(t, "it is refused", func() bool { return c.Stats().AcceptFailed > 0 })
-	_, err = c.Send(patient(t), id.Peer.Address, codec.CategoryApplication, []byte("x"))
-	checkError[*RevokedError](t, err, "prod.example/b")
 }

@@ -70,7 +70,7 @@ func (n *Node) seal(ctx context.Context, m *member, refusals uint64, category co
 			err = n.awaitReady(attempt, m, refusals)
 		}
 		var revoked *RevokedError
-		if err != nil && errors.As(context.Cause(attempt), &revoked) {
+		if err != nil && err != errPeerLeft && errors.As(context.Cause(attempt), &revoked) {
 			err = revoked
 		}
 		end()
@@ -87,9 +87,9 @@ func (n *Node) sealOnce(ctx context.Context, m *member, frame []byte, category c
 	if err := o.acquire(ctx, way{n, m.address}, len(body)+session.SealedOverhead); err != nil {
 		return nil, err
 	}
-	sealed, slot, by, err := n.sessions.seal(o, m, frame, category, body)
+	sealed, slot, by := n.sessions.seal(o, m, frame, category, body)
 	if slot == nil {
-		return nil, err
+		return nil, nil
 	}
 	s := &Sent{To: m.address, Category: category, SendTime: slot.sendTime, Digest: codec.Raw(sealed).Digest(), node: n, out: o, queuedAt: time.Now()}
 	sealed, state, err := by.forQueue(sealed)
@@ -183,8 +183,8 @@ func (s *sessions) goneLocked(m *member, err error) {
 }
 
 // seal seals a message whose room is acquired, and appends it to frame. Slot is nil
-// when it has to wait, or fails: the room is given back.
-func (s *sessions) seal(o *outgoing, m *member, frame []byte, category codec.Category, body []byte) (sealed []byte, slot *slot, by *self, err error) {
+// when it has to wait: the room is given back.
+func (s *sessions) seal(o *outgoing, m *member, frame []byte, category codec.Category, body []byte) (sealed []byte, slot *slot, by *self) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.slot = o.push(len(body) + session.SealedOverhead)
@@ -196,14 +196,10 @@ func (s *sessions) seal(o *outgoing, m *member, frame []byte, category codec.Cat
 	slot, s.slot = s.slot, nil
 	if !ok {
 		o.void(slot)
-		if window, exceeds := m.core.Exceeds(time.Now(), len(body)); exceeds {
-			m.core.GiveUp()
-			err = &WindowError{Recipient: m.address, Size: len(body), Max: max(0, window-session.Charge(session.SealedOverhead))}
-		}
-		return nil, nil, nil, err
+		return nil, nil, nil
 	}
 	m.sent++
-	return sealed, slot, s.self, nil
+	return sealed, slot, s.self
 }
 
 // hurry has handshakes that messages wait for go on at once: there is a connection
