@@ -322,7 +322,7 @@ func TestARefusedRenewalIsGoodForLinkControlAlone(t *testing.T) {
 		return slices.ContainsFunc(linksOf(r), func(v linkView) bool { return slices.Equal(v.proven, []string{"one.example"}) })
 	})
 	c.say(&codec.Renewal{Chain: claimed(other).Peer.Chain})
-	if g := c.ended(); g == nil || g.Reason != codec.GoodbyeRevoked {
+	if g := c.ended(); g == nil || g.Reason != codec.GoodbyeDone {
 		t.Errorf("goodbye %+v", g)
 	}
 }

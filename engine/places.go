@@ -152,6 +152,7 @@ func (rt *routing) giveAway(in *instance, node codec.Address) {
 	for _, a := range in.attached[node] {
 		if rt.table.CompareAndSwap(node, tableValue(a.ref), v) {
 			rt.hops.count(v, 1)
+			rt.hands.appeared(node)
 		}
 		rt.counts.giveAway()
 		rt.hands.replaced(a.ref, owner)

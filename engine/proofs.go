@@ -299,7 +299,7 @@ func (p *peer) settle() {
 		case grant == nil:
 		case up == nil:
 			up = &proven{domain: d, grant: grant, address: grant.id.Address}
-			far.proven[at] = up
+			far.proven[at], far.refused = up, nil
 			p.domainUp(up)
 			p.provenUp(up, true)
 		default:

@@ -52,7 +52,8 @@ func (p *peer) linkRenewal(m *codec.Renewal, under *announced) {
 // the neighbour knows that: its key is the neighbour's.
 func (p *peer) linkRenewalRefused(m *codec.Renewal, under *announced, refused error) {
 	claim, err := leafOf(m.Chain)
-	if err != nil || claim.Address != under.id.Address || claim.URI() != under.id.URI() {
+	early, _ := pki.ReasonOf(refused) // by a clock that is ahead: another link soon has it
+	if err != nil || early == pki.ReasonNotYetValid || claim.Address != under.id.Address || claim.URI() != under.id.URI() {
 		p.leave(renewalReason(refused), "a renewal: "+refused.Error())
 		return
 	}
@@ -70,7 +71,10 @@ func (p *peer) linkRenewalRefused(m *codec.Renewal, under *announced, refused er
 	}
 	p.router.links.ignore(reasonOf(refused))
 	if at := pki.Prefix(claim.Domain); p.isShared(at) {
-		p.far.hidden[at], p.far.refused = struct{}{}, refused
+		p.far.hidden[at] = struct{}{}
+		if reason := renewalReason(refused); reason != codec.GoodbyeProtocol {
+			p.far.refused = refused
+		}
 	}
 	p.offer(false)
 }
@@ -89,6 +93,7 @@ func (p *peer) adoptLink(s *state) {
 		return
 	}
 	clear(p.far.hidden)
+	p.far.current = current{} // or a link without frames would keep the old state
 	p.recheck(s, p.loop.link.Now())
 	p.offer(false)
 	p.loop.tellLater(p)

@@ -37,7 +37,7 @@ import (
 )
 
 // readBytesMax is what gnet reads from one socket in one turn, in bytes: the
-// share of a connection that sends without end.
+// share of a connection that sends without end; of a link linkReadsMax of these.
 const readBytesMax = 64 << 10
 
 // linkReadsMax is how often a link is read in one turn, at most, while each read
