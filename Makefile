@@ -46,7 +46,7 @@ race: deps
 	@.ci/gotest -race
 
 debug: deps
-	@.ci/gotest -short -tags debug
+	@.ci/gotest -tags debug
 
 # Every fuzz target for FUZZTIME, one after another.
 fuzz:

@@ -21,7 +21,15 @@ type trouble struct {
 	lazy        bool
 }
 
-var seeds = flag.Uint64("seeds", propertySeeds, "seeds of each property test")
+var seeds = flag.Uint64("seeds", propertySeeds, "seeds of each property test; a fifth under -short")
+
+// seedsNow is how many seeds are played.
+func seedsNow() uint64 {
+	if testing.Short() {
+		return *seeds / 5
+	}
+	return *seeds
+}
 
 const (
 	propertyTime  = 40 * time.Second
@@ -132,7 +140,7 @@ func checkSubsequence(t *testing.T, got [][]byte, sent uint64, complete bool) {
 }
 
 func TestWhatIsDeliveredIsASubsequenceOfWhatWasSent(t *testing.T) {
-	for seed := range *seeds {
+	for seed := range seedsNow() {
 		r := rand.New(rand.NewPCG(seed, 1))
 		x := trouble{
 			loss: r.Float64() * 0.4, twice: r.Float64() * 0.3, base: rand64(r, 500*time.Millisecond), jitter: rand64(r, 2*time.Second),
@@ -145,7 +153,7 @@ func TestWhatIsDeliveredIsASubsequenceOfWhatWasSent(t *testing.T) {
 }
 
 func TestEveryMessageIsDeliveredWhenTheNetworkLosesNone(t *testing.T) {
-	for seed := range *seeds {
+	for seed := range seedsNow() {
 		r := rand.New(rand.NewPCG(seed, 2))
 		x := trouble{
 			twice: r.Float64() * 0.3, base: rand64(r, 2*time.Second), jitter: rand64(r, networkJitter),
