@@ -26,7 +26,8 @@ func (r *peersResult) write(w io.Writer) {
 	fmt.Fprintf(w, "%d rounds of %v slices that take turns. Median (quartiles); ratios are of one round: what the router forwards per CPU second, all signatures checked, to what the row's process does. "+
 		"Under way: messages to one receiver, at most, the same for all; a write has %d at most, or 64 KiB. The DERP server keeps up to %d for one client. "+
 		"Busy: share of its core that the process under test used. Kernel: share of its time in system calls. Load: share of its core that the load used, and that was used at all; "+
-		"a slice with more than %.0f%% of the latter is void. Connections: senders + receivers. All that was sent arrived.\n\n",
+		"a slice with more than %.0f%% of the latter is void. Connections: senders + receivers. All that was sent arrived. "+
+		"The load compares every message that comes from the other servers, and of the router's counts the records: it is quicker there, so that more of what is under way is at the router, which favours it, the more the less may be under way.\n\n",
 		r.Rounds, r.Slice, burstFrames, max(derpQueueDefault, r.Queue), 100*voidFrom)
 	fmt.Fprintln(w, "| connections | body | under way | variant | messages / CPU-s | plain signatures to it | bursts to it | busy | kernel | load | void |")
 	fmt.Fprintln(w, "|---|---|---|---|---|---|---|---|---|---|---|")
