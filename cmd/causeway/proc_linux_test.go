@@ -91,7 +91,7 @@ const (
 // duplicates, so a few signed ones serve for all. What a router allocates as time
 // goes by is measured by itself: it then has nothing to do for as long again.
 func TestForwardingAllocatesNothing(t *testing.T) {
-	frames := inShort(allocFrames/4, allocFrames)
+	frames := allocFrames
 	exact := !raceEnabled && !buf.Debug // both allocate themselves
 	if !exact {
 		frames = allocFramesRace
