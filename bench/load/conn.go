@@ -180,7 +180,7 @@ func (c *conn) write(plain []byte) error {
 				return err
 			}
 		case err != nil:
-			return fmt.Errorf("write: %w", err)
+			return writeError(err)
 		default:
 			b = b[n:]
 		}

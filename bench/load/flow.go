@@ -203,12 +203,20 @@ func (c *conn) flush() error {
 			return nil
 		}
 		if err != nil && err != unix.EINTR {
-			return fmt.Errorf("write: %w", err)
+			return writeError(err)
 		}
 		c.pending = c.pending[max(n, 0):]
 	}
 	c.blocked = false
 	return nil
+}
+
+// writeError says what a failed write means.
+func writeError(err error) error {
+	if err == unix.EPIPE || err == unix.ECONNRESET {
+		return fmt.Errorf("the router closed its connection: %w", err)
+	}
+	return fmt.Errorf("write: %w", err)
 }
 
 // turnOnce waits for sockets, for as long as given at most, and does what they

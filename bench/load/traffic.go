@@ -312,6 +312,8 @@ func (t *traffic) read(i int) error {
 			continue
 		case err == unix.EAGAIN:
 			return nil
+		case err == unix.ECONNRESET: // with frames on the way to it
+			return fmt.Errorf("the router closed its connection: %w", err)
 		case err != nil:
 			return fmt.Errorf("read: %w", err)
 		case n == 0:
