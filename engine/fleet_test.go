@@ -72,6 +72,27 @@ func (w *fleet) knows(a codec.Address, routers ...int) {
 	}
 }
 
+// leads waits until frames for an address go from one router to another by a link
+// between the two.
+func (w *fleet) leads(a codec.Address, from, to int) {
+	w.t.Helper()
+	r := w.routers[from]
+	waitFor(w.t, fmt.Sprintf("router %d sends to %d what is for %v", from, to, a), func() bool {
+		at, _ := r.lookup(a)
+		if at == 0 {
+			return false
+		}
+		is := make(chan bool, 1)
+		r.onPeer(at, func(p *peer) { is <- p.far != nil && p.address() == w.self(to, 0) })
+		select {
+		case yes := <-is:
+			return yes
+		case <-time.After(time.Second): // it is gone
+			return false
+		}
+	})
+}
+
 // forgets waits until router n knows no way to an address.
 func (w *fleet) forgets(a codec.Address, n int) {
 	w.t.Helper()
@@ -150,8 +171,10 @@ func TestFramesGoByAnotherLinkWhenOneIsCut(t *testing.T) {
 		}
 	}
 	alice, bob := w.connect(0, w.domains[0].node("alice")), w.connect(4, w.domains[0].node("bob"))
-	w.knows(bob.id.Peer.Address, 0, 1, 2, 3)
-	w.knows(alice.id.Peer.Address, 4, 3, 2, 1)
+	w.knows(bob.id.Peer.Address, 1, 2, 3)
+	w.knows(alice.id.Peer.Address, 3, 2, 1)
+	w.leads(bob.id.Peer.Address, 0, 4) // and not by the longer way any more
+	w.leads(alice.id.Peer.Address, 4, 0)
 	w.exchange(alice, bob)
 	to := map[int]codec.Address{0: bob.id.Peer.Address, 4: alice.id.Peer.Address}
 	before := map[int]link.Ref{}
