@@ -129,7 +129,7 @@ func TestOneGreedySenderLeavesTheOthersTheirPart(t *testing.T) {
 	reader, conn := r.dialOn(0)
 	stall(t, conn)
 	to := conn.Ref()
-	refused := map[int]int{}
+	refused, bytes := map[int]int{}, 0
 	send := func(l *Loop, sender int) {
 		b := frameBuf(sender, size)
 		from := newRef(3, sender, 1)
@@ -139,6 +139,7 @@ func TestOneGreedySenderLeavesTheOthersTheirPart(t *testing.T) {
 			return
 		}
 		l.SendFrom(from, to, b)
+		bytes += size
 	}
 	for _, l := range []*Loop{r.engine.Loops()[1], r.engine.Loops()[0]} { // through an outbox, and directly
 		on(t, l, func() {
@@ -152,7 +153,10 @@ func TestOneGreedySenderLeavesTheOthersTheirPart(t *testing.T) {
 			}
 		})
 	}
-	turns(t, conn.Loop(), 3)
+	eventually(t, "all to come from the other loop", func() (all bool) {
+		on(t, conn.Loop(), func() { all = conn.unsealed == bytes })
+		return all
+	})
 	on(t, conn.Loop(), func() {
 		of, charged := queuedOf(conn, func(b *buf.Buffer) int { return frameNumber(b.B) })
 		for sender := range senders {
