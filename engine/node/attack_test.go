@@ -259,7 +259,7 @@ func TestReplaysToARestartedNode(t *testing.T) {
 			w.receives(b, fmt.Sprint("old ", i))
 		}
 		b.Close()
-		old := tap.frames
+		old := tap.all()
 		time.Sleep(time.Second)
 		b = w.connect("spare", sealing, func(c *Config) { c.Identity = id })
 		w.send(b, a.Address(), "new")

@@ -159,7 +159,7 @@ func TestStolenKeysOpenNothingThatWasRecorded(t *testing.T) {
 			w.receives(a, "to a")
 		}
 		var c conversation
-		for _, f := range tap.frames {
+		for _, f := range tap.all() {
 			switch {
 			case f.Category() == app:
 				c.sealed = append(c.sealed, f.Signed())

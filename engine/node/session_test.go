@@ -26,13 +26,24 @@ type tapped struct {
 // tap has the router keep a copy of each frame. Of is what it has of a category.
 func (w *world) tap() *tapped {
 	t := &tapped{}
-	w.r.intercept = func(_ *routerConn, f codec.Raw) bool {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		t.frames = append(t.frames, bytes.Clone(f))
-		return false
-	}
+	w.r.intercept = func(_ *routerConn, f codec.Raw) bool { t.take(f); return false }
 	return t
+}
+
+// take keeps a copy of a frame.
+func (t *tapped) take(f codec.Raw) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.frames = append(t.frames, bytes.Clone(f))
+}
+
+// all returns what it has, and from then on it has nothing.
+func (t *tapped) all() []codec.Raw {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	frames := t.frames
+	t.frames = nil
+	return frames
 }
 
 func (t *tapped) of(c codec.Category) (all []codec.Raw) {
@@ -80,7 +91,7 @@ func TestMessagesAreSealedUnlessToldOtherwise(t *testing.T) {
 			if got := tap.of(app); len(got) != 2 || !got[0].Encrypted() || !got[1].Encrypted() || len(got[0].Body()) != 32+34 {
 				t.Errorf("%d frames of messages passed: %v", len(got), got)
 			}
-			for _, f := range tap.frames {
+			for _, f := range tap.all() {
 				if bytes.Contains(f, []byte("of sixteen")) || bytes.Contains(f, []byte("more than sixteen")) {
 					t.Errorf("a body passed in a frame of category %v", f.Category())
 				}
@@ -110,11 +121,11 @@ func TestNothingFallsBackToPlain(t *testing.T) {
 		w.drops(closed, map[string]uint64{"plain": 1})
 		w.receivesNothing(closed)
 		w.r.intercept = func(_ *routerConn, f codec.Raw) bool { // sessions do not get through
-			tap.frames = append(tap.frames, f)
+			tap.take(f)
 			return f.Category() == codec.CategorySession
 		}
 		other := w.connect("other", sealing)
-		tap.frames = nil
+		tap.all()
 		_, err := other.Send(w.within(40*time.Second), closed.Address(), app, []byte("never plain"))
 		checkError[*WaitError](t, err, "session with", closed.Address().String())
 		if got := tap.of(codec.CategorySession); len(got) < 5 || len(tap.of(app)) != 0 {
