@@ -21,9 +21,8 @@ func (w testWriter) Write(p []byte) (int, error) {
 }
 
 // Whatever one peer does, the others lose nothing, memory stays bounded, and
-// nodes get in: the short form of every scenario (of two under -short). Rates and
-// times count only when the machine had nothing else to do, and never under -short
-// or the race detector.
+// nodes get in: the short form of every scenario. Rates and times count only
+// when the machine had nothing else to do, and never under the race detector.
 func TestOnePeersTroubleIsNobodyElses(t *testing.T) {
 	program, err := routerProgram()
 	if err != nil {
@@ -33,12 +32,8 @@ func TestOnePeersTroubleIsNobodyElses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	judged := !raceEnabled && !testing.Short() // rates and times
-	if !judged {
+	if raceEnabled {
 		o.tries = 1
-	}
-	if testing.Short() {
-		o.scenarios = slices.DeleteFunc(o.scenarios, func(s *scenario) bool { return s.name != "stalled" && s.name != "connects" })
 	}
 	p, err := newPressure(t.Context(), o, t.TempDir(), testWriter{t})
 	if err != nil {
@@ -52,7 +47,7 @@ func TestOnePeersTroubleIsNobodyElses(t *testing.T) {
 				t.Fatal(err)
 			}
 			out.write(testWriter{t})
-			if out.broken(false) || judged && !out.kept() {
+			if out.broken(false) || !raceEnabled && !out.kept() {
 				t.Error("bounds were broken")
 			}
 			if left := children(t); left != "" {

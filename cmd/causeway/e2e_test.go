@@ -37,12 +37,13 @@ const (
 )
 
 // loadFrames returns how many frames each node sends. The race detector makes
-// each ten times dearer; it looks at the order of things, not at their number.
+// each ten times dearer; it looks at the order of things, not at their number, as
+// does -short.
 func loadFrames() int {
-	if raceEnabled {
+	if raceEnabled || testing.Short() {
 		return 1000
 	}
-	return inShort(1000, 4000)
+	return 4000
 }
 
 // loadEnv makes TestLoadProcess run one domain's nodes.

@@ -50,7 +50,7 @@ func TestAStalledRecipientBehindTwoLinksCostsItsSenderOnlyUnderLoad(t *testing.T
 	tr.start()
 	tr.flowOf(append(others[:len(others):len(others)], reads), 20)
 
-	look := inShort(time.Second, stallLook)
+	look := stallLook
 	if soaking() {
 		look = stallLookSoak
 	}
