@@ -20,7 +20,7 @@ run: build
 deps:
 	@.ci/deps
 
-# All but the scenarios, which take long or measure, and the load program: three
+# All but the scenarios, which take long or measure, and the load program: under four
 # minutes in all.
 SCENARIOS := UnderLoad|UnderOverload|WithinItsCap|ForwardingAllocatesNothing
 test: deps
