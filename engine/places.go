@@ -116,15 +116,15 @@ func (rt *routing) lose(in *instance, router codec.Address) {
 // (PROTOCOL.md section 8).
 func (rt *routing) place(in *instance, node, router codec.Address) {
 	v := in.numbers[router] // none of this router and of nobody
+	if v == 0 && router.IsZero() && rt.limits.hold > 0 && isRemote(rt.table.Lookup(node)) {
+		rt.withdrawn.add(node, 0, time.Now(), rt.limits.hold, withdrawnRemoteMax) // first: who finds it nowhere looks there
+	}
 	was := rt.set(node, v)
 	if v != 0 && was != v && !isHere(was) {
 		rt.hands.appeared(node)
 	}
-	switch {
-	case v != 0 && rt.withdrawn.find(node) != nil:
+	if v != 0 && rt.withdrawn.find(node) != nil {
 		rt.back = true
-	case v == 0 && isRemote(was) && router.IsZero() && rt.limits.hold > 0:
-		rt.withdrawn.add(node, 0, time.Now(), rt.limits.hold, withdrawnRemoteMax)
 	}
 }
 

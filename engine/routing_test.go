@@ -311,6 +311,47 @@ func TestNodesOfALostRouterAreNowhereAndFramesForThemWait(t *testing.T) {
 	}
 }
 
+// Whoever finds a node nowhere that has just been elsewhere finds that it may come back.
+func TestANodeThatIsLostIsAwaitedAtOnce(t *testing.T) {
+	w := newRoutingNet(t)
+	hold := routingLimits{hold: time.Minute}
+	a, b := w.add(hold, 0), w.add(hold, 0)
+	w.link(a, b, 1, 0)
+	node := nodeAt(0, 1)
+	b.enters(node, sentNow())
+	w.wantWay(node, a, b)
+	var turn atomic.Uint64 // odd: the node is nowhere, or about to be; nothing else changes
+	over := make(chan struct{})
+	a.post(func(time.Time) {
+		defer close(over)
+		in := a.instances[routerAt(0, 0)]
+		for range 100_000 {
+			turn.Add(1)
+			a.place(in, node, codec.Address{})
+			turn.Add(1)
+			a.place(in, node, routerAt(0, 1))
+			a.withdrawn.remove(node)
+		}
+	})
+	for looked := 0; ; {
+		before := turn.Load()
+		if to, _ := a.router.lookup(node); before%2 == 1 && to == 0 {
+			looked++
+			if a.withdrawn.find(node) == nil && turn.Load() == before {
+				t.Fatalf("look %d: frames for the node would be dropped", looked)
+			}
+		}
+		select {
+		case <-over:
+			if looked == 0 {
+				t.Error("it was never nowhere")
+			}
+			return
+		default:
+		}
+	}
+}
+
 func TestANodeThatMovesIsWhereItAttachedLast(t *testing.T) {
 	w := newRoutingNet(t)
 	a, b, c := w.add(routingLimits{}, 0), w.add(routingLimits{}, 0), w.add(routingLimits{}, 0)
