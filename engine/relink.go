@@ -9,6 +9,7 @@ import (
 	"causeway/codec"
 	"causeway/crypto/pki"
 	"causeway/crypto/sign"
+	"causeway/engine/route"
 )
 
 // keyBefore returns the key of id if it was proven on this link, or nil.
@@ -201,8 +202,12 @@ func isLimit(err error) bool {
 
 var errNotProven = errors.New("engine: a new link has not proven the domains of the old one in time")
 
+// tellTime is how long the old link goes on beside the one that takes its place, for
+// both routers to tell by that what they reach: else frames would wait for a route.
+const tellTime = 4 * route.BatchDelay
+
 // replace dials the link that takes the place of a, and waits until as many domains
-// are proven on it.
+// are proven on it, and tellTime from then on.
 func (d *dialer) replace(ctx context.Context, a *attempt) (*attempt, error) {
 	next, err := d.dial(ctx, d.renewalDomain(a))
 	if err != nil {
@@ -212,7 +217,7 @@ func (d *dialer) replace(ctx context.Context, a *attempt) (*attempt, error) {
 	defer end.Stop()
 	look := time.NewTicker(10 * time.Millisecond)
 	defer look.Stop()
-	for next.proven.Load() == 0 || next.proven.Load() < a.proven.Load() {
+	for proven := false; ; {
 		select {
 		case <-next.ended:
 			return nil, next.why
@@ -222,12 +227,18 @@ func (d *dialer) replace(ctx context.Context, a *attempt) (*attempt, error) {
 			}
 			return nil, ctx.Err()
 		case <-end.C:
+			if proven {
+				return next, nil
+			}
 			d.router.retire(next, "it could not take another's place")
 			return nil, errNotProven
 		case <-look.C:
+			if !proven && next.proven.Load() > 0 && next.proven.Load() >= a.proven.Load() {
+				proven = true
+				end.Reset(tellTime)
+			}
 		}
 	}
-	return next, nil
 }
 
 // renewalDomain returns the domain to open the link in that takes the place of a: that
