@@ -8,7 +8,7 @@ BENCHRUNS ?= 6
 REF       ?= HEAD~1
 SEEDS     ?= 10000
 
-.PHONY: build run test check full fmt vet tidy race debug fuzz simulate soak bench bench-compare bench-peers deps clean
+.PHONY: build run test check scenarios fmt vet tidy race debug fuzz simulate soak bench bench-compare bench-peers deps clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN) ./cmd/causeway
@@ -26,11 +26,11 @@ SCENARIOS := UnderLoad|UnderOverload|WithinItsCap|ForwardingAllocatesNothing
 test: deps
 	@.ci/gotest -short -skip '$(SCENARIOS)'
 
-check: fmt vet tidy test full race debug
+check: fmt vet tidy test scenarios race debug
 
-# Every test, in full.
-full: deps
-	@.ci/gotest
+# What make test leaves out or has short; race and debug are all of it again.
+scenarios: deps
+	@ONLY='$(SCENARIOS)|Fifty|EdgeCases|IsDelivered' .ci/gotest
 
 fmt:
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt would change:"; echo "$$out"; exit 1; }
