@@ -68,7 +68,7 @@ type Config struct {
 	HelloTimeout     time.Duration // 5 s
 	HandshakeTimeout time.Duration // 10 s
 	HandshakesMax    int           // concurrent TLS handshakes; 256
-	ReceiveBuffer    int           // SO_RCVBUF, bytes; 256 KiB
+	ReceiveBuffer    int           // SO_RCVBUF of nodes' connections, bytes; 256 KiB
 	BadSignatures    int           // of one connection before it is closed, whole again after 10 min; 100
 	IdleTimeout      time.Duration // nodes that send nothing but link control for so long are left; 0: never
 	Firewall         *gate.List    // who may connect; nil: everybody

@@ -136,6 +136,7 @@ func (p *peer) newNeighbour() error {
 		id: route.LinkID(p.router.links.lastID.Add(1)), cost: p.router.state().config.linkCost(""), sni: p.domain.name, exporter: exporter, key: string(key),
 		suspects: make(suspects), settlement: newSettlement(p.domain, p.certs[0]),
 	}
+	p.conn.AutotuneReceive() // links go far, and are never paused for a recipient
 	if a, ok := p.conn.Tag().(*attempt); ok {
 		p.far.attempt, p.far.cost = a, a.cost
 		a.ref = p.conn.Ref

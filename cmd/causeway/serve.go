@@ -111,7 +111,7 @@ SIGUSR1 writes what it is doing into a file.`,
 	fl.DurationVar(&f.engine.HandshakeTimeout, "handshake-timeout", engine.HandshakeTimeoutDefault, "longest TLS handshake")
 	fl.IntVar(&f.limits.Handshakes, "max-handshakes", f.limits.Handshakes, "TLS handshakes at one time; beyond it sources with many, and slow ones, yield")
 	fl.IntVar(&f.limits.Waiting, "max-waiting", f.limits.Waiting, "connections that wait for their handshake; beyond it sources with many, and those that failed, yield; 0: no limit")
-	fl.Var(&f.receive, "receive-buffer", "kernel receive buffer of a connection")
+	fl.Var(&f.receive, "receive-buffer", "kernel receive buffer of a node's connection; links to other routers have what the kernel finds useful")
 	fl.IntVar(&f.limits.badSignatures, "max-bad-signatures", f.limits.badSignatures, "bad signatures on one connection before it is ended; the budget is whole again after 10 minutes")
 	fl.StringVar(&f.firewall, "firewall", "", "`FILE` of lines \"allow|deny CIDR [max N]\": who may connect; the first that matches decides; and of lines \"limit NAME VALUE\", which go before the flags of these names")
 	fl.IntVar(&f.limits.Connections, "max-connections", f.limits.Connections, "open connections; 0: no limit")

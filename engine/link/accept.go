@@ -1,6 +1,7 @@
 package link
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -41,7 +42,7 @@ func (e *Engine) Listen(addr string, tc *tls.Config) (*Listener, error) {
 	}
 	// TCP's keep-alives would come after those of the frames, and cost four
 	// system calls for everybody who knocks.
-	lc := net.ListenConfig{Control: e.setReceiveBuffer, KeepAlive: -1}
+	lc := net.ListenConfig{KeepAlive: -1}
 	network := "tcp"
 	if a, err := netip.ParseAddrPort(addr); err == nil && a.Addr().Is4() {
 		network = "tcp4" // "tcp" would take 0.0.0.0 for IPv6, too
@@ -135,16 +136,18 @@ func (a *Listener) failed(err error, pause *time.Duration) bool {
 	}
 }
 
-// setReceiveBuffer bounds what the kernel keeps for a connection that is not
-// read. It must be set before the connection: TCP's window scale depends on it.
-func (e *Engine) setReceiveBuffer(_, _ string, raw syscall.RawConn) error {
-	var err error
-	if ctlErr := raw.Control(func(fd uintptr) {
-		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, e.cfg.ReceiveBuffer)
-	}); ctlErr != nil {
-		return ctlErr
+// boundReceive bounds what the kernel keeps for a connection that is not read. Until
+// then it keeps what it grants any connection at its start (net.ipv4.tcp_rmem, the
+// second number).
+func (e *Engine) boundReceive(tcp *net.TCPConn) error {
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return err
 	}
-	return err
+	ctlErr := raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, e.cfg.ReceiveBuffer)
+	})
+	return cmp.Or(ctlErr, err)
 }
 
 // Dial connects to addr, does the handshake as a client with tc, and enrolls
@@ -168,8 +171,7 @@ func (e *Engine) Dial(ctx context.Context, addr string, tc *tls.Config, tag any)
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.HandshakeTimeout)
 	defer cancel()
 	defer context.AfterFunc(e.ctx, cancel)()
-	dialer := net.Dialer{Control: e.setReceiveBuffer}
-	conn, err := dialer.DialContext(ctx, "tcp", addr)
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return fmt.Errorf("link: %w", err)
 	}

@@ -22,6 +22,7 @@ type Conn struct {
 	remote   netip.AddrPort
 	local    netip.AddrPort
 	dialed   bool
+	autotune bool // see AutotuneReceive
 	tag      any
 	pass     Pass         // nil: none was asked for
 	enrolled atomic.Int32 // enrollPending …
@@ -97,6 +98,11 @@ func (c *Conn) Local() netip.AddrPort { return c.local }
 
 // Dialed tells whether we opened the connection.
 func (c *Conn) Dialed() bool { return c.dialed }
+
+// AutotuneReceive leaves the size of c's receive buffer to the kernel, which makes it
+// as large as bandwidth and delay ask for (net.ipv4.tcp_rmem), and not Config's
+// ReceiveBuffer. Handshaken may call it, for a peer that is not paused for long.
+func (c *Conn) AutotuneReceive() { c.autotune = true }
 
 // Tag returns what Dial was given.
 func (c *Conn) Tag() any { return c.tag }

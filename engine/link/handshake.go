@@ -163,6 +163,9 @@ func (e *Engine) establish(ctx context.Context, c *Conn, tcp *net.TCPConn, tc *t
 			_ = c.tls.CloseWrite()
 		}
 	}
+	if err == nil && !c.autotune {
+		err = e.boundReceive(tcp)
+	}
 	if err != nil {
 		c.transport.answer() // the farewell takes the peer's time, not the processor's
 		farewell(ctx, tcp)

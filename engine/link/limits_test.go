@@ -392,3 +392,31 @@ func TestAddressesHaveNoZone(t *testing.T) {
 		}
 	}
 }
+
+// A connection has the receive buffer that was asked for, in the end that listens and
+// in that which dials, unless the kernel is to see to it.
+func TestReceiveBufferIsBounded(t *testing.T) {
+	const size = 48 << 10 // smaller than any kernel's first
+	for _, autotune := range []bool{false, true} {
+		r := &rig{handshaken: func(c *Conn, _ tls.ConnectionState) error {
+			if autotune {
+				c.AutotuneReceive()
+			}
+			return nil
+		}}
+		r.start(t, Config{ReceiveBuffer: size})
+		if err := r.engine.Dial(t.Context(), r.addr, clientTLS(), nil); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			conn := receive(t, r.conns)
+			on(t, conn.Loop(), func() {
+				got, err := unix.GetsockoptInt(conn.fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+				if err != nil || (got == 2*size) == autotune {
+					t.Errorf("autotune %v, dialed %v: %d bytes, %v", autotune, conn.Dialed(), got, err)
+				}
+			})
+		}
+		r.stop()
+	}
+}

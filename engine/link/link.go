@@ -43,8 +43,8 @@ type Config struct {
 	// the time given, as failed for that reason, unless its handshake has
 	// succeeded by then; any goroutine may call it.
 	Admit func(remote netip.AddrPort, end func(why error, after time.Duration)) (Pass, error)
-	// ReceiveBuffer is SO_RCVBUF in bytes (the kernel doubles it); it bounds
-	// what one paused sender holds. 0 = 256 KiB.
+	// ReceiveBuffer is SO_RCVBUF in bytes (the kernel doubles it) of connections
+	// without Conn.AutotuneReceive; it bounds what one paused sender holds. 0 = 256 KiB.
 	ReceiveBuffer int
 	// QueueHigh and QueueLow are the marks of a destination's queue, in bytes
 	// of frames not yet handed to the kernel. 0 = 4 MiB and a quarter of High.
