@@ -252,7 +252,7 @@ func (i *Instance) LinkDown(now time.Time, id LinkID) Actions {
 			i.catchUp(d, now)
 		}
 	}
-	if next := i.firstLinkTo(l.router); next != nil && next.id > l.id {
+	if next := i.newestLinkTo(l.router); next != nil && next.id < l.id {
 		next.tellLists = true // what was under way on l is lost
 		i.flushDue = true
 	}
@@ -350,9 +350,10 @@ func (i *Instance) findLink(id LinkID) (at int, found bool) {
 	return slices.BinarySearchFunc(i.links, id, func(l *link, id LinkID) int { return cmp.Compare(l.id, id) })
 }
 
-// firstLinkTo returns the link to router by which lists travel, or nil.
-func (i *Instance) firstLinkTo(router codec.Address) *link {
-	for _, l := range i.links {
+// newestLinkTo returns the link to router by which lists travel, or nil: the one of
+// several that is not about to be left because another has taken its place.
+func (i *Instance) newestLinkTo(router codec.Address) *link {
+	for _, l := range slices.Backward(i.links) {
 		if l.router == router {
 			return l
 		}

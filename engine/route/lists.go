@@ -96,7 +96,7 @@ func (i *Instance) tell(l *link, m *codec.AddressList) {
 // router.
 func (i *Instance) others(f func(l *link)) {
 	for _, l := range i.links {
-		if i.firstLinkTo(l.router) == l {
+		if i.newestLinkTo(l.router) == l {
 			f(l)
 		}
 	}

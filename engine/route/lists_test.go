@@ -197,24 +197,43 @@ func TestListsAreFlooded(t *testing.T) {
 	both := func(number uint64) *codec.ListNumbers {
 		return &codec.ListNumbers{Lists: []codec.ListNumber{listNumber(0, o.Source(), 1), listNumber(5, source(5), number)}}
 	}
-	wantMessages[*codec.ListNumbers](o, route.Message{Link: 9, Body: both(3)})
+	wantMessages[*codec.ListNumbers](o, route.Message{Link: 91, Body: both(3)})
 	c := change(3, []codec.Attached{attachedAt(3, 100)})
 	o.receive(1, c)
-	wantMessages[*codec.AddressList](o, route.Message{Link: 2, Body: c}, route.Message{Link: 9, Body: c})
+	wantMessages[*codec.AddressList](o, route.Message{Link: 2, Body: c}, route.Message{Link: 91, Body: c})
 	o.receive(2, c) // crossed
 	wantMessages[*codec.AddressList](o)
 	o.receive(2, numberOf(5, source(5), 9))
 	o.receive(2, whole(5, source(5), 9))
 	n := numberOf(5, source(5), 9)
-	wantMessages[*codec.ListNumbers](o, route.Message{Link: 1, Body: n}, route.Message{Link: 9, Body: n})
-	o.down(9) // what was under way is lost: the other link tells again
+	wantMessages[*codec.ListNumbers](o, route.Message{Link: 1, Body: n}, route.Message{Link: 91, Body: n})
+	o.down(91) // what was under way is lost: the other link tells again
 	o.settle()
-	wantMessages[*codec.ListNumbers](o, route.Message{Link: 91, Body: both(9)})
+	wantMessages[*codec.ListNumbers](o, route.Message{Link: 9, Body: both(9)})
 	o.wait(time.Second)
-	o.receive(91, &codec.ListRequest{Router: router(5)})
-	wantMessages[*codec.AddressList](o, route.Message{Link: 91, Body: whole(5, source(5), 9)})
-	o.receive(91, &codec.ListRequest{Router: router(5)}) // at once again: not answered
-	o.receive(91, &codec.ListRequest{Router: router(7)}) // unknown
+	o.receive(9, &codec.ListRequest{Router: router(5)})
+	wantMessages[*codec.AddressList](o, route.Message{Link: 9, Body: whole(5, source(5), 9)})
+	o.receive(9, &codec.ListRequest{Router: router(5)}) // at once again: not answered
+	o.receive(9, &codec.ListRequest{Router: router(7)}) // unknown
+	wantMessages[*codec.AddressList](o)
+}
+
+// A link that takes another's place carries the lists from its first moment: nothing
+// that is told in between is lost with the old one.
+func TestListsGoByTheNewestLink(t *testing.T) {
+	o := listing(t, route.Config{})
+	o.up(9, 10)
+	o.settle()
+	wantMessages[*codec.ListNumbers](o, route.Message{Link: 9, Body: &codec.ListNumbers{Lists: []codec.ListNumber{listNumber(0, o.Source(), 1), listNumber(5, source(5), 3)}}})
+	o.up(91, 10)
+	o.settle()
+	wantMessages[*codec.ListNumbers](o, route.Message{Link: 91, Body: &codec.ListNumbers{Lists: []codec.ListNumber{listNumber(0, o.Source(), 1), listNumber(5, source(5), 3)}}})
+	c := change(3, []codec.Attached{attachedAt(3, 100)})
+	o.receive(1, c)
+	wantMessages[*codec.AddressList](o, route.Message{Link: 2, Body: c}, route.Message{Link: 91, Body: c})
+	o.down(9)
+	o.settle()
+	wantMessages[*codec.ListNumbers](o)
 	wantMessages[*codec.AddressList](o)
 }
 

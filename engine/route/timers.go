@@ -39,6 +39,8 @@ func (i *Instance) Tick(now time.Time) Actions {
 		for _, d := range slices.Clone(i.order) {
 			i.due(d, now)
 		}
+		i.reroute(now)
+		i.resolve(now) // a probe may have been made for a router that is lost
 		i.dueProbes(now)
 	}
 	return i.finish(now)
