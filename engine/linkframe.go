@@ -158,8 +158,7 @@ func (p *peer) wayBack(f codec.Raw) (to link.Ref, remote bool) {
 func recipientOf(frame []byte) []byte { return codec.Raw(frame).RecipientBytes() }
 
 // checkProven asserts that a domain was proven on the link before any of its frames
-// goes there: routes lead over such links alone. It may have been withdrawn since;
-// then the neighbour drops the frame.
+// goes there: routes lead over such links alone. It may have been withdrawn since.
 func (p *peer) checkProven(f codec.Raw) {
 	if _, was := p.far.own[f.Sender().Prefix()]; !was {
 		panic("engine: a frame from " + f.Sender().String() + " to " + f.Recipient().String() + " goes over a link that has never proven their domain")

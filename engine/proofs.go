@@ -281,6 +281,7 @@ func (p *peer) settle() {
 			}
 			p.domainDown(up)
 			p.conn.GiveBackOnLoop(func(b *buf.Buffer) bool { return codec.Raw(b.B).Sender().Prefix() == at })
+			p.conn.RefuseOnLoop(p.isUnproven) // what is sent here until the routes have changed
 			p.provenDown(up)
 		}
 	}
@@ -322,6 +323,11 @@ func (p *peer) settle() {
 	if far.attempt != nil {
 		far.attempt.control.Store(&p.domain.name)
 	}
+}
+
+// isUnproven tells whether b is of a domain that is not proven on the link.
+func (p *peer) isUnproven(b *buf.Buffer) bool {
+	return p.far.provenIn(codec.Raw(b.B).Sender().Prefix()) == nil
 }
 
 // tellGrants sends this router's grants of the domains that both ends offer, where

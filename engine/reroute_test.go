@@ -169,7 +169,7 @@ func TestWhatIsWithdrawnDoesNotGoByTheSameLinkAgain(t *testing.T) {
 	d, other := newAuthority("prod.example"), newAuthority("test.example")
 	r, addr := startRouter(t, func(c *Config) {
 		manyInQueues(c)
-		c.HoldTimeout = patience
+		c.HoldTimeout, c.StallTimeout = patience, 2*patience
 	}, d, other)
 	node := d.node("n").Peer.Address
 	x, y := deafNeighbour(t, addr, d, other), neighbourOf(t, addr, d)
@@ -194,6 +194,11 @@ func TestWhatIsWithdrawnDoesNotGoByTheSameLinkAgain(t *testing.T) {
 	}
 	before := 0
 	waitFor(t, "frames that come back", func() bool { before = stranded(func(*loop) {}); return before >= stuckFrames/2 })
+	for n := range 3 { // what is sent before the routes have changed waits behind them
+		sender.numbered(node, stuckFrames+n, stuckSize)
+	}
+	waitFor(t, "frames for the same link", func() bool { return stranded(func(*loop) {}) == before+3 })
+	before += 3
 	if n := stranded((*loop).reroute); n != before {
 		t.Errorf("%d of %d frames have gone by the same link", before-n, before)
 	}
@@ -203,7 +208,7 @@ func TestWhatIsWithdrawnDoesNotGoByTheSameLinkAgain(t *testing.T) {
 		for f.Category() != codec.CategoryApplication {
 			f = y.next()
 		}
-		if want := stuckFrames - before + n; numberOf(f) != want {
+		if want := stuckFrames + 3 - before + n; numberOf(f) != want {
 			t.Fatalf("frame %d comes, want %d", numberOf(f), want)
 		}
 	}

@@ -66,9 +66,10 @@ type Conn struct {
 	unsealed int          // bytes of frames in both, less those of the first that are sealed
 	hot      bool         // in Loop.hot
 
-	lastQueued bool          // an OwnLast frame is in queue, or was
-	sealing    *fifo[queued] // whose first frame is sealed in part
-	sealed     int           // bytes of it that are
+	lastQueued bool                   // an OwnLast frame is in queue, or was
+	refuse     func(*buf.Buffer) bool // see RefuseOnLoop
+	sealing    *fifo[queued]          // whose first frame is sealed in part
+	sealed     int                    // bytes of it that are
 	marks      fifo[mark]
 	out        ciphertext
 

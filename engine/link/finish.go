@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"causeway/engine/buf"
 )
 
 // The phases of a connection. Input is cut only while it is open; frames are
@@ -32,6 +34,15 @@ const lingerMax = 5 * time.Second
 func (c *Conn) accepts() bool {
 	return (c.phase == phaseOpen || c.phase == phaseFlushing && !c.closeSent) && !c.noWrite && !c.lastQueued
 }
+
+// takes tells whether b, a frame of the kind given, can be queued for c.
+func (c *Conn) takes(b *buf.Buffer, kind Kind) bool {
+	return c.accepts() && (c.refuse == nil || kind != Forwarded || !c.refuse(b))
+}
+
+// RefuseOnLoop has forwarded frames of which `which` is true come back through
+// Handler.Undeliverable from now on, instead of being queued for c; nil: none does.
+func (c *Conn) RefuseOnLoop(which func(*buf.Buffer) bool) { c.refuse = which }
 
 // CloseOnLoop ends the connection at once, without flushing: no frame is cut or
 // accepted from now on, and Handler.Closed follows within the turn.

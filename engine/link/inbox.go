@@ -113,7 +113,7 @@ func (l *Loop) takeInbox() {
 // deliver ends the journey of a frame from another goroutine. It is in its
 // slot's backlog already.
 func (l *Loop) deliver(p parcel) {
-	if c := l.Conn(p.to); c != nil && c.accepts() {
+	if c := l.Conn(p.to); c != nil && c.takes(p.b, p.kind) {
 		c.enqueue(p.b, p.kind, share(p.tag))
 		return
 	}

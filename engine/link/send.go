@@ -28,7 +28,7 @@ func (l *Loop) SendKind(to Ref, b *buf.Buffer, kind Kind) { l.send(0, to, b, kin
 func (l *Loop) send(from, to Ref, b *buf.Buffer, kind Kind) {
 	n := len(b.B)
 	if to.Loop() == l.index {
-		if c := l.Conn(to); c != nil && c.accepts() {
+		if c := l.Conn(to); c != nil && c.takes(b, kind) {
 			l.account.Use(buf.PartQueues, buf.SizeOf(b))
 			c.slot.backlog.Add(int64(n))
 			c.enqueue(b, kind, c.slot.charge(kind, from, b))
