@@ -224,7 +224,7 @@ func (p *peer) roomed() {
 // waitedInVain ends a wait for room that has lasted for --pause-max.
 func (p *peer) waitedInVain() {
 	l := p.loop
-	if len(l.noPause) < noPauseMax {
+	if p.phase < phaseLeaving && len(l.noPause) < noPauseMax { // else nobody has told it of room
 		l.noPause[p.waitsFor] = l.link.Now().Add(noPauseTime)
 	}
 	p.conn.CancelWaitOnLoop()

@@ -226,11 +226,16 @@ func (p *peer) enterAfter(last *withdrawal) {
 // comesBack has all loops hand over what waits for an address that is in the
 // table again.
 func (r *Router) comesBack(a codec.Address) {
-	if r.withdrawn.find(a) == nil {
+	if r.withdrawn.find(a) == nil && r.withdrawn.frames.Load() == 0 {
 		return
 	}
 	for _, l := range r.loops {
-		l.link.Post(func() { l.settle(a) })
+		l.link.Post(func() {
+			if !l.stranded.empty() { // which are older
+				l.comeBack()
+			}
+			l.settle(a)
+		})
 	}
 }
 

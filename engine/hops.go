@@ -138,7 +138,8 @@ func (r *Router) lookup(a codec.Address) (to link.Ref, remote bool) {
 		if !isRemote(v) {
 			return link.Ref(v), false
 		}
-		if to, ok := r.hops.get(v); ok {
+		// Without a hop it may be v's router that has just been lost, and a by another.
+		if to, ok := r.hops.get(v); ok && (to != 0 || r.table.Lookup(a) == v) {
 			return to, true
 		}
 	}

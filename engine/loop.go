@@ -140,6 +140,8 @@ func (l *loop) undeliverable(to link.Ref, b *buf.Buffer) {
 	case of != nil && l.hold(a, of, b):
 	case of != nil:
 		l.giveUp(dropQueueFull, b)
+	case remote && now != 0 && now != to:
+		l.goOn(now, b)
 	case now != 0 && now != to && !l.link.Full(now) && !tooLarge(f, l.link.FrameMax(now)):
 		l.link.Send(now, b)
 	default:

@@ -77,7 +77,7 @@ func (p *peer) overflows(b *buf.Buffer, control bool) bool {
 	f := codec.Raw(b.B)
 	reason := dropQueueFull
 	if !control {
-		if _, before := p.decide(f); before != dropNone {
+		if _, before := p.decide(f); before != dropNone && (before != dropNoRoute || l.awaited(f.Recipient(), false) == nil) {
 			reason = before
 		}
 		l.owe(p.domain, reason, f)

@@ -227,18 +227,25 @@ func (d *dialer) replace(ctx context.Context, a *attempt) (*attempt, error) {
 			}
 			return nil, ctx.Err()
 		case <-end.C:
-			if proven {
+			if proven && provesAsMuch(next, a) { // still
 				return next, nil
 			}
 			d.router.retire(next, "it could not take another's place")
 			return nil, errNotProven
 		case <-look.C:
-			if !proven && next.proven.Load() > 0 && next.proven.Load() >= a.proven.Load() {
+			if !proven && provesAsMuch(next, a) {
 				proven = true
 				end.Reset(tellTime)
 			}
 		}
 	}
+}
+
+// provesAsMuch tells whether as many domains are proven on next, which has not ended,
+// as on a.
+func provesAsMuch(next, a *attempt) bool {
+	n := next.proven.Load()
+	return n > 0 && n >= a.proven.Load()
 }
 
 // renewalDomain returns the domain to open the link in that takes the place of a: that

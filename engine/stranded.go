@@ -45,7 +45,14 @@ func (s *stranding) empty() bool { return len(s.frames) == 0 }
 // strand takes b, which came back from a link that has ended.
 func (l *loop) strand(b *buf.Buffer) {
 	s, w := &l.stranded, l.router.withdrawn
-	if len(s.frames) >= strandedMax || l.nobodyReturns() || !w.takeAny(int64(cap(b.B))) {
+	switch {
+	case l.last: // like what is left in the queues of nodes
+		l.giveUp(dropRecipientGone, b)
+		return
+	case l.nobodyReturns():
+		l.giveUp(dropNoRoute, b)
+		return
+	case len(s.frames) >= strandedMax || !w.takeAny(int64(cap(b.B))):
 		l.giveUp(dropQueueFull, b)
 		return
 	}
