@@ -62,6 +62,16 @@ func (o *outcome) kept() bool {
 	return !o.broken(true)
 }
 
+// open tells whether another try may show more: strict bounds need rounds that were
+// not void. Loose ones are kept or broken, but by what else ran on the load's core,
+// too, of which no round knows: what the router does wrong breaks them in each try.
+func (o *outcome) open() bool {
+	if o.limits.loose {
+		return o.broken(true) && (o.Void != "" || !o.broken(false))
+	}
+	return o.Void != ""
+}
+
 // verdict notes one.
 func (st *stage) verdict(kept bool, bound, found string, args ...any) {
 	st.out.Verdicts = append(st.out.Verdicts, verdict{Bound: bound, Found: fmt.Sprintf(found, args...), Kept: kept})

@@ -114,8 +114,7 @@ func (p *pressure) saturate(ctx context.Context) (perSecond float64, err error) 
 	return perSecond, err
 }
 
-// try runs a scenario, and again at a lower rate when its rounds were void. When
-// bounds are loose only, a void round is as good as another if it kept them.
+// try runs a scenario, and again at a lower rate while that may show more.
 func (p *pressure) try(ctx context.Context, s *scenario) (*outcome, error) {
 	rate := p.saturated * trafficShare
 	for n := 1; ; n++ {
@@ -125,10 +124,10 @@ func (p *pressure) try(ctx context.Context, s *scenario) (*outcome, error) {
 			return nil, err
 		}
 		out.Tries = n
-		if out.Void == "" || p.o.limits.loose && !out.broken(true) || n == p.o.tries {
+		if n == p.o.tries || !out.open() {
 			return out, nil
 		}
-		fmt.Fprintf(p.log, "%s: void: %s\n", s.name, out.Void)
+		fmt.Fprintf(p.log, "%s is open; void: %q\n", s.name, out.Void)
 		rate *= trafficLess
 	}
 }

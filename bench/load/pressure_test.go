@@ -129,6 +129,28 @@ func TestOutcomesAreKeptBrokenOrVoid(t *testing.T) {
 	}
 }
 
+func TestAScenarioIsTriedAgainWhileThatMayShowMore(t *testing.T) {
+	check := func(void, loose, timedKept, restKept, want bool) {
+		t.Helper()
+		o := &outcome{limits: limits{loose: loose}, Verdicts: []verdict{{Kept: timedKept, Timed: true}, {Kept: restKept}}}
+		if void {
+			o.Void = "somebody compiles"
+		}
+		if got := o.open(); got != want {
+			t.Errorf("void %v, loose %v, timed kept %v, rest kept %v: open %v", void, loose, timedKept, restKept, got)
+		}
+	}
+	check(false, false, true, true, false)
+	check(false, false, false, true, false)
+	check(true, false, true, true, true)
+	check(false, true, true, true, false)
+	check(false, true, false, true, true)
+	check(false, true, true, false, false)
+	check(false, true, false, false, false)
+	check(true, true, true, true, false)
+	check(true, true, false, true, true)
+}
+
 func TestStallsAreAccountedFor(t *testing.T) {
 	s := &stallStatus{Sent: 100, Delivered: 10, Noticed: map[codec.NoticeReason]uint64{codec.NoticeQueueFull: 50, codec.NoticeRecipientGone: 20, codec.NoticeUnconfirmed: 15}}
 	if undelivered, unconfirmed := s.told(); undelivered != 70 || unconfirmed != 15 || s.unaccounted() != 5 {
