@@ -52,7 +52,7 @@ func startDrainNodes(t *testing.T, ctx context.Context, dir, domain string, name
 		f := &drainFlow{window: make(chan struct{}, drainWindow), delivered: map[uint64]int{}}
 		n, err := node.Connect(ctx, node.Config{
 			Identity: id, Routers: routers, Plain: true, AcceptPlain: true, OnNotice: f.hearNotice,
-			AnswerTimeout: time.Minute, DialTimeout: time.Minute, HelloTimeout: time.Minute, Logger: testLogger(t, name),
+			ResendTime: flowResend, AnswerTimeout: time.Minute, DialTimeout: time.Minute, HelloTimeout: time.Minute, Logger: testLogger(t, name),
 		})
 		if err != nil {
 			t.Fatal(err)

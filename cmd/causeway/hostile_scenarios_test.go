@@ -92,13 +92,13 @@ func (w *hostileWorld) steal(h *hostileRouter, body string) (stolen codec.Raw, s
 	// It gives up its claim, so that what it sends on is not sent back to it.
 	h.claim()
 	waitUntil(w.t, "dave is found where he is", func() bool { return w.tr.echo(w.carol, w.dave.Address()) })
-	for { // what came to dave meanwhile
-		select {
-		case <-w.came:
-		default:
-			return stolen, sent
-		}
+	const last = "the last of these"
+	if _, err := w.carol.Send(w.tr.ctx, w.dave.Address(), codec.CategoryApplication, []byte(last)); err != nil {
+		w.t.Fatal(err)
 	}
+	for w.comes() != last { // older ones come before it
+	}
+	return stolen, sent
 }
 
 // comes waits for the next message to dave.

@@ -130,7 +130,7 @@ func (m *mesh) writeFiles(n int) {
 		m.t.Fatal(err)
 	}
 	r.args = append([]string{"--identity", filepath.Join(m.dir, r.name), "--trust", filepath.Join(m.dir, r.name+"-trust"),
-		"--connections", name, "--drain-timeout", "1m"}, m.plan.flags...)
+		"--connections", name, "--drain-timeout", "1m", "--hold-timeout", "30s"}, m.plan.flags...)
 	for _, other := range m.numbers() {
 		if other != n {
 			r.args = append(r.args, "--drain-to", "dbw://"+m.routers[other].listens()) // wires are for links

