@@ -123,7 +123,8 @@ var overloadSizes = []int{16 << 10, 512}
 func TestARingOfThreeUnderOverloadDoesNotLockUp(t *testing.T) {
 	d := meshDomain{"prod.example", []int{1, 2, 3}, 6}
 	m := startMesh(t, meshPlan{
-		domains: []meshDomain{d}, links: [][2]int{{1, 2}, {2, 3}, {3, 1}}, flags: []string{"--queue-high", "256KiB"},
+		domains: []meshDomain{d}, links: [][2]int{{1, 2}, {2, 3}, {3, 1}},
+		flags: []string{"--queue-high", "256KiB", "--stall-timeout", "10m"}, // nodes may read for long only what others leave them
 	})
 	m.linked()
 	tr := newTraffic(m)
