@@ -39,7 +39,9 @@ func flood(ctx context.Context, st *stage) (err error) {
 	}
 	st.out.Counters = changes(before, during)
 	st.judgeShared()
-	st.judgeMemoryCap()
+	if err := st.judgeMemoryCap(); err != nil {
+		return err
+	}
 	st.judgeFelt(before, during)
 	st.judgeDrops(before, after)
 	return nil
@@ -58,18 +60,50 @@ func (st *stage) awaitFelt(ctx context.Context, before metrics) (m metrics, err 
 	}
 }
 
-// reference is the same round with the attackers aimed at the sink.
+// errVoid says that a course has ended early, since its rounds would tell nothing
+// about rates and times.
+var errVoid = errors.New("the reference is void")
+
+// reference is the same round with the attackers aimed at the sink, on a router that
+// is warm.
 func (st *stage) reference(ctx context.Context, attack raidRequest) (err error) {
 	attack.Addr = st.sink.addr
 	if _, err := st.attackers.ask(request{Attack: &attack}); err != nil {
+		return err
+	}
+	if err := st.warm(ctx); err != nil {
 		return err
 	}
 	if st.out.Reference, err = st.round(ctx, st.form.reference); err != nil {
 		return err
 	}
 	a, err := st.attackers.ask(request{End: &struct{}{}})
+	if err != nil {
+		return err
+	}
 	st.out.Reference.Crowd = a.Crowd
-	return err
+	if st.judgeVoid(st.out.Reference); st.out.Void != "" && !st.out.limits.loose && !st.last {
+		return errVoid
+	}
+	return nil
+}
+
+// warm is rounds that are not judged: until the router has tables of all senders, or
+// is known to get no more, and one without a table to make.
+func (st *stage) warm(ctx context.Context) error {
+	length := warmSlice
+	if st.o.short {
+		length /= 4
+	}
+	for end := time.Now().Add(warmingMax); ; {
+		n, full, err := row{st.router}.tables(variantAll, trafficNodes/2)
+		if err != nil {
+			return err
+		}
+		if _, err := st.round(ctx, length); err != nil || n >= trafficNodes/2 || full || time.Now().After(end) {
+			return err
+		}
+	}
 }
 
 // stallReference is what the senders and the recipient of a stall do when they
@@ -163,6 +197,9 @@ func patient(ctx context.Context, st *stage) error {
 	st.judgeShared()
 	st.judgeSlower()
 	st.judgeGrowth()
+	if err := st.judgeMemoryCap(); err != nil {
+		return err
+	}
 	st.judgeDrops(before, after)
 	st.verdict(stalled.Blocked >= st.form.blocked, fmt.Sprintf("the sender is held up for %v and more", st.form.blocked), "one write took %v", rounded(stalled.Blocked))
 	undelivered, unconfirmed := end.told()
@@ -207,6 +244,9 @@ func disconnected(ctx context.Context, st *stage) error {
 	st.judgeShared()
 	st.judgeSlower()
 	st.judgeGrowth()
+	if err := st.judgeMemoryCap(); err != nil {
+		return err
+	}
 	st.judgeDrops(before, after)
 	st.judgeDisconnected(gone)
 	st.judgeAccounts(end, after[unconfirmedTotal]-before[unconfirmedTotal])

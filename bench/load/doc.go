@@ -122,18 +122,24 @@
 // does not keep up, whose rates are capped; and nodes that connect one after
 // another. A round without is compared with one with:
 //
-//  1. reference: the attackers are aimed at a port on the router's core that
+//  1. warm: nothing is judged until the router has tables of all senders
+//  2. reference: the attackers are aimed at a port on the router's core that
 //     closes at once (sink.go), so that the kernel has the same to do
-//  2. attack: they are aimed at the router
+//  3. attack: they are aimed at the router
 //
 // Legitimate frames are due at a steady rate, whatever becomes of earlier ones,
 // and their times count from when they were due. Each must arrive, once and in
 // order, or the scenario fails. Rates and times tell nothing when the load's
 // core was more than 90% busy or others used the router's core: then the
-// scenario is void and tried again at a lower rate. --short has a few seconds of
-// each, for machines that have other work too: its bounds on rates and times
-// are loose, and left out when void; those on memory and on what became of each
-// frame are the same.
+// scenario is void and tried again, at a lower rate if it was the load's core, and
+// the last time in any case. --short has a few seconds of each, for machines that
+// have other work too: its bounds on rates and times are loose, and left out when
+// void; those on memory and on what became of each frame are the same.
+//
+// The 99th percentile of legitimate frames may double beside a recipient that
+// stalls, or grow to 10 ms, if that is more: the load shares its core with the
+// attackers, and one turn that the scheduler gives to them, or the hypervisor to
+// other machines, takes some milliseconds.
 //
 // # Accounting
 //

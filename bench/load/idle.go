@@ -275,18 +275,24 @@ func sleep(ctx context.Context, d time.Duration) error {
 }
 
 // residentBytes returns a process's RSS, of all kinds of pages.
-func residentBytes(pid int) (float64, error) {
+func residentBytes(pid int) (float64, error) { return statusBytes(pid, "VmRSS:") }
+
+// residentPeak returns the most that it was since the process began.
+func residentPeak(pid int) (float64, error) { return statusBytes(pid, "VmHWM:") }
+
+// statusBytes returns a value in kB of /proc/PID/status (proc_pid_status(5)).
+func statusBytes(pid int, name string) (float64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}
 	for line := range strings.Lines(string(text)) {
-		if value, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+		if value, ok := strings.CutPrefix(line, name); ok {
 			kib, err := strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(value), "kB")), 64)
 			return kib * 1024, err
 		}
 	}
-	return 0, errors.New("/proc/PID/status has no VmRSS")
+	return 0, fmt.Errorf("/proc/%d/status has no %s", pid, name)
 }
 
 // write prints the result as markdown.

@@ -27,10 +27,12 @@ const (
 type outcome struct {
 	Name, Title       string
 	Serve             []string
-	Rate              float64 // of legitimate traffic, frames a second
-	Tries             int
-	Void              string // why it says nothing about rates and times
-	Failed            string // why it did not come to its end
+	Rate              float64   // of legitimate traffic, frames a second
+	Share             float64   // of what its nodes and the router sustain
+	Before            []openTry // earlier tries
+	Void              string    // why it says nothing about rates and times
+	LoadBusy          bool      // that is why
+	Failed            string    // why it did not come to its end
 	Reference, Attack *facts
 	Counters          string
 	Verdicts          []verdict
@@ -85,9 +87,7 @@ func (st *stage) timed(kept bool, bound, found string, args ...any) {
 // judgeShared judges what holds in all scenarios.
 func (st *stage) judgeShared() {
 	o, r, a := st.out, st.out.Reference, st.out.Attack
-	if o.Void = r.void(); o.Void == "" {
-		o.Void = a.void()
-	}
+	st.judgeVoid(r, a)
 	share := a.perSecond() / r.perSecond()
 	st.timed(share >= o.limits.rate, fmt.Sprintf("legitimate traffic keeps at least %.0f%% of its rate", 100*o.limits.rate), "%.1f%%", 100*share)
 	most := a.Newcomers.most()
@@ -96,25 +96,33 @@ func (st *stage) judgeShared() {
 	st.verdict(true, "every legitimate frame arrives, in order", "so it was, the last %v after the end", rounded(a.Late)) // else the load fails
 }
 
+// judgeVoid notes why one of the rounds tells nothing about rates and times, if
+// that is so.
+func (st *stage) judgeVoid(rounds ...*facts) {
+	for _, f := range rounds {
+		if st.out.Void == "" {
+			st.out.Void, st.out.LoadBusy = f.void(), f.loadBusy()
+		}
+	}
+}
+
 // judgeSlower judges the times of legitimate frames.
 func (st *stage) judgeSlower() {
 	l, r, a := &st.out.limits, st.out.Reference, st.out.Attack
 	bound := max(time.Duration(l.slower*float64(r.P99)), l.slack)
-	st.timed(a.P99 <= bound, fmt.Sprintf("its p99 grows at most %.0f-fold%s", l.slower, orSo(l.slack)), "%.2f-fold", a.P99.Seconds()/r.P99.Seconds())
+	st.timed(a.P99 <= bound, fmt.Sprintf("its p99 grows at most %.0f-fold, or to %v if that is more", l.slower, l.slack), "%v, %.2f-fold", rounded(a.P99), a.P99.Seconds()/r.P99.Seconds())
 }
 
-func orSo(slack time.Duration) string {
-	if slack == 0 {
-		return ""
+// judgeMemoryCap judges the most memory that the router has had from its start on.
+func (st *stage) judgeMemoryCap() error {
+	peak, err := residentPeak(st.router.pid())
+	if err != nil {
+		return err
 	}
-	return fmt.Sprintf(", or to %v", slack)
-}
-
-// judgeMemoryCap judges the router's memory in all.
-func (st *stage) judgeMemoryCap() {
-	a := st.out.Attack
-	bound := memoryCap + a.Connections*memoryPerConn + memorySlack
-	st.verdict(a.RSSMost <= bound, fmt.Sprintf("RSS stays below 512 MiB + %.0f connections × 28 KiB + 64 MiB", a.Connections), "%s of %s", mib(a.RSSMost), mib(bound))
+	n := st.out.Attack.Connections
+	bound := memoryCap + n*memoryPerConn + memorySlack
+	st.verdict(peak <= bound, fmt.Sprintf("RSS stays below 512 MiB + %.0f connections × 28 KiB + 64 MiB", n), "%s of %s", mib(peak), mib(bound))
+	return nil
 }
 
 // judgeGrowth judges what a recipient that stalls has made the router grow by.

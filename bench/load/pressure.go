@@ -17,8 +17,10 @@ const (
 	newcomersEvery = 100 * time.Millisecond
 	saturateFull   = 2 * time.Second
 	saturateShort  = 500 * time.Millisecond
-	trafficShare   = 0.5 // of what the pairs can do: the rate of legitimate traffic
-	trafficLess    = 0.7 // of that, when a round was void
+	trafficShare   = 0.5         // of what the pairs can do: the rate of legitimate traffic
+	trafficLess    = 0.7         // of that, when the load had no room for it
+	warmSlice      = time.Second // of the round before the reference, until the router has tables
+	warmingMax     = 10 * time.Second
 	othersMost     = 0.1 // share of the router's core that others may use
 	sampleEvery    = 50 * time.Millisecond
 	attackersNice  = "5" // legitimate clients go first where both share a core
@@ -114,26 +116,48 @@ func (p *pressure) saturate(ctx context.Context) (perSecond float64, err error) 
 	return perSecond, err
 }
 
-// try runs a scenario, and again at a lower rate while that may show more.
+// openTry is one after which another might show more.
+type openTry struct {
+	Rate float64 // of legitimate traffic, frames a second
+	Why  string
+}
+
+// try runs a scenario, and again while that may show more.
 func (p *pressure) try(ctx context.Context, s *scenario) (*outcome, error) {
+	return p.tryWith(func(rate float64, last bool) (*outcome, error) {
+		fmt.Fprintf(p.log, "%s %s at %.0f frames/s\n", time.Now().Format(time.TimeOnly), s.name, rate)
+		return p.scenario(ctx, s, rate, last)
+	})
+}
+
+// tryWith has one run while another may show more: at a lower rate where the load
+// had no room for this one or bounds are loose, and the last time in any case.
+func (p *pressure) tryWith(once func(rate float64, last bool) (*outcome, error)) (*outcome, error) {
 	rate := p.saturated * trafficShare
+	var before []openTry
 	for n := 1; ; n++ {
-		fmt.Fprintf(p.log, "%s %s, try %d\n", time.Now().Format(time.TimeOnly), s.name, n)
-		out, err := p.scenario(ctx, s, rate)
+		out, err := once(rate, n == p.o.tries)
 		if err != nil {
 			return nil, err
 		}
-		out.Tries = n
+		out.Before = before
 		if n == p.o.tries || !out.open() {
 			return out, nil
 		}
-		fmt.Fprintf(p.log, "%s is open; void: %q\n", s.name, out.Void)
-		rate *= trafficLess
+		why := out.Void
+		if why == "" {
+			why = "a loose bound was broken"
+		}
+		fmt.Fprintf(p.log, "%s is open: %s\n", out.Name, why)
+		before = append(before, openTry{rate, why})
+		if out.LoadBusy || out.limits.loose || n+1 == p.o.tries {
+			rate *= trafficLess
+		}
 	}
 }
 
-// scenario runs one once.
-func (p *pressure) scenario(ctx context.Context, s *scenario, rate float64) (*outcome, error) {
+// scenario runs one once. A void reference ends it, but for the last try.
+func (p *pressure) scenario(ctx context.Context, s *scenario, rate float64, last bool) (*outcome, error) {
 	f := s.full
 	if p.o.short {
 		f = s.short
@@ -141,10 +165,13 @@ func (p *pressure) scenario(ctx context.Context, s *scenario, rate float64) (*ou
 	if err := checkFiles(f.nodes()); err != nil {
 		return nil, err
 	}
-	out := &outcome{Name: s.name, Title: s.title, Serve: f.serve, Rate: rate, limits: p.o.limits}
+	out := &outcome{Name: s.name, Title: s.title, Serve: f.serve, Rate: rate, Share: rate / p.saturated, limits: p.o.limits}
 	err := p.with(ctx, f.serve, f.nodes(), func(st *stage) error {
-		st.form, st.rate, st.out = &f, rate, out
-		return s.course(ctx, st)
+		st.form, st.rate, st.out, st.last = &f, rate, out, last
+		if err := s.course(ctx, st); !errors.Is(err, errVoid) {
+			return err
+		}
+		return nil
 	})
 	return out, err
 }
@@ -157,6 +184,7 @@ type stage struct {
 
 	form      *form
 	rate      float64
+	last      bool // there will be no other try
 	out       *outcome
 	stalledAt time.Time // when the recipient began to stall
 }

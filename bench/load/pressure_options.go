@@ -25,14 +25,14 @@ type limits struct {
 	loose    bool          // they are for machines that have other work too
 	rate     float64       // least share of the reference's rate
 	slower   float64       // p99 may be so many times the reference's,
-	slack    time.Duration // or so much in any case
+	slack    time.Duration // or so much in any case: what a scheduler's turn of others costs
 	newcomer time.Duration // longest time to connect
 	stalled  time.Duration // how much later than after its timeout a recipient that stalls may be disconnected
 }
 
 var (
-	strictLimits = limits{rate: 0.9, slower: 2, newcomer: 2 * time.Second, stalled: 2 * time.Second}
-	looseLimits  = limits{loose: true, rate: 0.5, slower: 10, slack: 100 * time.Millisecond, newcomer: 10 * time.Second, stalled: 10 * time.Second}
+	strictLimits = limits{rate: 0.9, slower: 2, slack: 10 * time.Millisecond, newcomer: 2 * time.Second, stalled: 2 * time.Second}
+	looseLimits  = limits{loose: true, rate: 0.5, slower: 10, slack: time.Second, newcomer: 10 * time.Second, stalled: 10 * time.Second}
 )
 
 const pressureTries = 3

@@ -10,10 +10,11 @@ import (
 // write prints what all scenarios have in common.
 func (r *pressureResult) write(w io.Writer) {
 	r.About.write(w)
-	fmt.Fprintf(w, "Legitimate traffic: %d pairs of nodes, bodies of %d bytes, signatures checked, at %.0f%% of the %s frames/s that they and this router sustain; "+
-		"due at a steady rate, times count from when a frame is due. Reference: the same with the attackers aimed at a port that closes at once. "+
-		"Load: share of its core that was busy; a round with more than %.0f%% is void and tried again at %.0f%% of the rate. New nodes connect one after another.\n",
-		trafficNodes/2, trafficBody, 100*trafficShare, count(r.Saturated), 100*voidFrom, 100*trafficLess)
+	fmt.Fprintf(w, "Legitimate traffic: %d pairs of nodes, bodies of %d bytes, signatures checked; they and this router sustain %s frames/s, and %.0f%% of that is sent unless a scenario says otherwise, and why; "+
+		"due at a steady rate, times count from when a frame is due. Reference: the same with the attackers aimed at a port that closes at once, after rounds that are not judged and in which the router makes tables of all senders. "+
+		"Load: share of its core that was busy; a round with more than %.0f%% is void and tried again at %.0f%% of the rate. So is one in which others used more than %.0f%% of the router's core, at the same rate unless it is the last try. "+
+		"New nodes connect one after another. RSS that is judged is the most since the router's start (VmHWM).\n",
+		trafficNodes/2, trafficBody, count(r.Saturated), 100*trafficShare, 100*voidFrom, 100*trafficLess, 100*othersMost)
 }
 
 // write prints the outcome as markdown.
@@ -26,8 +27,9 @@ func (o *outcome) write(w io.Writer) {
 	if len(o.Serve) > 0 {
 		fmt.Fprintf(w, " `%s`.", strings.Join(o.Serve, " "))
 	}
-	if o.Tries > 1 {
-		fmt.Fprintf(w, " Tried %d times.", o.Tries)
+	fmt.Fprintf(w, " %s frames/s, %.0f%% of what is sustained.", count(o.Rate), 100*o.Share)
+	for _, v := range o.Before {
+		fmt.Fprintf(w, " Tried at %s before: %s.", count(v.Rate), v.Why)
 	}
 	if o.Void != "" {
 		fmt.Fprintf(w, " **Void**: %s.", o.Void)

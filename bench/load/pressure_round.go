@@ -22,10 +22,13 @@ type facts struct {
 // perSecond is how many legitimate frames arrived a second.
 func (f *facts) perSecond() float64 { return float64(f.Arrived) / f.Length.Seconds() }
 
+// loadBusy tells whether the load had no room on its core.
+func (f *facts) loadBusy() bool { return f.Usage.LoadCore > voidFrom }
+
 // void says why the round tells nothing about rates and times; "" when it does.
 func (f *facts) void() string {
 	switch {
-	case f.Usage.LoadCore > voidFrom:
+	case f.loadBusy():
 		return fmt.Sprintf("the load's core was %.0f%% busy", 100*f.Usage.LoadCore)
 	case f.Others > othersMost:
 		return fmt.Sprintf("others used %.0f%% of the router's core", 100*f.Others)

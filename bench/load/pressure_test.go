@@ -20,6 +20,41 @@ func (w testWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// A scenario that was void is tried again: at the same rate when others used the
+// router's core, at a lower one when the load had no room, or it is the last try.
+func TestVoidScenariosAreTriedAgain(t *testing.T) {
+	o := &pressureOptions{tries: 3, limits: strictLimits}
+	p := &pressure{o: o, log: testWriter{t}, saturated: 1000}
+	check := func(want string, voids ...openTry) {
+		t.Helper()
+		n := 0
+		out, err := p.tryWith(func(rate float64, last bool) (*outcome, error) {
+			n++
+			out := &outcome{Name: "connects", Title: "strangers", Rate: rate, Share: rate / p.saturated, Reference: &facts{}, Attack: &facts{}}
+			if n <= len(voids) {
+				out.Void, out.LoadBusy = voids[n-1].Why, voids[n-1].Rate > 0
+			}
+			if last != (n == o.tries) {
+				t.Errorf("try %d of %d is the last: %v", n, o.tries, last)
+			}
+			return out, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var text bytes.Buffer
+		if out.write(&text); !strings.Contains(text.String(), want) {
+			t.Errorf("no %q in\n%s", want, &text)
+		}
+	}
+	busy, others := openTry{1, "the load was busy"}, openTry{0, "others were there"}
+	check("strangers. 500 frames/s, 50% of what is sustained.\n")
+	check("strangers. 350 frames/s, 35% of what is sustained. Tried at 500 before: the load was busy.\n", busy)
+	check("strangers. 500 frames/s, 50% of what is sustained. Tried at 500 before: others were there.\n", others)
+	check("350 frames/s, 35% of what is sustained. Tried at 500 before: others were there. Tried at 500 before: others were there.\n", others, others)
+	check("245 frames/s, 24% of what is sustained. Tried at 500 before: the load was busy. Tried at 350 before: others were there. **Void**: the load was busy.\n", busy, others, busy)
+}
+
 // Whatever one peer does, the others lose nothing, memory stays bounded, and
 // nodes get in: the short form of every scenario. Rates and times count only
 // when the machine had nothing else to do, and never under the race detector.

@@ -92,29 +92,29 @@ var (
 		"causeway_handshakes_under_way", `causeway_handshakes_waiting{for="record"}`, `causeway_handshakes_waiting{for="room"}`)}
 )
 
-// capped has the router keep the cap that judgeMemoryCap judges.
+// capped has the router keep the cap that judgeMemoryCap judges, in all scenarios.
 var capped = []string{"--memory", "512MiB"}
 
 var scenarios = []*scenario{
 	{
 		name: "patient", title: "a recipient reads nothing, and the router is patient", course: patient,
-		full:  form{serve: []string{"--pause-max", "30s", "--stall-timeout", "90s"}, stall: stallOf(1, 1000, 0), reference: 10 * second, length: 25 * second, blocked: 10 * second, growth: heldUp},
-		short: form{serve: []string{"--pause-max", "30s", "--stall-timeout", "90s"}, stall: stallOf(1, 4000, 0), reference: second, length: 4 * second, blocked: 1500 * time.Millisecond, growth: heldUp},
+		full:  form{serve: append([]string{"--pause-max", "30s", "--stall-timeout", "90s"}, capped...), stall: stallOf(1, 1000, 0), reference: 10 * second, length: 25 * second, blocked: 10 * second, growth: heldUp},
+		short: form{serve: append([]string{"--pause-max", "30s", "--stall-timeout", "90s"}, capped...), stall: stallOf(1, 4000, 0), reference: second, length: 4 * second, blocked: 1500 * time.Millisecond, growth: heldUp},
 	},
 	{
 		name: "stalled", title: "a recipient reads nothing", course: disconnected,
-		full:  form{stall: stallOf(1, 500, 0), reference: 10 * second, length: 60 * second, drops: unread, patience: 20 * second, growth: dropped},
-		short: form{serve: []string{"--stall-timeout", "2s"}, stall: stallOf(1, 1000, 0), reference: second, length: 5 * second, drops: unread, patience: 2 * second, growth: dropped},
+		full:  form{serve: capped, stall: stallOf(1, 500, 0), reference: 10 * second, length: 60 * second, drops: unread, patience: 20 * second, growth: dropped},
+		short: form{serve: append([]string{"--stall-timeout", "2s"}, capped...), stall: stallOf(1, 1000, 0), reference: second, length: 5 * second, drops: unread, patience: 2 * second, growth: dropped},
 	},
 	{
 		name: "byte-reader", title: "a recipient reads a byte a second", course: disconnected,
-		full:  form{stall: stallOf(1, 500, 1), reference: 10 * second, length: 60 * second, drops: unread, patience: 20 * second, growth: dropped},
-		short: form{serve: []string{"--stall-timeout", "2s"}, stall: stallOf(1, 1000, 1), reference: second, length: 5 * second, drops: unread, patience: 2 * second, growth: dropped},
+		full:  form{serve: capped, stall: stallOf(1, 500, 1), reference: 10 * second, length: 60 * second, drops: unread, patience: 20 * second, growth: dropped},
+		short: form{serve: append([]string{"--stall-timeout", "2s"}, capped...), stall: stallOf(1, 1000, 1), reference: second, length: 5 * second, drops: unread, patience: 2 * second, growth: dropped},
 	},
 	{
 		name: "crowded", title: "a recipient of many senders reads nothing", course: disconnected,
-		full:  form{stall: stallOf(300, 1000, 0), reference: 10 * second, length: 60 * second, drops: unread, patience: 20 * second, growth: dropped},
-		short: form{serve: []string{"--stall-timeout", "2s"}, stall: stallOf(100, 1000, 0), reference: second, length: 5 * second, drops: unread, patience: 2 * second, growth: dropped},
+		full:  form{serve: capped, stall: stallOf(300, 1000, 0), reference: 10 * second, length: 60 * second, drops: unread, patience: 20 * second, growth: dropped},
+		short: form{serve: append([]string{"--stall-timeout", "2s"}, capped...), stall: stallOf(100, 1000, 0), reference: second, length: 5 * second, drops: unread, patience: 2 * second, growth: dropped},
 	},
 	{
 		name: "byte-senders", title: "nodes send a byte a second each", course: flood,
