@@ -17,8 +17,10 @@ import (
 	"causeway/engine/node"
 )
 
-// drainWindow is how many messages of one flow may be under way.
-const drainWindow = 50
+const (
+	drainWindow   = 50   // messages of one flow that may be under way
+	drainMessages = 5000 // that each flow delivers before and after in the long form
+)
 
 // drainFlow sends numbered messages from one node to the next while their router
 // is replaced. They come by two ways for a moment, so in any order.
@@ -124,6 +126,16 @@ func (f *drainFlow) hearNotice(e *node.NoticeError) {
 	f.notices = append(f.notices, e)
 }
 
+// sent returns how many messages Send has taken.
+func (all *drainNodes) sent() (n uint64) {
+	for _, f := range all.flows {
+		f.mu.Lock()
+		n += f.sent
+		f.mu.Unlock()
+	}
+	return n
+}
+
 // settled tells whether all messages are delivered, or one never will be.
 func (f *drainFlow) settled() bool {
 	f.mu.Lock()
@@ -192,17 +204,22 @@ func TestAStoppedRouterHandsItsNodesOverUnderLoad(t *testing.T) {
 	}
 	dir := makeDomains(t, []string{domain}, names)
 	runs(t, "pki", "grant", "--ca", filepath.Join(dir, domain, "ca"), "--name", "edge-2", "--out", filepath.Join(dir, "router-2"))
-	second := startServe(t, dir, "--identity", filepath.Join(dir, "router-2"))
-	first := startServe(t, dir, "--drain-to", second.url(), "--drain-timeout", "1m")
+	load := startSoakLoad(t)
+	second := startCapped(t, dir, "--identity", filepath.Join(dir, "router-2"))
+	first := startCapped(t, dir, "--drain-to", second.url(), "--drain-timeout", "1m")
 	ctx, end := context.WithTimeout(t.Context(), patience)
 	defer end()
 	all := startDrainNodes(t, ctx, dir, domain, names, first.url())
-	waitUntil(t, "traffic", all.moved(200))
+	messages := 200
+	if soaking() {
+		messages = drainMessages
+	}
+	waitUntil(t, "traffic", all.moved(messages))
 	first.signal(syscall.SIGTERM)
 	waitUntil(t, "all nodes at the other router", func() bool {
 		return second.metrics()[`causeway_nodes{domain="prod.example"}`] == nodes
 	})
-	waitUntil(t, "traffic there", all.moved(200))
+	waitUntil(t, "traffic there", all.moved(messages))
 	select {
 	case err := <-first.ended:
 		if err != nil {
@@ -214,7 +231,13 @@ func TestAStoppedRouterHandsItsNodesOverUnderLoad(t *testing.T) {
 	if !first.logged(`"drained"`, fmt.Sprintf(`"answered":%d,"closed":0,"ended":0,"late":0,"frames_not_handed_over":0,"frames_unnoticed":0`, nodes)) {
 		t.Errorf("the first router's log:\n%s", first.log)
 	}
-	t.Logf("%d messages", all.check(end))
+	load.end(all.sent())
+	sent := all.check(end)
+	t.Logf("%d messages", sent)
+	memory := withinCap(t, nodes, first, second)
+	reportSoak(t, "handed over", fmt.Sprintf("a router that was told of another one (--drain-to) gets SIGTERM, without a link between them. %d nodes, %d messages of each under way: %v", nodes, drainWindow, load),
+		soakRow{"every message that Send took is delivered, once, and nobody is told otherwise", fmt.Sprintf("%d messages", sent)},
+		memory)
 	for _, n := range all.nodes {
 		n.Close()
 	}

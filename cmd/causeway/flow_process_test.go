@@ -33,6 +33,7 @@ import (
 const flowNodeProgram = "flow-node"
 
 const (
+	flowTick         = 2 * time.Millisecond  // messages are due in steps of it, or one by one
 	flowConfirmEvery = 20 * time.Millisecond // it has messages confirmed so often
 	flowResend       = 25 * time.Second      // machines may be slow
 )
@@ -140,22 +141,25 @@ func (f *flowNode) fail(format string, args ...any) {
 }
 
 func (f *flowNode) send(ctx context.Context, to codec.Address) {
-	next := time.NewTicker(time.Second / time.Duration(f.rate))
+	tick := max(time.Second/time.Duration(f.rate), flowTick)
+	next := time.NewTicker(tick)
 	defer next.Stop()
-	for {
+	for due := 0.0; ; {
 		select {
 		case <-f.stop:
 			return
 		case <-next.C:
 		}
-		s, err := f.node.Send(ctx, to, codec.CategoryApplication, binary.BigEndian.AppendUint64(nil, uint64(len(f.sent))))
-		if err != nil {
-			f.fail("send: %v", err)
-			return
+		for due += float64(f.rate) * tick.Seconds(); due >= 1; due-- {
+			s, err := f.node.Send(ctx, to, codec.CategoryApplication, binary.BigEndian.AppendUint64(nil, uint64(len(f.sent))))
+			if err != nil {
+				f.fail("send: %v", err)
+				return
+			}
+			f.mu.Lock()
+			f.sent = append(f.sent, s)
+			f.mu.Unlock()
 		}
-		f.mu.Lock()
-		f.sent = append(f.sent, s)
-		f.mu.Unlock()
 	}
 }
 

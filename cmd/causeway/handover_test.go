@@ -12,8 +12,8 @@ import (
 // The load of handovers: nodes in a ring, each a process that sends to the next.
 const (
 	handoverNodes = 6
-	soakRate      = 500
-	soakMessages  = 5000
+	soakRate      = 1500
+	soakMessages  = 10_000
 )
 
 // The same in the short forms. The race detector makes each message ten times
@@ -27,9 +27,10 @@ var (
 // that know both.
 type handover struct {
 	t             *testing.T
-	first, second *routerProcess
+	first, second *cappedRouter
 	nodes         []*flowProcess
 	messages      uint64
+	load          *soakLoad
 }
 
 func startHandover(t *testing.T) *handover {
@@ -46,8 +47,9 @@ func startHandover(t *testing.T) *handover {
 	}
 	dir := makeDomains(t, []string{domain}, names)
 	runs(t, "pki", "grant", "--ca", filepath.Join(dir, domain, "ca"), "--name", "edge-2", "--out", filepath.Join(dir, "router-2"))
-	h.second = startServe(t, dir, "--identity", filepath.Join(dir, "router-2"))
-	h.first = startServe(t, dir, "--drain-timeout", "1m")
+	h.load = startSoakLoad(t)
+	h.second = startCapped(t, dir, "--identity", filepath.Join(dir, "router-2"))
+	h.first = startCapped(t, dir, "--drain-timeout", "1m")
 	for _, name := range names {
 		h.nodes = append(h.nodes, startFlowNode(t, dir, domain, name, rate, h.first.url(), h.second.url()))
 	}
@@ -56,6 +58,10 @@ func startHandover(t *testing.T) *handover {
 	}
 	h.flow()
 	return h
+}
+
+func (h *handover) title(signal string) string {
+	return fmt.Sprintf("a router gets %s; there is another one, without a link between them. %d nodes, %d messages/s due at each: %v", signal, handoverNodes, soakRate, h.load)
 }
 
 // to returns the node that node i sends to.
@@ -87,16 +93,19 @@ func (h *handover) moved() {
 func (h *handover) settle() []*flowReport {
 	h.t.Helper()
 	var sent []uint64
+	all := uint64(0)
 	for _, n := range h.nodes {
 		sent = append(sent, n.order(flowOrder{Stop: true}).Sent)
+		all += sent[len(sent)-1]
 	}
-	var all []*flowReport
+	h.load.end(all)
+	var reports []*flowReport
 	for i, n := range h.nodes {
 		from := (i + len(h.nodes) - 1) % len(h.nodes)
 		waitUntil(h.t, n.name+" has the last message", func() bool { return n.order(flowOrder{}).Highest == sent[from] })
-		all = append(all, n.order(flowOrder{Outcomes: true}))
+		reports = append(reports, n.order(flowOrder{Outcomes: true}))
 	}
-	return all
+	return reports
 }
 
 func (h *handover) end() {
@@ -173,9 +182,11 @@ func TestAStoppedRouterUnderLoadLosesNothing(t *testing.T) {
 	if !h.first.logged(`"drained"`, fmt.Sprintf(`"answered":%d,"closed":0,"ended":0,"late":0,"frames_not_handed_over":0`, handoverNodes)) {
 		t.Errorf("the first router's log:\n%s", h.first.log)
 	}
-	reportSoak(t, "stopped", fmt.Sprintf("a router gets SIGTERM while %d nodes send %d messages a second each; there is another one, without a link between them", handoverNodes, soakRate),
+	memory := withinCap(t, handoverNodes, h.first, h.second)
+	reportSoak(t, "stopped", h.title("SIGTERM"),
 		soakRow{"nothing is lost, nothing delivered twice, in order as far as one router carries it", s.String()},
-		soakRow{"all nodes leave in good order", fmt.Sprint("messages flow at the other router, and the first has ended, after ", took.Round(time.Millisecond))})
+		soakRow{"all nodes leave in good order", fmt.Sprint("messages flow at the other router, and the first has ended, after ", took.Round(time.Millisecond))},
+		memory)
 	h.end()
 }
 
@@ -191,7 +202,11 @@ func TestAKilledRouterUnderLoadLosesOnlyWhatWasInside(t *testing.T) {
 	if lost := s.sent - s.received; lost != uint64(len(s.lost)) || lost > s.unconfirmed+s.noticed+s.unsent {
 		t.Errorf("more are lost than senders know of: %s", &s)
 	}
-	reportSoak(t, "killed", fmt.Sprintf("a router gets SIGKILL while %d nodes send %d messages a second each; there is another one, without a link between them", handoverNodes, soakRate),
-		soakRow{"at most as many are lost as senders know of as unconfirmed, noticed or unsent; nothing is delivered twice; in order as far as one router carries it", s.String()})
+	memory := withinCap(t, handoverNodes, h.first, h.second)
+	reportSoak(t, "killed", h.title("SIGKILL"),
+		soakRow{"at most as many are lost as senders know of as unconfirmed, noticed or unsent",
+			fmt.Sprintf("%d lost with the router, %d known of", len(s.lost), s.unconfirmed+s.noticed+s.unsent)},
+		soakRow{"nothing is delivered twice; in order as far as one router carries it", s.String()},
+		memory)
 	h.end()
 }

@@ -65,10 +65,14 @@ func TestAStalledRecipientBehindTwoLinksCostsItsSenderOnlyUnderLoad(t *testing.T
 	stalls.quiet.Store(false)
 	waitUntil(t, "the stalled recipient's queue is full", func() bool { return m.routers[3].dropped("queue-full") > 0 })
 	stalling := beside()
-	for n := 1; stalling < reading/2 && n < looks; n++ {
+	least := reading / 2 // machines have other work
+	if soaking() {
+		least = reading / 10 * 9
+	}
+	for n := 1; stalling < least && n < looks; n++ {
 		stalling = beside()
 	}
-	if stalling < reading/2 {
+	if stalling < least {
 		t.Errorf("%d messages come to others beside a stalled recipient, %d beside one that reads", stalling, reading)
 	}
 	stalled.conn.NetConn().Close()
@@ -78,7 +82,7 @@ func TestAStalledRecipientBehindTwoLinksCostsItsSenderOnlyUnderLoad(t *testing.T
 	besides.nothingLost(t)
 	t.Logf("beside a recipient that reads %d messages in %v, beside one that stalls %d; %v", reading, look, stalling, all)
 	reportSoak(t, "stalled behind links", fmt.Sprintf("a recipient two links away reads nothing; %d flows of %d messages a second share the links", len(others), stallRate),
-		soakRow{"the others' rate stays, and they lose nothing", fmt.Sprintf("%d messages in %v, %d before; %v", stalling, look, reading, besides)},
+		soakRow{"the others keep 90% of their rate beside a recipient that reads, and lose nothing", fmt.Sprintf("%d messages in %v, %d beside one that reads; %v", stalling, look, reading, besides)},
 		soakRow{"of every message to it the sender is told", all.String()})
 	m.balanced()
 	tr.close()
@@ -162,6 +166,9 @@ func TestARingOfThreeUnderOverloadDoesNotLockUp(t *testing.T) {
 		t.Errorf("senders were told of more or fewer messages than were lost, though no connection has ended: %s\n%s", l, m.logs())
 	}
 	t.Logf("%d messages of %v bytes in %v, %v frames dropped as queue-full; %v", came, overloadSizes, time.Duration(rounds)*overloadLook, full, l)
+	reportSoak(t, "overloaded ring", fmt.Sprintf("a ring of three routers, %d flows of up to %d messages/s, of %d and %d bytes", len(tr.flows), overloadRate, overloadSizes[0], overloadSizes[1]),
+		soakRow{fmt.Sprintf("each flow goes on, looked at every %v", overloadLook), fmt.Sprintf("%d times; %d messages came, %.0f frames were dropped as queue-full", rounds, came, full)},
+		soakRow{"senders are told of every message that is lost, and of none that is not", l.String()})
 	m.balanced()
 	tr.close()
 	m.end()

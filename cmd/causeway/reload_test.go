@@ -58,8 +58,10 @@ func (r *routerProcess) signal(s os.Signal) {
 	}
 }
 
-// flowWindow is how many frames of one flow may be under way.
-const flowWindow = 50
+const (
+	flowWindow = 50  // frames of one flow that may be under way
+	flowTurns  = 250 // of sending a second, where a flow has a rate
+)
 
 // flow sends numbered frames from one node to another until stopped, and checks
 // that all arrive, once and in order.
@@ -73,6 +75,12 @@ type flow struct {
 }
 
 func startFlow(ctx context.Context, from, to *node.Node) *flow {
+	return startFlowAt(ctx, from, to, 0)
+}
+
+// startFlowAt is startFlow with so many frames a second, at most; 0: as many as
+// there can be.
+func startFlowAt(ctx context.Context, from, to *node.Node, perSecond int) *flow {
 	f := &flow{from: from, to: to, stop: make(chan struct{})}
 	window := make(chan struct{}, flowWindow)
 	f.done.Go(func() {
@@ -84,6 +92,9 @@ func startFlow(ctx context.Context, from, to *node.Node) *flow {
 				f.fail("sending ends: %v", ctx.Err())
 				return
 			case window <- struct{}{}:
+			}
+			if perSecond > 0 && f.sent.Load()%uint64(perSecond/flowTurns) == 0 {
+				time.Sleep(time.Second / flowTurns)
 			}
 			body := binary.BigEndian.AppendUint64(nil, f.sent.Add(1))
 			if _, err := from.Send(ctx, to.Address(), codec.CategoryApplication, body); err != nil {
@@ -150,6 +161,12 @@ func expelMax() time.Duration {
 	return 15 * time.Second
 }
 
+// Rates of the long forms, of each flow.
+const (
+	revokedRate = 1000
+	renewedRate = 4000
+)
+
 func TestRevokedUnderLoadIsGoneWithinASecondAndOthersLoseNothing(t *testing.T) {
 	const domain, nodes = "prod.example", 10
 	var names []string
@@ -157,9 +174,14 @@ func TestRevokedUnderLoadIsGoneWithinASecondAndOthersLoseNothing(t *testing.T) {
 		names = append(names, fmt.Sprintf("node-%d", i))
 	}
 	dir := makeDomains(t, []string{domain}, names)
-	r := startServe(t, dir)
+	load := startSoakLoad(t)
+	r := startCapped(t, dir)
 	ctx, end := context.WithTimeout(t.Context(), patience)
 	defer end()
+	rate, messages := 0, uint64(100)
+	if soaking() {
+		rate, messages = revokedRate, 5*revokedRate
+	}
 	victim := r.member(dir, domain, names[0])
 	var others []*node.Node
 	for _, name := range names[1:] {
@@ -167,9 +189,9 @@ func TestRevokedUnderLoadIsGoneWithinASecondAndOthersLoseNothing(t *testing.T) {
 	}
 	var flows []*flow
 	for i, n := range others {
-		flows = append(flows, startFlow(ctx, n, others[(i+1)%len(others)]))
+		flows = append(flows, startFlowAt(ctx, n, others[(i+1)%len(others)], rate))
 	}
-	mine := startFlow(ctx, victim, victim)
+	mine := startFlowAt(ctx, victim, victim, rate)
 	moved := func(by uint64) func() bool {
 		var from []uint64
 		for _, f := range flows {
@@ -184,7 +206,7 @@ func TestRevokedUnderLoadIsGoneWithinASecondAndOthersLoseNothing(t *testing.T) {
 			return true
 		}
 	}
-	waitUntil(t, "traffic", moved(100))
+	waitUntil(t, "traffic", moved(messages))
 	ca := filepath.Join(dir, domain, "ca")
 	runs(t, "pki", "revoke", "--ca", ca, "--name", names[0])
 	runs(t, "pki", "trust", "--store", filepath.Join(dir, "trust"), "--ca", ca)
@@ -195,7 +217,7 @@ func TestRevokedUnderLoadIsGoneWithinASecondAndOthersLoseNothing(t *testing.T) {
 	if took > expelMax() {
 		t.Errorf("gone %v after the reload was asked for", took)
 	}
-	waitUntil(t, "traffic after that", moved(100))
+	waitUntil(t, "traffic after that", moved(messages))
 	waitUntil(t, "its new connections refused", func() bool { return r.metrics()[`causeway_handshakes_refused_total{reason="revoked"}`] > 0 })
 	if m := r.metrics(); m[`causeway_nodes{domain="prod.example"}`] != nodes-1 || m[`causeway_reloads_total{result="ok"}`] != 1 ||
 		m[`causeway_config_changes_total{domain="prod.example",key="crl"}`] != 1 {
@@ -204,11 +226,15 @@ func TestRevokedUnderLoadIsGoneWithinASecondAndOthersLoseNothing(t *testing.T) {
 	if !r.logged(`"changed"`, `"key":"crl"`, `"domain":"prod.example"`, `"from":"1"`, `"to":"2"`) {
 		t.Errorf("the log does not say which list has come:\n%s", r.log)
 	}
+	sent, _ := movedBy(flows)
+	load.end(sent)
 	checkFlows(t, end, flows)
 	sent, received := movedBy(flows)
-	reportSoak(t, "revoked", "a node's certificate is revoked and the list reloaded, ten nodes under load",
+	memory := withinCap(t, nodes, r)
+	reportSoak(t, "revoked", "a node's certificate is revoked and the list reloaded. "+fmt.Sprintf("%d flows: %v", len(flows), load),
 		soakRow{fmt.Sprintf("it is gone within %v", expelMax()), fmt.Sprint("after ", took.Round(time.Millisecond))},
-		soakRow{"the others lose nothing, in order, on the connections they have", fmt.Sprintf("%d frames sent, %d received", sent, received)})
+		soakRow{"the others lose nothing, in order, on the connections they have", fmt.Sprintf("%d frames sent, %d received", sent, received)},
+		memory)
 	close(mine.stop)
 	mine.done.Wait()
 	victim.Close()
@@ -340,12 +366,17 @@ func TestRenewedUnderLoadKeepsConnectionsAndLosesNothing(t *testing.T) {
 		}
 	}
 	renewAll()
-	r := startServe(t, dir)
+	load := startSoakLoad(t)
+	r := startCapped(t, dir)
 	listener := r.listen(dir, domain, "listener")
 	a, b := r.member(dir, domain, "a"), r.member(dir, domain, "b")
 	ctx, end := context.WithTimeout(t.Context(), patience)
 	defer end()
-	flows := []*flow{startFlow(ctx, a, b), startFlow(ctx, b, a)}
+	rate := 0
+	if soaking() {
+		rate = renewedRate
+	}
+	flows := []*flow{startFlowAt(ctx, a, b, rate), startFlowAt(ctx, b, a, rate)}
 	toListener := 0
 	next := time.NewTicker(every)
 	defer next.Stop()
@@ -375,6 +406,8 @@ func TestRenewedUnderLoadKeepsConnectionsAndLosesNothing(t *testing.T) {
 		}
 		toListener++
 	}
+	sent, _ := movedBy(flows)
+	load.end(sent)
 	checkFlows(t, end, flows)
 	if got := listener.messages(); got != toListener || listener.told("connection lost") {
 		t.Errorf("the listener has %d of %d messages\n%s", got, toListener, listener.log)
@@ -387,9 +420,11 @@ func TestRenewedUnderLoadKeepsConnectionsAndLosesNothing(t *testing.T) {
 		t.Error("the router has not taken its renewed grant")
 	}
 	sent, received := movedBy(flows)
-	reportSoak(t, "renewed", fmt.Sprintf("all certificates are renewed every %v, %d times, and are valid for %v", every, rounds, validity),
+	memory := withinCap(t, len(names)-1, r)
+	reportSoak(t, "renewed", fmt.Sprintf("all certificates are renewed every %v, %d times, and are valid for %v. %d flows: %v", every, rounds, validity, len(flows), load),
 		soakRow{"nothing is lost, in order", fmt.Sprintf("%d frames sent, %d received; %d of %d messages to a listener", sent, received, listener.messages(), toListener)},
-		soakRow{"no connection is closed", fmt.Sprintf("%.0f connections made in all, %.0f grants taken", r.metrics()["causeway_handshakes_total"], grants)})
+		soakRow{"no connection is closed", fmt.Sprintf("%.0f connections made in all, %.0f grants taken", r.metrics()["causeway_handshakes_total"], grants)},
+		memory)
 	a.Close()
 	b.Close()
 	r.stop()
