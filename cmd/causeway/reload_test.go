@@ -71,7 +71,8 @@ type flow struct {
 	received atomic.Uint64
 	problem  atomic.Pointer[string]
 	stop     chan struct{}
-	done     sync.WaitGroup
+	sending  sync.WaitGroup // ends after stop
+	done     sync.WaitGroup // ends with the context or the nodes
 }
 
 func startFlow(ctx context.Context, from, to *node.Node) *flow {
@@ -83,7 +84,7 @@ func startFlow(ctx context.Context, from, to *node.Node) *flow {
 func startFlowAt(ctx context.Context, from, to *node.Node, perSecond int) *flow {
 	f := &flow{from: from, to: to, stop: make(chan struct{})}
 	window := make(chan struct{}, flowWindow)
-	f.done.Go(func() {
+	f.sending.Go(func() {
 		for {
 			select {
 			case <-f.stop:
@@ -132,6 +133,7 @@ func checkFlows(t *testing.T, end context.CancelFunc, flows []*flow) {
 		close(f.stop)
 	}
 	for _, f := range flows {
+		f.sending.Wait()
 		deadline := time.Now().Add(patience)
 		for f.received.Load() < f.sent.Load() && f.problem.Load() == nil && time.Now().Before(deadline) {
 			time.Sleep(5 * time.Millisecond)
@@ -236,6 +238,7 @@ func TestRevokedUnderLoadIsGoneWithinASecondAndOthersLoseNothing(t *testing.T) {
 		soakRow{"the others lose nothing, in order, on the connections they have", fmt.Sprintf("%d frames sent, %d received", sent, received)},
 		memory)
 	close(mine.stop)
+	mine.sending.Wait()
 	mine.done.Wait()
 	victim.Close()
 	for _, n := range others {
