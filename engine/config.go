@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -201,11 +200,6 @@ func setDefault[T int | int64 | uint8 | uint32 | time.Duration](field *T, value 
 	if *field == 0 {
 		*field = value
 	}
-}
-
-// aesGCM tells whether suite is one of TLS 1.3's AES-GCM suites.
-func aesGCM(suite uint16) bool {
-	return suite == tls.TLS_AES_128_GCM_SHA256 || suite == tls.TLS_AES_256_GCM_SHA384
 }
 
 // verifies returns which signatures are checked, as --verify says it.

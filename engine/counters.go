@@ -74,6 +74,7 @@ type counters struct {
 	pressed      [pressedEffects]atomic.Uint64
 	askedToLeave atomic.Uint64 // peers asked to leave, since this router stops
 	drained      [drainEnds]atomic.Uint64
+	suites       suites // connections, dialed ones too
 	dropped      [dropReasons]atomic.Uint64
 }
 

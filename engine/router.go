@@ -275,6 +275,7 @@ func (h handler) HandshakeFailed(remote netip.AddrPort, reason string, err error
 func (h handler) Opened(c *link.Conn) {
 	p := peerOf(c)
 	p.loop = h.r.loops[c.Loop().Index()]
+	p.loop.count.suites[suiteIndex(c.TLS().CipherSuite)].Add(1)
 	now := c.Loop().Now()
 	p.opened, p.heardAt, p.spokeAt, p.sentAt = now, now, now, now
 	p.loop.endsAt(p.id.NotAfter)
