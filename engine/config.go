@@ -106,9 +106,7 @@ func (c Config) withDefaults() (Config, error) {
 		return c, errors.New("engine: the identity has no grant, so it may route for no domain")
 	}
 	setDefault(&c.Loops, runtime.NumCPU())
-	if c.VerifyWorkers < 0 {
-		c.VerifyWorkers = runtime.NumCPU()
-	}
+	c.VerifyWorkers = c.Workers()
 	setDefault(&c.BodyMax, codec.BodyMaxDefault)
 	setDefault(&c.SkewMax, SkewMaxDefault)
 	setDefault(&c.TTLMax, codec.TTLDefault)
@@ -143,6 +141,18 @@ func (c Config) withDefaults() (Config, error) {
 		c.Logger = slog.Default()
 	}
 	return c, c.check()
+}
+
+// Workers returns how many goroutines check signatures for a router with this
+// Config.
+func (c *Config) Workers() int {
+	switch {
+	case c.VerifyNone:
+		return 1 // link control is verified all the same
+	case c.VerifyWorkers < 0:
+		return runtime.NumCPU()
+	}
+	return c.VerifyWorkers
 }
 
 func (c *Config) check() error {

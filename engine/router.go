@@ -86,12 +86,8 @@ func Start(c Config) (*Router, error) {
 		d.members.hold(d.grant)
 	}
 	r.current.Store(first)
-	workers := c.VerifyWorkers
-	if c.VerifyNone {
-		workers = 1 // link control is verified all the same
-	}
 	if r.pool, err = verify.NewPool(verify.Config{
-		Workers: workers, CPUs: c.VerifyCPUs, Path: c.VerifyPath, TableMemory: c.VerifyTables, Observe: r.observed.observe,
+		Workers: c.VerifyWorkers, CPUs: c.VerifyCPUs, Path: c.VerifyPath, TableMemory: c.VerifyTables, Observe: r.observed.observe,
 	}); err != nil {
 		return nil, err
 	}

@@ -376,9 +376,13 @@ func (f *serveFlags) logStart(log *slog.Logger) {
 	if f.firewall != "" {
 		log.Info("firewall", "file", f.firewall, "lines", ruleCount(c.Firewall), "everybody", c.Firewall == nil)
 	}
+	path := c.VerifyPath
+	if c.VerifyNone {
+		path = sign.PathStdlib // of link control
+	}
 	log.Info("starting", "version", version, "domains", strings.Join(domains, ","), "loops", c.Loops, "cores", c.CPUs,
-		"memory", f.memory.String(), "verify", f.verify, "verify_workers", c.VerifyWorkers, "verify_cores", c.VerifyCPUs,
-		"paths", pathsText(c.VerifyPath), "go", runtime.Version())
+		"memory", f.memory.String(), "verify", f.verify, "verify_workers", c.Workers(), "verify_cores", c.VerifyCPUs,
+		"paths", pathsText(path), "go", runtime.Version())
 }
 
 // waitForSignal returns at a signal or the end of ctx. After that a SIGINT ends
