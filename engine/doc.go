@@ -33,7 +33,9 @@
 //     With --verify none a frame before which nothing waits goes on at 5.
 //     Frames of another router: linkframe.go; or rooms.go, where they wait until
 //     their sender's certificate has been fetched (fetcher.go, fetch.go).
-//  4. verify: a worker checks the signature and notifies the connection.
+//  4. verify: a worker checks the signature and notifies the connection. A few
+//     messages of link control, which decide on what is behind them, are checked on
+//     the loop instead (peer.go, renewalFrame, settlingFrame), so many a second.
 //  5. forward.go, on the home loop, in order: the other rules, Router.lookup; or
 //     hold.go, where frames wait for who has just left.
 //  6. link: the destination's queue, on this loop or through another's inbox;

@@ -306,6 +306,32 @@ func TestGoodbyeWithTimeLeavesNothingInDoubt(t *testing.T) {
 	}
 }
 
+// A peer that says goodbye again and again has only the first few verified on
+// the loop.
+func TestTheLoopVerifiesFewGoodbyes(t *testing.T) {
+	d := newAuthority("prod.example")
+	r, addr := startRouter(t, nil, d)
+	a, b := connect(t, addr, d.node("a")), connect(t, addr, d.node("b"))
+	b.silent = true
+	a.send(a.frame(b.id.Peer.Address, codec.CategoryApplication, nil))
+	b.next() // and does not say so: it is waited for
+	ref, _ := r.lookup(b.id.Peer.Address)
+	peers := make(chan *peer, 1)
+	r.onPeer(ref, func(p *peer) { peers <- p })
+	atRouter := <-peers
+	before := r.Counts().Consumed
+	const said = 3 * goodbyesOnLoop
+	for range said {
+		b.say(&codec.Goodbye{Reason: codec.GoodbyeDone, ReadFor: patience})
+	}
+	waitFor(t, "all are handled", func() bool { c := r.Counts(); return c.Consumed+c.Dropped["closing"] >= before+said })
+	on := make(chan uint8, 1)
+	atRouter.loop.link.Post(func() { on <- atRouter.goodbyes })
+	if n := <-on; n != goodbyesOnLoop {
+		t.Errorf("%d of %d verified on the loop", n, said)
+	}
+}
+
 // Who says goodbye, reads on and does not answer is left when its time is over.
 func TestGoodbyeWithTimeEnds(t *testing.T) {
 	d := newAuthority("prod.example")

@@ -67,6 +67,7 @@ type peer struct {
 	pokes    bucket        // keep-alives that ask for an answer
 	notices  bucket        // notices that it sends
 	renewals bucket
+	goodbyes uint8 // of it that were verified on the loop, at most goodbyesOnLoop
 	tells    outline
 	asks     nameAsks
 
@@ -108,6 +109,11 @@ const (
 	asksPerSecond   = 200
 	noticesFromNode = 200 // each is decoded, and may be of 64 KiB
 )
+
+// goodbyesOnLoop is how many goodbyes of a connection are verified before they
+// are pushed. A node says one, a neighbour a few while either end stops or a link
+// is renewed; the others wait for workers as all frames do.
+const goodbyesOnLoop = 8
 
 // ringBytesMax is how much of one connection may wait for verdicts before it is
 // read no further; a frame that is larger waits alone.
@@ -246,10 +252,13 @@ func (p *peer) frame(b *buf.Buffer) {
 	if !p.router.config.VerifyNone || control {
 		key = p.cert(f.CertID()).key
 	}
-	if control && p.ring.Len() == 0 && codec.IsGoodbye(f.Body()) && key.Verify(f.Signed(), f.Signature()) {
+	if control && p.ring.Len() == 0 && p.goodbyes < goodbyesOnLoop && codec.IsGoodbye(f.Body()) {
 		// It is acted on before the end of the stream, which may come with it:
 		// that would be the end of the queue.
-		key = nil
+		p.goodbyes++
+		if key.Verify(f.Signed(), f.Signature()) {
+			key = nil
+		}
 	}
 	if key == nil && !control && p.ring.Len() == 0 && p.route(b) {
 		return
