@@ -1,7 +1,6 @@
 package sign
 
 import (
-	"bufio"
 	"bytes"
 	"crypto/ed25519"
 	"encoding/hex"
@@ -9,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"testing"
 	"time"
@@ -18,7 +16,7 @@ import (
 var (
 	casesFlag = flag.Int("verify.cases", 6_000, "random cases that are compared with crypto/ed25519")
 	seedFlag  = flag.Uint64("verify.seed", 1, "seed of the cases")
-	fileFlag  = flag.String("verify.file", "", "file of further cases, a line each: key, message, signature in hex, separated by commas")
+	fileFlag  = flag.String("verify.file", "", "files of further cases, separated by commas: published sets as they are, or lines (published_test.go)")
 )
 
 // checker gives the verdicts of one way to verify on cases, some of which may
@@ -263,43 +261,6 @@ func TestRandomCasesHaveTheVerdictOfTheStandardLibrary(t *testing.T) {
 	}
 	if all := total * len(ways); accepted < all/4 || accepted > all*3/4 {
 		t.Errorf("%d accepted of %d cases by %d ways", accepted, total, len(ways))
-	}
-}
-
-// TestCasesOfTheFile takes what -verify.file names, such as published sets of
-// vectors (Wycheproof, speccheck, CCTV); RFC 8032 section 7.1 without it. The
-// classes of those sets are in edgeCases.
-func TestCasesOfTheFile(t *testing.T) {
-	text := []byte(rfc8032)
-	if *fileFlag != "" {
-		var err error
-		if text, err = os.ReadFile(*fileFlag); err != nil {
-			t.Fatal(err)
-		}
-	}
-	var cases []signedCase
-	m := &caseMaker{rand: rand.New(rand.NewPCG(*seedFlag, 6)), bursts: true}
-	lines := bufio.NewScanner(bytes.NewReader(text))
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		var fields [3][]byte
-		for i, f := range bytes.Split(lines.Bytes(), []byte(",")) {
-			fields[i] = make([]byte, hex.DecodedLen(len(f)))
-			if _, err := hex.Decode(fields[i], f); err != nil {
-				t.Fatal(err)
-			}
-		}
-		cases = append(cases, newCase("file", fields[0], fields[1], fields[2]))
-		// The same signature as the head's of a burst, which few keys have signed.
-		signed, field := m.field(m.message(fields[1]), fields[2])
-		cases = append(cases, newCase("file, burst", fields[0], signed, field))
-	}
-	if err := lines.Err(); err != nil || len(cases) == 0 {
-		t.Fatalf("%d cases: %v", len(cases), err)
-	}
-	for _, c := range checkers(t) {
-		accepted := compare(t, c, cases)
-		t.Logf("%s: %d of %d accepted, %d as bursts", c.name, accepted["file"], len(cases)/2, accepted["file, burst"])
 	}
 }
 
