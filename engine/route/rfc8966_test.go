@@ -1,6 +1,7 @@
 package route_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -8,9 +9,58 @@ import (
 	"causeway/engine/route"
 )
 
-// One test for each rule of RFC 8966 that is kept, named by its section. Router
+// One test for each rule of RFC 8966 that is kept, or for what is in its place
+// (PROTOCOL.md section 14.1), named by its section. Router
 // 5 is the destination, links 1 to 3 lead to neighbours; link 9 leads to one
 // that only listens.
+
+// Two routers may announce one destination, or one that starts again under another
+// router ID: the newer of them alone is believed, whatever the metrics.
+func TestRFC8966_2_7_SourcesOfOneDestinationAreOrdered(t *testing.T) {
+	again := func(seqno, metric uint16) codec.Route {
+		return codec.Route{Router: router(5), Source: source2(5), Seqno: seqno, Metric: metric}
+	}
+	o := newOne(t, route.Config{})
+	o.up(1, 10)
+	o.up(2, 10)
+	o.up(9, 10)
+	o.settle()
+	o.hear(1, 5, 7, 10)
+	o.wantRoute(5, 1, 20)
+	o.settle()
+	o.hearRoute(2, again(0, 1000))
+	o.wantRoute(5, 2, 1010)
+	o.settle()
+	o.wantTold(9, 5, again(0, 1010))
+	o.hear(1, 5, 8, 1) // of the older one: a newer seqno and a smaller metric are no reason
+	o.wantRoute(5, 2, 1010)
+	o.hearRoute(2, again(0, codec.MetricInfinity))
+	o.wantRoute(5, 0, 0) // nor that there is no other
+	o.hearRoute(1, again(1, 5000))
+	o.wantRoute(5, 1, 5010)
+}
+
+// Each link is a neighbour, with its cost and its routes; nothing of it stays when
+// it ends.
+func TestRFC8966_3_2_4_EachLinkIsANeighbour(t *testing.T) {
+	o := newOne(t, route.Config{})
+	o.up(1, 10)
+	o.up(11, 20) // to router 1 too
+	o.hear(1, 5, 7, 10)
+	o.wantRoute(5, 1, 20)
+	o.hear(11, 5, 7, 5)
+	o.wantRoute(5, 1, 20)
+	o.hear(1, 5, 7, codec.MetricInfinity) // takes back what was announced by that link
+	o.wantRoute(5, 11, 25)
+	o.hear(1, 5, 7, 3)
+	o.wantRoute(5, 1, 13)
+	o.down(1)
+	o.wantRoute(5, 11, 25)
+	o.up(1, 10)
+	o.wantRoute(5, 11, 25)
+	o.down(11)
+	o.wantRoute(5, 0, 0)
+}
 
 func TestRFC8966_3_2_1_SequenceNumbersWrap(t *testing.T) {
 	check := func(have, update uint16, feasible bool) {
@@ -173,6 +223,29 @@ func TestRFC8966_3_5_3_RoutesExpire(t *testing.T) {
 	o.wantRoute(5, 2, 15)
 	o.wait(time.Second)
 	o.wantRoute(5, 0, 0)
+}
+
+// No prefix covers another, so a retracted route is gone at once: it need not be
+// held as unreachable until all neighbours know.
+func TestRFC8966_3_5_4_RetractedRoutesAreNotHeld(t *testing.T) {
+	o := newOne(t, route.Config{})
+	o.up(1, 10)
+	o.up(2, 10)
+	o.up(9, 10)
+	o.settle()
+	o.hear(1, 5, 7, 10)
+	o.settle()
+	o.wait(route.BatchDelay)
+	o.hear(1, 5, 7, codec.MetricInfinity)
+	o.wantRoute(5, 0, 0)
+	o.wantTold(9, 5, announced(5, 7, codec.MetricInfinity))
+	if slices.ContainsFunc(o.Routes(), func(r route.Route) bool { return r.Router == router(5) }) {
+		t.Error("the retracted route is still listed")
+	}
+	o.hear(2, 5, 8, 50) // in the same moment
+	o.wantRoute(5, 2, 60)
+	o.settle()
+	o.wantTold(9, 5, announced(5, 8, 60))
 }
 
 func TestRFC8966_3_6_SelectionIsByMetricNotBySeqno(t *testing.T) {
