@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,16 +19,90 @@ func benchNodes(b *testing.B, plain bool) (x, y *Node) {
 	join := func(name string) *Node {
 		c := d.Config(name)
 		c.Plain, c.AcceptPlain, c.ReceiveQueuePerSender = plain, plain, 64<<20
-		n, err := Connect(context.Background(), c)
-		if err != nil {
-			b.Fatal(err)
-		}
+		n := benchNode(b, c)
 		b.Cleanup(func() { n.Close() })
 		return n
 	}
 	x, y = join("x"), join("y")
 	d.Settle(2)
 	return x, y
+}
+
+func benchNode(b *testing.B, c Config) *Node {
+	n, err := Connect(context.Background(), c)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return n
+}
+
+// A session between two nodes that have none, as the first message makes it: from
+// Send to Receive, with the certificates that are asked for, signatures, chains and
+// TLS. setUpsAtOnce are under way; nodes and router share the machine.
+func BenchmarkSessionSetUp(b *testing.B) {
+	const nodes = 32 // at each end; each pair has one session
+	var used time.Duration
+	for left := b.N; left > 0; left -= nodes * nodes {
+		b.StopTimer()
+		used += setUpSessions(b, nodes, min(left, nodes*nodes))
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "sessions/s")
+	b.ReportMetric(float64(used.Nanoseconds())/float64(b.N), "cpu-ns/op")
+}
+
+const setUpsAtOnce = 16
+
+// setUpSessions makes new nodes, and count sessions between the first of them and
+// the others; the timer runs for the latter alone, and used is the CPU time of that.
+func setUpSessions(b *testing.B, nodes, count int) (used time.Duration) {
+	d := NewTestDomain()
+	defer d.Close()
+	ctx, end := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer end()
+	var from, to []*Node
+	for i := range nodes {
+		from = append(from, benchNode(b, d.Config(fmt.Sprintf("from-%d", i))))
+		to = append(to, benchNode(b, d.Config(fmt.Sprintf("to-%d", i))))
+		defer from[i].Close()
+		defer to[i].Close()
+	}
+	d.Settle(2 * nodes)
+	room := make(chan struct{}, setUpsAtOnce)
+	var senders, receivers sync.WaitGroup
+	for i, n := range to {
+		receivers.Go(func() {
+			for range (count - i + nodes - 1) / nodes {
+				if _, err := n.Receive(ctx); err != nil {
+					b.Error(err)
+					return
+				}
+				<-room
+			}
+		})
+	}
+	before := processTime()
+	b.StartTimer()
+	for i := range count {
+		room <- struct{}{}
+		senders.Go(func() { // Send waits for the session
+			// Each round of the recipients begins with another sender.
+			if _, err := from[(i+i/nodes)%nodes].Send(ctx, to[i%nodes].Address(), codec.CategoryApplication, []byte("first")); err != nil {
+				b.Error(err)
+			}
+		})
+	}
+	senders.Wait()
+	receivers.Wait()
+	b.StopTimer()
+	used = processTime() - before
+	made := 0
+	for _, n := range to {
+		made += len(n.Sessions())
+	}
+	if made != count {
+		b.Fatalf("%d sessions, want %d", made, count)
+	}
+	return used
 }
 
 // A message from Send to Receive: signed in bursts, over TLS twice, verified, and
