@@ -321,9 +321,11 @@ func TestTheLoopVerifiesFewGoodbyes(t *testing.T) {
 	atRouter := <-peers
 	before := r.Counts().Consumed
 	const said = 3 * goodbyesOnLoop
+	var all []byte // at once: the router does not wait for long
 	for range said {
-		b.say(&codec.Goodbye{Reason: codec.GoodbyeDone, ReadFor: patience})
+		all = append(all, b.wire(b.controlFrame(&codec.Goodbye{Reason: codec.GoodbyeDone, ReadFor: patience}))...)
 	}
+	b.write(all)
 	waitFor(t, "all are handled", func() bool { c := r.Counts(); return c.Consumed+c.Dropped["closing"] >= before+said })
 	on := make(chan uint8, 1)
 	atRouter.loop.link.Post(func() { on <- atRouter.goodbyes })
