@@ -148,8 +148,9 @@ func TestGrantsThatAreIgnored(t *testing.T) {
 }
 
 func TestReflectedProofsProveNothing(t *testing.T) {
+	t.Parallel() // it waits for the end of HelloTimeout
 	one, two := newAuthority("one.example"), newAuthority("two.example")
-	r, addr := startRouter(t, func(c *Config) { c.HelloTimeout = 300 * time.Millisecond }, one, two)
+	r, addr := startRouter(t, func(c *Config) { c.HelloTimeout = 3 * time.Second }, one, two)
 	c := openedLink(t, addr, asRouter("edge-2", one))
 	c.say(nextOf[*codec.DomainProofs](c))
 	for {

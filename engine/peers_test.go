@@ -49,11 +49,11 @@ func TestPeersTellWhoIsThereAndWhatTheyDo(t *testing.T) {
 	var got Peer
 	waitFor(t, "what was written to be counted", func() bool {
 		got = peerNamed(t, r, "a")
-		return got.QueueBytes == 0 && got.FramesOut == 12 // hello, 10, keep-alive
+		return got.QueueBytes == 0 && got.FramesOut >= 12 // hello, 10, keep-alive; later a question what has come
 	})
 	if got.Domain != "prod.example" || got.Address != codec.Address(a.id.Peer.Address).String() || got.Remote != a.conn.LocalAddr().String() ||
 		got.State != "open" || got.Kind != "test" || got.Software != "test/1.0.0" || !got.CertificateEnd.Equal(a.id.Peer.NotAfter) ||
-		got.PausedBy != "" || got.OldestSeconds != 0 || got.FramesIn != 12 || got.BytesIn < 10_000 || got.BytesOut < 10_000 ||
+		got.PausedBy != "" || got.OldestSeconds != 0 || got.FramesIn < 12 || got.FramesIn > got.FramesOut || got.FramesOut > 20 || got.BytesIn < 10_000 || got.BytesOut < 10_000 ||
 		got.AgeSeconds < 0 || got.AgeSeconds > patience.Seconds() || got.FramesInRate <= 0 {
 		t.Errorf("%+v", got)
 	}
@@ -87,6 +87,7 @@ func TestPeersTellOfFullQueuesAndWhoIsPaused(t *testing.T) {
 }
 
 func TestASilentLoopIsToldAndDelaysNobodyForLong(t *testing.T) {
+	t.Parallel() // it waits for the end of the deadline
 	d := newAuthority("prod.example")
 	r, addr := startRouter(t, nil, d)
 	for i := range 4 {
@@ -95,7 +96,7 @@ func TestASilentLoopIsToldAndDelaysNobodyForLong(t *testing.T) {
 	held, release := make(chan struct{}), make(chan struct{})
 	r.loops[0].link.Post(func() { close(held); <-release })
 	<-held
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second) // in which the other loop answers
 	defer cancel()
 	all := r.Peers(ctx)
 	close(release)
@@ -165,13 +166,13 @@ func TestPeersTellOfLinks(t *testing.T) {
 	}
 	m := admin.NewMetrics()
 	a.AddMetrics(m)
-	var text strings.Builder
-	if err := m.Write(&text); err != nil {
-		t.Fatal(err)
-	}
 	for _, want := range []string{"\ncauseway_links 1\n", "\ncauseway_route_links{domain=\"one.example\"} 1\n", "\ncauseway_link_frames_total{direction=\"in\"} "} {
-		if !strings.Contains(text.String(), want) {
-			t.Errorf("the metrics lack %q", want)
-		}
+		waitFor(t, fmt.Sprintf("%q in the metrics", want), func() bool { // routing hears of links after loops
+			var text strings.Builder
+			if err := m.Write(&text); err != nil {
+				t.Fatal(err)
+			}
+			return strings.Contains(text.String(), want)
+		})
 	}
 }

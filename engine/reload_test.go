@@ -68,9 +68,10 @@ func has(changes []Change, text string) bool {
 	return slices.ContainsFunc(changes, func(c Change) bool { return strings.Contains(c.String(), text) })
 }
 
-// A revoked node's connection ends within a second of the reload, whether it
-// reads or not, and everybody else's frames all arrive.
-func TestRevokedNodesAreGoneWithinASecondAndNobodyElseLosesAFrame(t *testing.T) {
+// A revoked node's connection ends with the reload, whether it reads or not (and
+// not only when it has stalled for StallTimeout), and everybody else's frames all
+// arrive.
+func TestRevokedNodesAreGoneAtOnceAndNobodyElseLosesAFrame(t *testing.T) {
 	d := newAuthority("prod.example")
 	r, addr := startRouter(t, nil, d)
 	a, b := connect(t, addr, d.node("a")), connect(t, addr, d.node("b"))
@@ -98,7 +99,7 @@ func TestRevokedNodesAreGoneWithinASecondAndNobodyElseLosesAFrame(t *testing.T) 
 				t.Errorf("goodbye %+v, want revoked", g)
 			}
 			waitFor(t, "the deaf one gone", func() bool { return r.link.Stats().Connections == 2 })
-			if took := time.Since(started); took > time.Second {
+			if took := time.Since(started); took > patience/4 {
 				t.Errorf("gone after %v", took)
 			}
 		}
@@ -359,19 +360,20 @@ func TestWhatNeedsARestartIsSaidAndLeft(t *testing.T) {
 	}
 }
 
-// Expiry acts by itself, within a second.
+// Expiry acts by itself, and soon.
 func TestExpiredCertificatesEndTheirConnections(t *testing.T) {
+	t.Parallel() // it waits for the end of the certificate
 	d := newAuthority("prod.example")
 	_, addr := startRouter(t, nil, d)
 	key := must(pki.NewKey(pki.KeyEd25519, rand.Reader))
-	ends := time.Now().Add(2 * time.Second).Truncate(time.Second)
+	ends := time.Now().Add(6 * time.Second).Truncate(time.Second)
 	id := &pki.Identity{Peer: d.verified(d.chain(pki.RoleNode, "short", key.Public(), ends.Sub(d.now))), Key: key, Roots: []*x509.Certificate{d.Root}}
 	c := connect(t, addr, id)
 	g := c.ended()
 	if g == nil || g.Reason != codec.GoodbyeExpired {
 		t.Errorf("goodbye %+v", g)
 	}
-	if late := time.Since(id.Peer.NotAfter); late < 0 || late > time.Second {
+	if late := time.Since(id.Peer.NotAfter); late < 0 || late > patience/4 {
 		t.Errorf("ended %v after the certificate's end %v", late, id.Peer.NotAfter)
 	}
 }

@@ -188,9 +188,11 @@ func TestRenewalsAreBoundedInRateAndNumber(t *testing.T) {
 	if n := r.droppedFor(dropUnknownCertificate); n != 1 {
 		t.Errorf("%d frames under the oldest of %d certificates dropped, want 1", n, codec.RenewalsKept+1)
 	}
-	for range codec.RenewalsKept {
-		a.write(a.wire(a.controlFrame(a.announcement(d.renewedBy(first, time.Hour), false))))
+	var more []byte // than come again, however slow this machine is
+	for range 3 * codec.RenewalsKept {
+		more = append(more, a.wire(a.controlFrame(a.announcement(d.renewedBy(first, time.Hour), false)))...)
 	}
+	a.conn.Write(more) // the router may have closed before the last
 	if g := a.ended(); g == nil || g.Reason != codec.GoodbyeLimit {
 		t.Errorf("goodbye %+v, want limit", g)
 	}
@@ -198,10 +200,11 @@ func TestRenewalsAreBoundedInRateAndNumber(t *testing.T) {
 
 // The connection lives as long as its newest certificate.
 func TestRenewedConnectionOutlivesItsFirstCertificate(t *testing.T) {
+	t.Parallel() // it waits for the ends of certificates
 	d := newAuthority("prod.example")
 	_, addr := startRouter(t, nil, d)
 	key := must(pki.NewKey(pki.KeyEd25519, rand.Reader))
-	ends := time.Now().Add(2 * time.Second).Truncate(time.Second)
+	ends := time.Now().Add(6 * time.Second).Truncate(time.Second)
 	short := &pki.Identity{Peer: d.verified(d.chain(pki.RoleNode, "short", key.Public(), ends.Sub(d.now))), Key: key, Roots: d.node("x").Roots}
 	c := connect(t, addr, short)
 	next := d.renewedBy(short, ends.Add(2*time.Second).Sub(d.now))
@@ -211,7 +214,7 @@ func TestRenewedConnectionOutlivesItsFirstCertificate(t *testing.T) {
 	if g == nil || g.Reason != codec.GoodbyeExpired {
 		t.Errorf("goodbye %+v", g)
 	}
-	if late := time.Since(next.Peer.NotAfter); late < 0 || late > time.Second {
+	if late := time.Since(next.Peer.NotAfter); late < 0 || late > patience/4 {
 		t.Errorf("ended %v after the newest certificate's end", late)
 	}
 }

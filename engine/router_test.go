@@ -208,7 +208,8 @@ func TestWhatBreaksTheProtocolClosesTheConnection(t *testing.T) {
 
 func TestHelloIsCheckedBeforeAnythingElse(t *testing.T) {
 	d := newAuthority("prod.example")
-	_, addr := startRouter(t, func(c *Config) { c.VersionCutoff, c.HelloTimeout = "1.5.0", 100*time.Millisecond }, d)
+	_, addr := startRouter(t, func(c *Config) { c.VersionCutoff, c.HelloTimeout = "1.5.0", patience }, d)
+	_, hasty := startRouter(t, func(c *Config) { c.HelloTimeout = 100 * time.Millisecond }, d)
 	hello := func(change func(*codec.Hello)) func(c *client) []byte {
 		return func(c *client) []byte {
 			h := testHello()
@@ -219,26 +220,27 @@ func TestHelloIsCheckedBeforeAnythingElse(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name   string
+		addr   string
 		bytes  func(c *client) []byte
 		reason codec.GoodbyeReason
 		text   string
 	}{
-		{"nothing", func(*client) []byte { return nil }, codec.GoodbyeProtocol, "no hello came in time"},
-		{"a frame", func(c *client) []byte { return c.wire(c.frame(c.id.Peer.Address, 64, nil)) }, codec.GoodbyeProtocol, "before hello"},
-		{"a keep-alive", func(c *client) []byte {
+		{"nothing", hasty, func(*client) []byte { return nil }, codec.GoodbyeProtocol, "no hello came in time"},
+		{"a frame", addr, func(c *client) []byte { return c.wire(c.frame(c.id.Peer.Address, 64, nil)) }, codec.GoodbyeProtocol, "before hello"},
+		{"a keep-alive", addr, func(c *client) []byte {
 			return c.wire(c.frame(c.router, codec.CategoryControl, must(codec.AppendControl(nil, &codec.KeepAlive{}))))
 		}, codec.GoodbyeProtocol, "hello must come first"},
-		{"protocol version 2", hello(func(h *codec.Hello) { h.Version = 2 }), codec.GoodbyeVersion, "version 2"},
-		{"role router", hello(func(h *codec.Hello) { h.Role = codec.RoleRouter }), codec.GoodbyeRole, "router"},
-		{"old software", hello(func(h *codec.Hello) { h.Software = "test/1.4.9" }), codec.GoodbyeVersion, "1.5.0"},
-		{"a clock ten minutes ahead", func(c *client) []byte {
+		{"protocol version 2", addr, hello(func(h *codec.Hello) { h.Version = 2 }), codec.GoodbyeVersion, "version 2"},
+		{"role router", addr, hello(func(h *codec.Hello) { h.Role = codec.RoleRouter }), codec.GoodbyeRole, "router"},
+		{"old software", addr, hello(func(h *codec.Hello) { h.Software = "test/1.4.9" }), codec.GoodbyeVersion, "1.5.0"},
+		{"a clock ten minutes ahead", addr, func(c *client) []byte {
 			f := c.frame(c.router, codec.CategoryControl, must(codec.AppendControl(nil, testHello())))
 			f.SendTime += uint64(10 * time.Minute)
 			return c.wire(f)
 		}, codec.GoodbyeClock, "your clock says"},
 	} {
 		id := d.node("a")
-		cl, err := dial(t, addr, id, clientTLS(id))
+		cl, err := dial(t, c.addr, id, clientTLS(id))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -255,7 +257,8 @@ func TestHelloIsCheckedBeforeAnythingElse(t *testing.T) {
 func TestHandshakesThatMustFail(t *testing.T) {
 	d, other := newAuthority("prod.example"), newAuthority("lab.example")
 	foreign := newAuthority("prod.example") // same name, another root
-	r, addr := startRouter(t, func(c *Config) { c.HandshakeTimeout = 300 * time.Millisecond }, d, other)
+	r, addr := startRouter(t, func(c *Config) { c.HandshakeTimeout = patience }, d, other)
+	hasty, _ := startRouter(t, func(c *Config) { c.HandshakeTimeout = 300 * time.Millisecond }, d)
 	key := must(pki.NewKey(pki.KeyEd25519, rand.Reader))
 	asNode := func(a *authority, role pki.Role, validity time.Duration) tls.Certificate {
 		return tls.Certificate{Certificate: a.chain(role, "x", key.Public(), validity), PrivateKey: key}
@@ -296,19 +299,22 @@ func TestHandshakesThatMustFail(t *testing.T) {
 		}
 		waitFor(t, c.name+" counted as "+c.reason+fmt.Sprint(r.refused.counts()), func() bool { return r.refused.counts()[c.reason] == before+1 })
 	}
-	for _, c := range []struct{ name, reason, send string }{
-		{"plain text on the port", "not-tls", "GET / HTTP/1.1\r\nHost: x\r\n\r\n"},
-		{"a handshake that never ends", "timeout", "\x16\x03\x01\x02\x00\x01"},
-		{"nothing at all", "timeout", ""},
+	for _, c := range []struct {
+		r                  *Router
+		name, reason, send string
+	}{
+		{r, "plain text on the port", "not-tls", "GET / HTTP/1.1\r\nHost: x\r\n\r\n"},
+		{hasty, "a handshake that never ends", "timeout", "\x16\x03\x01\x02\x00\x01"},
+		{hasty, "nothing at all", "timeout", ""},
 	} {
-		before := r.refused.counts()[c.reason]
-		raw, err := net.Dial("tcp", addr)
+		before := c.r.refused.counts()[c.reason]
+		raw, err := net.Dial("tcp", c.r.listeners[0].Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer raw.Close()
 		raw.Write([]byte(c.send))
-		waitFor(t, c.name+" counted as "+c.reason, func() bool { return r.refused.counts()[c.reason] == before+1 })
+		waitFor(t, c.name+" counted as "+c.reason, func() bool { return c.r.refused.counts()[c.reason] == before+1 })
 	}
 	if c := connect(t, addr, d.node("good")); len(c.sync()) != 0 {
 		t.Error("a good node got frames out of nowhere")
