@@ -83,7 +83,10 @@ func (w *fleet) leads(a codec.Address, from, to int) {
 			return false
 		}
 		is := make(chan bool, 1)
-		r.onPeer(at, func(p *peer) { is <- p.far != nil && p.address() == w.self(to, 0) })
+		r.onPeer(at, func(p *peer) {
+			grant := w.ids[to].Grants[p.domain.name]
+			is <- p.far != nil && grant != nil && p.address() == grant.Address
+		})
 		select {
 		case yes := <-is:
 			return yes
@@ -409,7 +412,8 @@ func TestRoutersCarryNothingBetweenDomains(t *testing.T) {
 	}
 	for d := range nodes {
 		alice := w.connect(0, w.domains[d].node("alice"))
-		w.knows(alice.id.Peer.Address, 2)
+		w.leads(alice.id.Peer.Address, 2, 0) // and not by router 1 any more
+		w.leads(nodes[d].id.Peer.Address, 0, 2)
 		w.exchange(alice, nodes[d])
 		alice.numbered(nodes[1-d].id.Peer.Address, 1, 100)
 		if told := toldOf(t, []codec.Raw{alice.next()}); told[codec.NoticeNotPermitted] != 1 {
@@ -466,9 +470,17 @@ func TestADomainThatIsAddedIsRoutedAndOneThatIsRemovedIsNot(t *testing.T) {
 	w.knows(bob.id.Peer.Address, 1)
 	w.knows(w.self(1, 1), 0)
 	all, limits := r.state().served()
+	release := make(chan struct{})
+	for _, l := range r.loops {
+		held := make(chan struct{})
+		l.link.Post(func() { close(held); <-release })
+		<-held
+	}
 	r.routing.serve(all[:1], limits)
 	r.routing.serve(all, limits) // before loops have noticed
-	if owner := w.ownerAt(1, bob.id.Peer.Address); !owner.IsZero() {
+	owner := w.ownerAt(1, bob.id.Peer.Address)
+	close(release)
+	if !owner.IsZero() {
 		t.Error("a domain that was away knows where nodes are")
 	}
 	w.knows(bob.id.Peer.Address, 1)

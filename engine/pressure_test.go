@@ -209,9 +209,10 @@ func TestCertificatesWithoutAnEndAreGood(t *testing.T) {
 }
 
 func TestAnExpiredGrantEndsConnections(t *testing.T) {
+	t.Parallel() // it waits for the end of the grant
 	d := newAuthority("prod.example")
 	_, addr := startRouter(t, func(c *Config) {
-		c.Identity.Grants["prod.example"] = d.verified(d.chain(pki.RoleRouter, "edge-1", c.Identity.Key.Public(), 2*time.Second))
+		c.Identity.Grants["prod.example"] = d.verified(d.chain(pki.RoleRouter, "edge-1", c.Identity.Key.Public(), 6*time.Second))
 	}, d)
 	g := connect(t, addr, d.node("a")).ended()
 	if g == nil || g.Reason != codec.GoodbyeExpired || !strings.Contains(g.Text, "grant") {
@@ -343,7 +344,7 @@ func TestHalfReceivedFramesAreBoundedInAll(t *testing.T) {
 		c := connect(t, addr, d.node("slow-"+string(rune('a'+n))))
 		wire := c.wire(c.frame(a.id.Peer.Address, codec.CategoryApplication, make([]byte, 1<<20)))
 		c.write(wire[:600<<10])
-		a.send(a.frame(a.id.Peer.Address, codec.CategoryApplication, make([]byte, 1<<20)))
+		a.send(a.frame(a.id.Peer.Address, codec.CategoryApplication, make([]byte, 64<<10))) // in one go
 		a.next()
 	}
 	waitFor(t, "most of the slow ones are gone", func() bool { return r.link.Stats().PartialEnded >= 12 })

@@ -68,9 +68,16 @@ func TestNamesAreFoundAtAllRoutersOfTheDomain(t *testing.T) {
 	connect(t, addrs[2], two.node("eve"))
 	check := func(q codec.NameRequest, want string) {
 		t.Helper()
-		q.Number = uint64(time.Now().UnixNano())
-		if got := alice.names(q); got != want {
-			t.Errorf("%+v: %q, want %q", q, got, want)
+		for end := time.Now().Add(patience / 2); ; { // routers that answer later than foundPatience are left out
+			q.Number = uint64(time.Now().UnixNano())
+			got := alice.names(q)
+			if got == want {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%+v: %q, want %q", q, got, want)
+			}
+			time.Sleep(100 * time.Millisecond)
 		}
 	}
 	check(codec.NameRequest{Name: "bob", Max: 1}, "test/bob")
@@ -110,8 +117,12 @@ func TestManyNameRequestsOfOneNodeWaitForTheirTurn(t *testing.T) {
 	seen := make(map[uint64]bool)
 	for len(seen) < most {
 		m, ok := must(codec.DecodeControl(alice.next().Body())).(*codec.Names)
-		if !ok || len(m.Entries) != 1 || seen[m.Number] {
+		if !ok || len(m.Entries) > 1 || seen[m.Number] {
 			t.Fatalf("%+v came", m)
+		}
+		if len(m.Entries) == 0 { // the other router was later than askingPatience
+			alice.say(&codec.NameRequest{Number: m.Number, Name: "bob", Max: 1})
+			continue
 		}
 		seen[m.Number] = true
 	}
@@ -187,7 +198,7 @@ func TestRoutersThatDoNotAnswerAboutNames(t *testing.T) {
 	if m := await[*codec.Names](alice); m.Number != 1 || len(m.Entries) != 0 || time.Since(began) < askingPatience-100*time.Millisecond {
 		t.Errorf("%+v after %v", m, time.Since(began))
 	}
-	if n := r.asking.fates[nameLate].Load(); n != 2 {
+	if n := r.asking.fates[nameLate].Load(); n != 2 && n != 3 { // the good one, too, if it came after askingPatience
 		t.Errorf("%d answers were late, want 2", n)
 	}
 

@@ -30,6 +30,7 @@ func TestNodesAreToldWhichMessagesAreInDoubt(t *testing.T) {
 	}
 	defer a.Close()
 	b := connect(t, addr, d.node("b"))
+	b.silent = true // it is asked after a while, and says what it has received below
 	const count, confirmed = 100, 40
 	var all []*node.Sent
 	for range count {
@@ -42,7 +43,7 @@ func TestNodesAreToldWhichMessagesAreInDoubt(t *testing.T) {
 	for range count {
 		b.next()
 	}
-	b.silent, b.received = true, confirmed
+	b.received = confirmed
 	b.sync()
 	b.conn.NetConn().Close()
 

@@ -105,8 +105,9 @@ func TestWaitingFramesAreNotDecidedOn(t *testing.T) {
 // A certificate of another, or of nobody, is none; what waits for it is dropped,
 // and later frames at once.
 func TestFramesWithoutACertificateAreDropped(t *testing.T) {
+	t.Parallel() // it waits for the end of fetchTime
 	d, other := newAuthority("prod.example"), newAuthority("prod.example")
-	r, addr := startRouter(t, nil, d)
+	r, addr := startRouter(t, func(c *Config) { c.fetchTime = 10 * time.Second }, d)
 	to := connect(t, addr, d.node("to"))
 	h := connectRouter(t, addr, routerOf("edge-2", d), d)
 	waitProven(t, r, 1, d.Domain)
@@ -191,8 +192,9 @@ func (r *Router) quietFetcher() {
 // A neighbour that forwards frames of made-up senders, as fast as it can, fills no
 // memory and keeps nobody else's frames.
 func TestAFloodOfMadeUpSendersIsBounded(t *testing.T) {
+	t.Parallel() // it waits for the end of fetchTime
 	d := newAuthority("prod.example")
-	routers, addrs := line(t, 2, func(_ int, c *Config) { c.Memory, c.fetchTime = 64<<20, 5*time.Second }, d)
+	routers, addrs := line(t, 2, func(_ int, c *Config) { c.Memory, c.fetchTime = 64<<20, 15*time.Second }, d)
 	r := routers[0]
 	a, b := connect(t, addrs[1], d.node("a")), connect(t, addrs[0], d.node("b"))
 	reaches(t, routers[1], b.id.Peer.Address)

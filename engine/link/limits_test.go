@@ -152,6 +152,7 @@ func TestFailedHandshakesAreCountedByReason(t *testing.T) {
 		t.Logf("%s: %v", reason, err)
 		reasons <- reason
 	}
+	hasty := (&rig{failed: r.failed}).start(t, Config{HandshakeTimeout: 500 * time.Millisecond})
 	var refusal atomic.Value
 	r.handshaken = func(*Conn, tls.ConnectionState) error {
 		if err, ok := refusal.Load().(error); ok {
@@ -159,7 +160,7 @@ func TestFailedHandshakesAreCountedByReason(t *testing.T) {
 		}
 		return nil
 	}
-	r.start(t, Config{HandshakeTimeout: 1500 * time.Millisecond})
+	r.start(t, Config{HandshakeTimeout: patience})
 	strict := testTLS().Clone()
 	strict.ClientAuth = tls.RequireAnyClientCert
 	strict.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
@@ -173,7 +174,7 @@ func TestFailedHandshakesAreCountedByReason(t *testing.T) {
 		t.Fatal(err)
 	}
 	strictAddr := ln.Addr().String()
-	plain := func(text string) func() {
+	plain := func(r *rig, text string) func() {
 		return func() {
 			c, err := net.Dial("tcp", r.addr)
 			if err != nil {
@@ -215,12 +216,12 @@ func TestFailedHandshakesAreCountedByReason(t *testing.T) {
 		want string
 		do   func()
 	}{
-		{reasonNotTLS, plain("GET / HTTP/1.1\r\nHost: here\r\n\r\n")},
-		{reasonTimeout, plain("")},
-		{reasonTimeout, plain("\x16\x03\x01")},
-		{reasonTimeout, plain("\x16\x03\x01\x00\x02\x01")},
-		{reasonNotTLS, plain("\x16GET /")},
-		{reasonNotTLS, plain("\x16\x03\x01\xff\xff\x01")},
+		{reasonNotTLS, plain(r, "GET / HTTP/1.1\r\nHost: here\r\n\r\n")},
+		{reasonTimeout, plain(hasty, "")},
+		{reasonTimeout, plain(hasty, "\x16\x03\x01")},
+		{reasonTimeout, plain(hasty, "\x16\x03\x01\x00\x02\x01")},
+		{reasonNotTLS, plain(r, "\x16GET /")},
+		{reasonNotTLS, plain(r, "\x16\x03\x01\xff\xff\x01")},
 		{reasonGone, half("\x16\x03\x01\x00")},
 		{reasonGone, half("\x16\x03\x01\x00\x02\x01")},
 		{reasonVersion, hello(r.addr, func(tc *tls.Config) { tc.MaxVersion = tls.VersionTLS12 })},
@@ -237,12 +238,15 @@ func TestFailedHandshakesAreCountedByReason(t *testing.T) {
 		}},
 		{"own-label", func() { refusal.Store(error(reasoned{})); hello(r.addr, func(*tls.Config) {})() }},
 	} {
-		before := r.engine.Stats().HandshakesFailed[c.want]
+		counted := func() uint64 {
+			return r.engine.Stats().HandshakesFailed[c.want] + hasty.engine.Stats().HandshakesFailed[c.want]
+		}
+		before := counted()
 		c.do()
 		if got := receive(t, reasons); got != c.want {
 			t.Errorf("reason %q, want %q", got, c.want)
 		}
-		if n := r.engine.Stats().HandshakesFailed[c.want]; n != before+1 {
+		if n := counted(); n != before+1 {
 			t.Errorf("%s counted %d times", c.want, n-before)
 		}
 	}
@@ -250,7 +254,8 @@ func TestFailedHandshakesAreCountedByReason(t *testing.T) {
 }
 
 func TestADialersFailedHandshakeIsReturned(t *testing.T) {
-	r := (&rig{}).start(t, Config{HandshakeTimeout: 500 * time.Millisecond})
+	r := (&rig{}).start(t, Config{HandshakeTimeout: patience})
+	hasty := (&rig{}).start(t, Config{HandshakeTimeout: 500 * time.Millisecond})
 	tc := clientTLS()
 	tc.InsecureSkipVerify, tc.ServerName = false, "link.test"
 	err := r.engine.Dial(t.Context(), r.addr, tc, nil)
@@ -262,7 +267,7 @@ func TestADialersFailedHandshakeIsReturned(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	if err := r.engine.Dial(t.Context(), silent.Addr().String(), tc, nil); !errors.Is(err, context.DeadlineExceeded) {
+	if err := hasty.engine.Dial(t.Context(), silent.Addr().String(), tc, nil); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a silent server: %v", err)
 	}
 	silent.Close()

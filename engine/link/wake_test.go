@@ -50,6 +50,15 @@ func TestWakesDoNotStarveSockets(t *testing.T) {
 			if _, err := client.Write(frame); err != nil {
 				t.Error(err)
 			}
+			for end := time.Now().Add(patience); ; { // the loop stands until it is in the socket
+				n, err := unix.IoctlGetInt(quiet.fd, unix.SIOCINQ)
+				if err != nil || time.Now().After(end) {
+					t.Errorf("%d bytes came: %v", n, err)
+				}
+				if err != nil || n > 0 || time.Now().After(end) {
+					return
+				}
+			}
 		})
 		receive(t, arrived)
 	}
@@ -301,8 +310,8 @@ func TestCloseEndsEverythingAndSaysWhatItCut(t *testing.T) {
 	_, second := r.dial() // reads nothing
 	for _, c := range []*Conn{first, second} {
 		on(t, c.Loop(), func() {
-			for i := range 30 {
-				c.Loop().Send(c.Ref(), frameBuf(i, 1<<20))
+			for i := range 30 { // much more than the kernel takes, or that one could not read in the time
+				c.Loop().Send(c.Ref(), frameBuf(i, map[*Conn]int{first: 200 << 10, second: 1 << 20}[c]))
 			}
 		})
 	}

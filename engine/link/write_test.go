@@ -26,11 +26,11 @@ func TestWritingGoesOnWhenTheSocketIsWritableAgain(t *testing.T) {
 		return b
 	}
 	eventually(t, "the kernel to take no more", blocked)
-	writes := r.engine.Stats().Writes
-	turns(t, conn.Loop(), 100)
-	if n := r.engine.Stats().Writes; n != writes {
-		t.Errorf("%d writes to a full socket", n-writes)
-	}
+	eventually(t, "100 turns without a write to a full socket", func() bool { // the kernel may still move what it has
+		before := r.engine.Stats().Writes
+		turns(t, conn.Loop(), 100)
+		return r.engine.Stats().Writes == before
+	})
 	if old := conn.OldestQueued(); old.IsZero() || time.Since(old) > patience {
 		t.Errorf("oldest queued frame: %v", old)
 	}
