@@ -117,7 +117,7 @@ func TestPathsThatThisCPULacksAreNamed(t *testing.T) {
 	if len(have) < 2 || have[0] != PathStdlib || have[1] != PathPortable || len(have)+len(lacking) != int(pathEnd-1) {
 		t.Errorf("has %v, lacks %v", have, lacking)
 	}
-	t.Logf("tested here: %v; lacking: %v", have, lacking)
+	t.Logf("this machine: paths tested %v; its CPU lacks %v", have, lacking)
 	for _, p := range have {
 		if got, err := ParsePath(p.String()); got != p || err != nil {
 			t.Errorf("%v: %v, %v", p, got, err)

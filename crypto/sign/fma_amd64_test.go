@@ -83,7 +83,7 @@ func TestFieldsOfDoublesAgainstIntegers(t *testing.T) {
 		{PathFMA, productFMA, squareFMA, reduceFMA},
 	} {
 		if !way.path.supported() {
-			t.Logf("this CPU lacks %v", way.path)
+			t.Logf("this machine: its CPU lacks %v", way.path)
 			continue
 		}
 		r := rand.New(rand.NewPCG(32, 33))
@@ -113,7 +113,7 @@ func TestFieldsOfDoublesAgainstIntegers(t *testing.T) {
 // to the nearest, as before.
 func TestRoundingOutlivesKernels(t *testing.T) {
 	if !PathAVX2.supported() {
-		t.Logf("this CPU lacks %v", PathAVX2)
+		t.Logf("this machine: its CPU lacks %v", PathAVX2)
 		return
 	}
 	one, most := 1.0, 1.5*0x1p-53

@@ -10,7 +10,7 @@ import (
 
 func TestFieldOfIFMAAgainstIntegers(t *testing.T) {
 	if !PathIFMA.supported() {
-		t.Logf("this CPU lacks %v", PathIFMA)
+		t.Logf("this machine: its CPU lacks %v", PathIFMA)
 		return
 	}
 	r := rand.New(rand.NewPCG(18, 19))

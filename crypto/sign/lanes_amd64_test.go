@@ -15,7 +15,7 @@ import (
 func eachLanePath(t *testing.T, test func(t *testing.T, p Path)) {
 	for _, p := range []Path{PathAVX2, PathFMA, PathIFMA} {
 		if !p.supported() {
-			t.Logf("this CPU lacks %v", p)
+			t.Logf("this machine: its CPU lacks %v", p)
 			continue
 		}
 		t.Run(p.String(), func(t *testing.T) { test(t, p) })
@@ -160,7 +160,7 @@ func TestSumsOfExtremeEntriesAgainstPortable(t *testing.T) {
 
 func TestHashesOfLanesAgainstTheStandardLibrary(t *testing.T) {
 	if !PathFMA.supported() {
-		t.Logf("this CPU lacks %v", PathFMA)
+		t.Logf("this machine: its CPU lacks %v", PathFMA)
 		return
 	}
 	m := &caseMaker{rand: rand.New(rand.NewPCG(24, 25))}
@@ -207,7 +207,7 @@ func TestHashesOfLanesAgainstTheStandardLibrary(t *testing.T) {
 
 func TestWordsOfScalarsAreDigits(t *testing.T) {
 	if !PathFMA.supported() {
-		t.Logf("this CPU lacks %v", PathFMA)
+		t.Logf("this machine: its CPU lacks %v", PathFMA)
 		return
 	}
 	r := rand.New(rand.NewPCG(26, 27))

@@ -32,7 +32,7 @@ func randomWords(r *rand.Rand) (w [4]uint64) {
 
 func TestFieldOfMULXAgainstIntegers(t *testing.T) {
 	if !PathMULX.supported() {
-		t.Logf("this CPU lacks %v", PathMULX)
+		t.Logf("this machine: its CPU lacks %v", PathMULX)
 		return
 	}
 	r := rand.New(rand.NewPCG(16, 17))
