@@ -28,16 +28,27 @@ test: deps
 
 check: fmt vet tidy test scenarios race debug
 
-# What make test leaves out or has short; race and debug are all of it again.
+# What make test leaves out or has short, some of what make simulate plays, and
+# signatures as a build without assembly checks them; race and debug are all of the
+# tests again.
 scenarios: deps
 	@ONLY='$(SCENARIOS)|Fifty|EdgeCases|IsDelivered' .ci/gotest
+	$(GO) test -vet=off -count=1 -run NoLoop ./engine/route -args -seeds 1000
+	$(GO) test -vet=off -count=1 -run Sessions ./engine/simnet -args -sessions 2000
+	$(GO) test -vet=off -count=1 -short -tags purego ./crypto/sign
 
 fmt:
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt would change:"; echo "$$out"; exit 1; }
 
+# Also what machines other than those of make check compile; outside Linux that is
+# the node library.
 vet:
 	$(GO) vet ./...
 	$(GO) vet -tags debug ./...
+	$(GO) vet -tags purego ./...
+	GOARCH=arm64 $(GO) vet ./...
+	GOOS=darwin $(GO) vet ./engine/node
+	GOOS=windows $(GO) vet ./engine/node
 
 tidy:
 	$(GO) mod tidy -diff
@@ -57,10 +68,11 @@ fuzz:
 	  done; done
 
 # Routes between routers, then sessions between nodes, on SEEDS random networks (two
-# minutes each for 10,000).
+# minutes each for 10,000), and 1 GiB to a slow reader.
 simulate:
 	$(GO) test -count=1 -timeout 60m -run NoLoop ./engine/route -args -seeds $(SEEDS)
 	$(GO) test -count=1 -timeout 60m -run Sessions ./engine/simnet -args -sessions $(SEEDS)
+	$(GO) test -count=1 -timeout 60m -run SlowReaderSlows ./engine/node -args -long-stream
 
 # What slow and hostile peers cost the others, certificates that are renewed and
 # revoked under load, and routers and links that come and go: every scenario in
