@@ -85,15 +85,22 @@ func (p *Peer) retire(now time.Time, s *session) {
 	}
 }
 
-// endOldest ends the oldest of too many old sessions.
+// endOldest ends the oldest of too many old sessions, but not the last one that the
+// peer was heard in: it sends there until it has heard of a later one.
 func (p *Peer) endOldest(out *Actions) {
+	var last *session
+	for _, s := range p.sessions {
+		if s.heard {
+			last = s
+		}
+	}
 	count, oldest := 0, (*session)(nil)
 	for _, s := range p.sessions {
 		if s.state != old {
 			continue
 		}
 		count++
-		if oldest == nil {
+		if oldest == nil && s != last {
 			oldest = s
 		}
 	}
@@ -102,12 +109,14 @@ func (p *Peer) endOldest(out *Actions) {
 	}
 }
 
-// end delivers what is held in s, and erases it.
+// end delivers what is held in s and before it, and erases s. One in which nothing
+// was heard holds nothing, and says nothing of those before it.
 func (p *Peer) end(s *session, out *Actions) {
-	if s.state != pending {
+	if s.heard {
 		p.finishThrough(s, out)
 	}
 	p.erase(s)
+	p.advance(out)
 }
 
 // erase forgets s and its keys, and drops what is held in it.

@@ -64,6 +64,34 @@ func TestSessionsAreRenewedUnderTrafficWithoutLoss(t *testing.T) {
 	n.same()
 }
 
+// Over a path this long each M2 comes when two later M1s are under way, and the
+// responder has dropped its session: more than oldMax of them follow each other,
+// while the responder goes on in the one before them all.
+func TestSessionsAreRenewedOverALongPathWithoutLoss(t *testing.T) {
+	for _, delay := range []time.Duration{1600 * time.Millisecond, 2 * time.Second, 3 * time.Second} {
+		n := newNetwork(t, 36)
+		a, b := n.join()
+		n.route = func(*end, []byte) []time.Duration { return []time.Duration{delay} }
+		sentA, stopA := a.steady(300 * time.Millisecond)
+		sentB, stopB := b.steady(300 * time.Millisecond)
+		first, epoch := b.peer.current, a.peer.epoch
+		a.peer.renewNow(n.now, a.peer.current, &a.out)
+		a.act()
+		for deadline := n.now.Add(2 * time.Minute); b.peer.current == first && n.now.Before(deadline); {
+			n.run(time.Second)
+		}
+		stopA()
+		stopB()
+		n.run(time.Minute)
+		a.whole(*sentB)
+		b.whole(*sentA)
+		n.same()
+		if made := a.peer.epoch - epoch; b.peer.current == first || made <= oldMax {
+			t.Errorf("%v: not renewed, or by only %d sessions", delay, made)
+		}
+	}
+}
+
 func TestSessionsAreRenewedByTheirMessages(t *testing.T) {
 	n := newNetwork(t, 21)
 	for _, e := range n.ends {

@@ -50,7 +50,6 @@ func (p *Peer) Tick(now time.Time, out *Actions) {
 		}
 		i++
 	}
-	p.advance(out)
 	if s := p.current; s != nil && !s.confirmAt.IsZero() && !now.Before(s.confirmAt) {
 		p.repeatConfirm(now, s, out)
 	}
