@@ -20,8 +20,8 @@ run: build
 deps:
 	@.ci/deps
 
-# All but the scenarios, which take long or measure, and the load program: under four
-# minutes in all.
+# All but the scenarios, which take long or measure, and the load program: two to three
+# minutes on two cores with nothing else to do.
 SCENARIOS := UnderLoad|UnderOverload|WithinItsCap|ForwardingAllocatesNothing
 test: deps
 	@.ci/gotest -short -skip '$(SCENARIOS)'

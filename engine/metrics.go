@@ -147,10 +147,7 @@ func (r *Router) addFrameMetrics(m *admin.Metrics) {
 func (r *Router) addLinkMetrics(m *admin.Metrics) {
 	counter(m, "causeway_handshakes_total", "TLS handshakes that led to a connection.",
 		func() float64 { return float64(r.link.Stats().Handshakes) })
-	m.Add(admin.Family{
-		Name: "causeway_handshakes_cipher_total", Help: "TLS handshakes that led to a connection, by cipher suite.",
-		Counter: true, Labels: []string{"suite"}, Read: r.suiteSamples,
-	})
+	r.addSuiteMetrics(m)
 	m.Add(admin.Family{
 		Name: "causeway_handshakes_refused_total", Help: "Connections refused before or in the handshake, by reason.",
 		Counter: true, Labels: []string{"reason"}, Read: func() []admin.Sample { return samples(r.refused.counts()) },

@@ -37,11 +37,16 @@ func aesGCM(suite uint16) bool {
 	return suite == tls.TLS_AES_128_GCM_SHA256 || suite == tls.TLS_AES_256_GCM_SHA384
 }
 
-// suiteSamples returns all suites, also those that no connection has had.
-func (r *Router) suiteSamples() (s []admin.Sample) {
-	for i, name := range suiteNames {
-		n := r.sum(func(c *counters) *atomic.Uint64 { return &c.suites[i] })
-		s = append(s, admin.Sample{Labels: []string{name}, Value: n()})
-	}
-	return s
+// addSuiteMetrics registers all suites, also those that no connection has had.
+func (r *Router) addSuiteMetrics(m *admin.Metrics) {
+	m.Add(admin.Family{
+		Name: "causeway_handshakes_cipher_total", Help: "TLS handshakes that led to a connection, by cipher suite.",
+		Counter: true, Labels: []string{"suite"}, Read: func() (s []admin.Sample) {
+			for i, name := range suiteNames {
+				n := r.sum(func(c *counters) *atomic.Uint64 { return &c.suites[i] })
+				s = append(s, admin.Sample{Labels: []string{name}, Value: n()})
+			}
+			return s
+		},
+	})
 }
