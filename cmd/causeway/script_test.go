@@ -44,7 +44,7 @@ var scriptPrograms = map[string]func(){
 //	signal NAME|PID SIGNAL    INT, TERM, KILL, STOP (and wait until it has), CONT, USR1
 //	finish NAME [CODE]        wait for its end with that exit code; stdout and stderr are then its output
 //	exits CODE PROGRAM...     run to the end, which must have that exit code
-//	until REGEXP PROGRAM...   run to the end, which must be in order, again until stdout matches
+//	until REGEXP PROGRAM...   run to the end, again until that is in order and stdout matches
 //	get URL [STATUS]          fetch by HTTP; stdout is the answer
 //	metric NAME REGEXP        wait until that is its value on the router's /metrics; NAME with its labels as written
 //	gone PID...               wait until there are no such processes
@@ -296,12 +296,12 @@ func scriptUntil(ts *testscript.TestScript, neg bool, args []string) {
 	want, err := regexp.Compile(`(?m)` + args[0])
 	ts.Check(err)
 	for end := time.Now().Add(scriptPatience); ; time.Sleep(20 * time.Millisecond) {
-		ts.Check(ts.Exec(args[1], args[2:]...))
-		if want.MatchString(ts.ReadFile("stdout")) {
+		err := ts.Exec(args[1], args[2:]...)
+		if err == nil && want.MatchString(ts.ReadFile("stdout")) {
 			return
 		}
 		if time.Now().After(end) {
-			ts.Fatalf("%s has not printed %s", args[1], args[0])
+			ts.Fatalf("%s has not printed %s (%v)", args[1], args[0], err)
 		}
 	}
 }
