@@ -202,6 +202,13 @@ func compareEdgeCases(t *testing.T, cases []signedCase) {
 // Batches of every size, of plain signatures and bursts.
 func TestBatchesOfEverySizeHaveTheVerdictOfTheStandardLibrary(t *testing.T) {
 	cases := append(edgeCases(*seedFlag, false), edgeCases(*seedFlag, true)...)
+	r := rand.New(rand.NewPCG(*seedFlag, 5))
+	inEverySize(t, func(way checker, size int) { compare(t, way, sample(r, cases, size)) })
+}
+
+// inEverySize calls do for each path and each size of batches; the race detector has
+// some of these.
+func inEverySize(t *testing.T, do func(way checker, size int)) {
 	step := 1
 	if raceDetector {
 		step = 21
@@ -210,12 +217,12 @@ func TestBatchesOfEverySizeHaveTheVerdictOfTheStandardLibrary(t *testing.T) {
 		tables := sharedTables(t, path)
 		v := tables.NewVerifier()
 		v.alone = true
-		r := rand.New(rand.NewPCG(*seedFlag, 5))
 		for size := 1; size <= batchMax; size += step {
-			compare(t, checker{fmt.Sprintf("%v, %d", path, size), func(t testing.TB, cases []signedCase) []bool {
+			do(checker{fmt.Sprintf("%v, %d", path, size), func(t testing.TB, cases []signedCase) []bool {
 				return verifyWithTables(t, tables, v, cases)
-			}}, sample(r, cases, size))
+			}}, size)
 		}
+		t.Logf("%v: batches of 1 to %d", path, batchMax)
 	}
 }
 

@@ -154,28 +154,15 @@ func TestCasesOfTheFile(t *testing.T) {
 
 // compareInBatches has each path check all cases in batches of every size.
 func compareInBatches(t *testing.T, cases []signedCase) {
-	step := 1
-	if raceDetector {
-		step = 21
-	}
-	for _, path := range tablePaths() {
-		tables := sharedTables(t, path)
-		v := tables.NewVerifier()
-		v.alone = true
-		for size := 1; size <= batchMax; size += step {
-			way := checker{fmt.Sprintf("%v, %d", path, size), func(t testing.TB, cases []signedCase) []bool {
-				return verifyWithTables(t, tables, v, cases)
-			}}
-			for from := 0; from < len(cases); from += size {
-				batch := make([]signedCase, size) // the last begins again
-				for i := range batch {
-					batch[i] = cases[(from+i)%len(cases)]
-				}
-				compare(t, way, batch)
+	inEverySize(t, func(way checker, size int) {
+		for from := 0; from < len(cases); from += size {
+			batch := make([]signedCase, size) // the last begins again
+			for i := range batch {
+				batch[i] = cases[(from+i)%len(cases)]
 			}
+			compare(t, way, batch)
 		}
-		t.Logf("%v: batches of 1 to %d", path, batchMax)
-	}
+	})
 }
 
 // All forms of one case give that case, and what is none of them is refused.
